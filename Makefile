@@ -1,0 +1,61 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+# Tools called by name (dvc calls python, tests call dvc) are those of this project.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup repro test tables suite prepare ui bench lint types format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX, as root on Debian)
+
+$(BIN)/.installed: constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+	$(BIN)/uv pip install --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	.ci/system-packages
+	@touch $@
+
+repro: setup ## Run the suite in params.yaml: prepare, train, evaluate, tables
+	dvc repro
+	@echo; cat reports/tables/*.md
+
+test: setup ## Run the whole test suite
+	python -m pytest
+
+tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
+	python -m stages.report
+
+SUITE ?= digits
+suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
+	python -m stages.compose suite=$(SUITE) $(SET)
+
+prepare: setup ## Download or find the data of the suite, and check it
+	python -m stages.prepare
+
+ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
+	python -m stages.ui
+
+bench: setup ## Time a training step against a plain loop, in turn in one process
+	python -m benchmarks.step
+
+lint: setup ## Check style
+	ruff check .
+	ruff format --check .
+
+format: setup ## Put the code in style
+	ruff check --fix .
+	ruff format .
+
+types: setup ## Check types
+	mypy
+
+clean: ## Remove what runs left: runs/, results/, prepared data, the MLflow store
+	rm -rf runs results data/prepared mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
