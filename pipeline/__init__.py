@@ -1,0 +1,1 @@
+"""Generalist and Generalist++: adversarial training by several experts, reproduced and taken further."""
