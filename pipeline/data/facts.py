@@ -1,0 +1,42 @@
+"""What is fixed about each data set: shapes, classes, sizes. Free of torch, so that settings can be checked fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The shape of one data set: images are (channels, size, size) with values in [0, 1] after division by 255."""
+
+    channels: int
+    size: int
+    classes: tuple[str, ...]
+    train_images: int
+    test_images: int
+
+
+DIGITS = tuple(str(digit) for digit in range(10))
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# fmt: off
+CIFAR100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest",
+    "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard",
+    "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+    "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum",
+    "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf",
+    "woman", "worm",
+)
+# fmt: on
+
+DATASETS: dict[str, DataFacts] = {
+    "digits": DataFacts(1, 8, DIGITS, 1437, 360),
+    "cifar10": DataFacts(3, 32, CIFAR10, 50_000, 10_000),
+    "cifar100": DataFacts(3, 32, CIFAR100, 50_000, 10_000),
+    "mnist": DataFacts(1, 28, DIGITS, 60_000, 10_000),
+    "svhn": DataFacts(3, 32, DIGITS, 73_257, 26_032),
+}

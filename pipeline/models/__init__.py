@@ -1,0 +1,74 @@
+"""Classifiers: inputs in [0, 1] of shape (batch, channels, height, width), outputs logits of shape (batch, classes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pipeline.data.facts import DATASETS, DataFacts
+from pipeline.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.config import Normalization
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where a network is defined, and which images it takes (None: any number of channels, any size)."""
+
+    module: str
+    constructor: str
+    channels: int | None = None
+    size: int | None = None
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "small_cnn": Architecture("small_cnn", "SmallCNN"),
+    "resnet18": Architecture("resnet", "resnet18", channels=3, size=32),
+    "wrn32_10": Architecture("wide_resnet", "wrn32_10", channels=3, size=32),
+}
+
+
+def check_input(architecture: str, dataset: str) -> None:
+    """Refuse (ValueError) an unknown architecture, or one that cannot take the images of `dataset`."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}")
+    wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
+    if wanted.channels not in (None, images.channels) or wanted.size not in (None, images.size):
+        fitting = [name for name, other in ARCHITECTURES.items() if _takes(other, images)]
+        raise ValueError(
+            f"{architecture} takes images of {wanted.channels} x {wanted.size} x {wanted.size}, but {dataset} has "
+            f"{images.channels} x {images.size} x {images.size}; networks that take it: {', '.join(fitting)}"
+        )
+
+
+def _takes(architecture: Architecture, images: DataFacts) -> bool:
+    return architecture.channels in (None, images.channels) and architecture.size in (None, images.size)
+
+
+def build_model(architecture: str, dataset: str, normalization: Normalization | None = None) -> nn.Module:
+    """A freshly initialised network for the images and classes of `dataset`, drawn from torch's default generator.
+
+    Args:
+        architecture: A key of `ARCHITECTURES`.
+        dataset: A key of `DATASETS`.
+        normalization: Standardise inputs inside the network; attacks still see [0, 1].
+
+    Raises:
+        RequestError: the architecture is unknown, or cannot take the data set's images.
+    """
+    try:
+        check_input(architecture, dataset)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
+    constructor = getattr(import_module(f"pipeline.models.{wanted.module}"), wanted.constructor)
+    model: nn.Module = constructor(channels=images.channels, classes=len(images.classes))
+    if normalization is None:
+        return model
+    from pipeline.models.normalization import Normalized
+
+    return Normalized(model, normalization.mean, normalization.std)

@@ -1,0 +1,1 @@
+"""What `dvc.yaml` calls: thin commands around `pipeline`."""

@@ -1,0 +1,77 @@
+"""What all stages share: arguments, signals, and failures as one clear message with the right exit code."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from pipeline.errors import Interrupted, PipelineError
+
+EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with `--params`, which every stage takes."""
+    made = argparse.ArgumentParser(
+        description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    return made
+
+
+def experiment_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser for stages that work on one experiment."""
+    made = parser(description)
+    made.add_argument("method", help="a key of 'methods' in params.yaml")
+    made.add_argument("--seed", type=int, required=True, help="one of 'seeds' in params.yaml")
+    return made
+
+
+def run(stage: Callable[[], None]) -> int:
+    """Run a stage; what a person can act on becomes one message on stderr and an exit code."""
+    try:
+        stage()
+    except PipelineError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
+    except OSError as error:
+        return _fail(_describe(error), 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _describe(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{place}. What was finished is kept; free some space and run the same command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write{place}. Nothing was changed; check the owner and mode of the folder."
+    return f"{error.strerror or error}{place}"
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], str | None]]:
+    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once."""
+    reasons: list[str] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        reasons.append(f"{signal.Signals(number).name} received")
+        signal.signal(number, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: reasons[0] if reasons else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
