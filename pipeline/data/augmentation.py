@@ -1,0 +1,61 @@
+"""Random crops and mirror images of a whole batch at once, on the device where the images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.config import AugmentationSettings
+
+
+@dataclass(frozen=True)
+class Placements:
+    """Where each image of a batch is cropped from its padded self, and whether the crop is mirrored."""
+
+    tops: Tensor
+    """(batch,), int64 in [0, 2 * crop_padding]: the crop's first row."""
+    lefts: Tensor
+    """(batch,), int64 in [0, 2 * crop_padding]: the crop's first column."""
+    flips: Tensor
+    """(batch,), bool."""
+
+
+def draw_placements(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Placements:
+    """Independent, uniform placements for `count` images, on the generator's device."""
+    places, device = 2 * settings.crop_padding + 1, generator.device
+    tops = torch.randint(places, (count,), generator=generator, device=device)
+    lefts = torch.randint(places, (count,), generator=generator, device=device)
+    coins = torch.rand(count, generator=generator, device=device)
+    return Placements(tops, lefts, coins < (0.5 if settings.horizontal_flip else 0.0))
+
+
+def augment(images: Tensor, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+    """Pad each image with zeros, crop it back at a random place, mirror it with probability 1/2 (He et al., 2016, 4.2).
+
+    Args:
+        images: (batch, channels, height, width), uint8.
+        settings: Which of the two are done; the same images are returned when none is.
+        generator: Source of the random placements, on the device of `images`.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    if settings.crop_padding == 0 and not settings.horizontal_flip:
+        return images
+    return crop(images, settings.crop_padding, draw_placements(len(images), settings, generator))
+
+
+def crop(images: Tensor, padding: int, placements: Placements) -> Tensor:
+    """Images (batch, channels, height, width), padded with zeros on each side and cropped back at `placements`."""
+    height, width = images.shape[2:]
+    rows = placements.tops[:, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    columns = placements.lefts[:, None] + torch.where(placements.flips[:, None], columns.flip(0), columns)
+    # One gather of flat pixel positions, shared by an image's channels: indexing with four index tensors gives the
+    # same and takes five times as long on a CPU.
+    positions = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    padded = functional.pad(images, [padding] * 4).flatten(2)
+    return padded.gather(2, positions.flatten(1)[:, None, :].expand(-1, images.shape[1], -1)).view(images.shape)

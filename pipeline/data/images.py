@@ -1,0 +1,132 @@
+"""Image sets as uint8 tensors, and the fixed split of a prepared data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.config import DataSettings
+from pipeline.data.facts import DATASETS, DataFacts
+from pipeline.errors import RequestError
+from pipeline.files import file_digest
+from pipeline.streams import stream
+
+IMAGES_FILE = "images.safetensors"
+MANIFEST_FILE = "manifest.json"
+WAY_OUT = "'python -m stages.prepare' writes it anew."
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images, whole in memory: a quarter of what float32 would take.
+
+    images: (n, channels, height, width), uint8. labels: (n,), int64. Both on one device.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same images on `device`."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """A copy of the images at `indices` (int64), in that order."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at `indices` as float32 in [0, 1], and their labels."""
+        return to_unit_interval(self.images[indices]), self.labels[indices]
+
+
+def to_unit_interval(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1], what attacks and networks take."""
+    return images.to(torch.float32).div_(255)
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """What is trained on, what chooses among epochs, and what is tested on."""
+
+    train: ImageSet
+    held_out: ImageSet
+    test: ImageSet
+    digest: str
+    """sha256 over all images and labels of the prepared data set; names the data in tracking."""
+
+
+def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
+    """Read a folder that `pipeline.data.prepare` wrote, and split it.
+
+    The split is one permutation of the training images by `split_seed`: held-out images come first, so that
+    `train_images` never changes them. Test images keep the official order, unless only some of them are asked for.
+
+    Raises:
+        RequestError: the folder is missing, is damaged or holds another data set.
+    """
+    manifest = _read_manifest(prepared / MANIFEST_FILE, settings.name)
+    train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], DATASETS[settings.name])
+    order = torch.randperm(len(train), generator=stream(settings.split_seed, "split"))
+    held_out, others = order[: settings.held_out_images], order[settings.held_out_images :]
+    if settings.test_images is not None:
+        test_order = torch.randperm(len(test), generator=stream(settings.split_seed, "test"))
+        test = test.subset(test_order[: settings.test_images])
+    return ImageSplit(
+        train=train.subset(others[: settings.train_images]),
+        held_out=train.subset(held_out),
+        test=test,
+        digest=manifest["digest"],
+    )
+
+
+def _read_manifest(path: Path, name: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: manifest[key] for key in ("name", "sha256", "digest")}
+    except FileNotFoundError:
+        raise RequestError(f"{path}: is missing, data set '{name}' is not prepared. {WAY_OUT}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {WAY_OUT}") from None
+    if found["name"] != name:
+        raise RequestError(f"{path}: is of data set '{found['name']}', params.yaml asks for '{name}'. {WAY_OUT}")
+    return found
+
+
+def _read_images(path: Path, expected: str, facts: DataFacts) -> tuple[ImageSet, ImageSet]:
+    """The training and test images at `path`, after a check of the file's sha256 and of what is in it."""
+    try:
+        digest = file_digest(path)
+    except FileNotFoundError:
+        raise RequestError(f"{path}: is missing. {WAY_OUT}") from None
+    if digest != expected:
+        raise RequestError(f"{path}: is damaged, its sha256 is {digest}, {MANIFEST_FILE} says {expected}. {WAY_OUT}")
+    tensors = load_file(path)
+    train = ImageSet(tensors["train_images"], tensors["train_labels"].long())
+    test = ImageSet(tensors["test_images"], tensors["test_labels"].long())
+    for images, count in ((train, facts.train_images), (test, facts.test_images)):
+        _check(images, count, facts, path)
+    return train, test
+
+
+def _check(found: ImageSet, count: int, facts: DataFacts, path: Path) -> None:
+    shape = (count, facts.channels, facts.size, facts.size)
+    if found.images.shape != shape or found.labels.shape != (count,) or found.images.dtype != torch.uint8:
+        raise RequestError(
+            f"{path}: holds {found.images.dtype} images of shape {tuple(found.images.shape)} and labels of shape "
+            f"{tuple(found.labels.shape)}, expected torch.uint8 images of shape {shape} and {count} labels. {WAY_OUT}"
+        )
+    lowest, highest = int(found.labels.min()), int(found.labels.max())
+    if lowest < 0 or highest >= len(facts.classes):
+        raise RequestError(
+            f"{path}: labels are {lowest} to {highest}, expected 0 to {len(facts.classes) - 1}. {WAY_OUT}"
+        )
