@@ -1,0 +1,1 @@
+"""Attacks that training and checks use. Evaluation's AutoAttack is its authors' package (`pipeline.evaluation`)."""

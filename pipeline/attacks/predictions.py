@@ -1,0 +1,59 @@
+"""What a model predicts for a set of images, as they are or under PGD."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attacks.pgd import PGD
+from pipeline.data.images import ImageSet
+from pipeline.devices import Backend
+from pipeline.streams import stream
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images in the memory layout that convolutions are fastest on."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def predictions(
+    model: nn.Module,
+    images: ImageSet,
+    attack: PGD | None,
+    seed: int,
+    backend: Backend,
+    batch_size: int,
+    first_batch: int = 0,
+    batches: int | None = None,
+) -> Tensor:
+    """Predicted classes, in the order of `images`.
+
+    Args:
+        model: Maps images to logits; used in eval mode, its mode is restored.
+        images: On the backend's device.
+        attack: PGD against the true labels (None: images as they are). It may craft in bfloat16.
+        seed: Seed of the attack's noise, one stream per batch.
+        backend: Device and arithmetic of the crafting; the prediction itself is float32.
+        batch_size: Images at once.
+        first_batch: The batch to begin with; with `batches`, a slice of the work.
+        batches: How many batches (None: to the end).
+
+    Returns:
+        (n,) int64 on the CPU, n the number of images in the chosen batches.
+    """
+    was_training = model.training
+    model.eval()
+    starts = range(first_batch * batch_size, len(images), batch_size)[:batches]
+    device = images.images.device
+    classes = []
+    for start in starts:
+        inputs, labels = images.batch(torch.arange(start, min(start + batch_size, len(images)), device=device))
+        inputs = channels_last(inputs)
+        if attack is not None:
+            generator = stream(seed, "batch", start // batch_size, device=device)
+            with backend.autocast():
+                inputs = attack.perturb(model, inputs, labels, generator)
+        with torch.no_grad():
+            classes.append(model(inputs).argmax(1).cpu())
+    model.train(was_training)
+    return torch.cat(classes)

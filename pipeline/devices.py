@@ -1,0 +1,51 @@
+"""Where tensors live and in which arithmetic training steps run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipeline.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A device and the arithmetic of training steps on it."""
+
+    device: torch.device
+    bfloat16: bool
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bfloat16 for convolutions and matrix products inside the block, when chosen."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def choose_backend(
+    device: Literal["auto", "cpu", "cuda"],
+    precision: Literal["float32", "bfloat16", "auto"],
+    threads: int | None = None,
+) -> Backend:
+    """Resolve `auto`, and make torch deterministic: the same seed on the same machine gives the same bits.
+
+    Raises:
+        RequestError: CUDA is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("training.device is 'cuda', but torch sees no CUDA device here; use 'auto' or 'cpu'")
+    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    return Backend(chosen, precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen)))
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
