@@ -1,0 +1,92 @@
+"""Checkpoints: whole or absent, checked by digest, the newest two kept.
+
+A checkpoint is `EPOCH-STEP.pt` (loadable with `weights_only=True`: tensors, numbers, strings) and `EPOCH-STEP.json`
+with its SHA-256, written last: a checkpoint without that file was never finished.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_write, file_digest, write_json
+
+KEPT = 2
+
+
+class CheckpointFolder:
+    """The checkpoints of one experiment.
+
+    Args:
+        folder: Made when the first checkpoint is written.
+        fingerprint: Of the experiment; checkpoints of another one are refused.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder
+        self._fingerprint = fingerprint
+
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> Path:
+        """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
+        path = self.folder / f"{epoch:05d}-{step:07d}.pt"
+        with atomic_write(path) as stream:
+            torch.save({"fingerprint": self._fingerprint, **state}, stream)
+        write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
+        for old in self._finished()[:-KEPT]:
+            old.unlink()
+            old.with_suffix(".pt").unlink(missing_ok=True)
+        return path
+
+    def load_newest(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest undamaged state, or None when there is no checkpoint.
+
+        Args:
+            device: Where tensors are put.
+            warn: Told of every damaged checkpoint that is passed over.
+
+        Raises:
+            PipelineError: there are checkpoints, but every one is damaged.
+        """
+        damaged = []
+        for commit in reversed(self._finished()):
+            path = commit.with_suffix(".pt")
+            problem = self._problem(path, commit)
+            if problem is None:
+                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                return state
+            damaged.append(path.name)
+            warn(f"checkpoint {path} is damaged ({problem}); the one before it is used")
+        if damaged:
+            raise PipelineError(
+                f"every checkpoint in {self.folder} is damaged: {', '.join(damaged)}. Nothing was changed. "
+                "Restore one from a backup, or remove the folder to train from the start."
+            )
+        return None
+
+    def _finished(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []
+
+    def _problem(self, path: Path, commit: Path) -> str | None:
+        """What is wrong with a checkpoint, None when it is whole."""
+        if not path.exists():
+            return "the file is missing"
+        try:
+            expected = json.loads(commit.read_text())["sha256"]
+        except (ValueError, KeyError, TypeError):
+            return f"{commit.name} cannot be read"
+        found = file_digest(path)
+        if found != expected:
+            return f"SHA-256 {found[:12]}..., expected {expected[:12]}..."
+        try:
+            header = torch.load(path, map_location="meta", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            return f"cannot be loaded: {error}"
+        if header["fingerprint"] != self._fingerprint:
+            return f"it belongs to experiment {header['fingerprint']}"
+        return None

@@ -1,0 +1,98 @@
+"""Which epoch's weights are kept: measured on held-out training images, never on test images under `paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from pipeline.attacks.pgd import PGD
+from pipeline.attacks.predictions import predictions
+from pipeline.config import Experiment, Norm, SelectionSettings
+from pipeline.data.images import ImageSplit
+from pipeline.devices import Backend
+from pipeline.objectives import build_objective
+from pipeline.streams import stream_seed
+from pipeline.training.learner import Learner
+
+
+class Validation:
+    """Accuracies after an epoch: of the result in every norm, of each learner in its own task.
+
+    Args:
+        experiment: Names the split (`held_out`, or `test` as the authors' code does) and the budgets.
+        split: The images.
+        backend: Device and arithmetic of the crafting.
+    """
+
+    def __init__(self, experiment: Experiment, split: ImageSplit, backend: Backend) -> None:
+        self._settings = experiment.training
+        self._seed = experiment.seed
+        self._backend = backend
+        self._split_name = "test" if experiment.training.selection.split == "test" else "held_out"
+        self._images = getattr(split, self._split_name).to(backend.device)
+        self._attacks = {
+            norm: PGD(norm=norm, **budget.model_dump()) for norm, budget in experiment.threat_model.items()
+        }
+        objectives = [build_objective(learner.objective) for learner in experiment.method.learners.values()]
+        self._trained_norms = sorted({norm for objective in objectives for norm in objective.norms()})
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether to measure after `epoch`."""
+        return epoch % self._settings.validation_interval == 0 or epoch == self._settings.epochs
+
+    def measure(self, result: nn.Module, learners: list[Learner], epoch: int) -> dict[str, float]:
+        """Accuracies in [0, 1], for example `held_out/global/natural` or `held_out/linf/pgd_linf`."""
+        record = self._accuracies("global", result, list(self._attacks), epoch)
+        for learner in learners:
+            record |= self._accuracies(learner.name, learner.model, list(learner.objective.norms()), epoch)
+        return record
+
+    def _accuracies(self, name: str, model: nn.Module, norms: list[Norm], epoch: int) -> dict[str, float]:
+        attacks: dict[str, PGD | None] = {f"pgd_{norm}": self._attacks[norm] for norm in norms}
+        record = {}
+        for metric, attack in [("natural", None), *attacks.items()]:
+            seed = stream_seed(self._seed, "validation", name, metric, epoch)
+            predicted = predictions(model, self._images, attack, seed, self._backend, self._settings.batch_size)
+            correct = predicted == self._images.labels.cpu()
+            record[f"{self._split_name}/{name}/{metric}"] = correct.double().mean().item()
+        return record
+
+    def score(self, accuracies: Mapping[str, float]) -> float:
+        """Mean of the result's natural accuracy and its PGD accuracy in every norm that a learner trains in."""
+        metrics = ["natural", *(f"pgd_{norm}" for norm in self._trained_norms)]
+        return sum(accuracies[f"{self._split_name}/global/{metric}"] for metric in metrics) / len(metrics)
+
+
+class BestEpoch:
+    """The weights of the best epoch so far, kept on the CPU; ties go to the earlier epoch."""
+
+    def __init__(self, settings: SelectionSettings) -> None:
+        self._settings = settings
+        self._best: dict[str, Any] | None = None
+
+    def consider(self, epoch: int, score: float, accuracies: Mapping[str, float], model: nn.Module) -> None:
+        """Keep `model`'s weights if this epoch is the best so far."""
+        natural = next(value for key, value in accuracies.items() if key.endswith("/global/natural"))
+        if self._settings.split == "last" or natural < self._settings.natural_floor:
+            return
+        if self._best is None or score > self._best["score"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            self._best = {"epoch": epoch, "score": score, "weights": weights}
+
+    def load_into(self, model: nn.Module) -> int | None:
+        """Put the best epoch's weights into `model`; returns that epoch, or None when the last epoch stands."""
+        if self._best is None:
+            return None
+        model.load_state_dict(self._best["weights"])
+        epoch: int = self._best["epoch"]
+        return epoch
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """All that a checkpoint needs."""
+        return self._best
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Continue from `state_dict`."""
+        self._best = state

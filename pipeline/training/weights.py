@@ -1,0 +1,81 @@
+"""Weights as flat lists of tensors, so that mixing and averaging are a handful of fused calls."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def weight_tensors(model: nn.Module) -> list[Tensor]:
+    """Every floating-point parameter and persistent buffer, detached, in the order of `state_dict`.
+
+    BatchNorm's running mean and variance are among them: they are averaged, mixed and copied like weights (the papers
+    are silent, the authors' code does so).
+    """
+    return [tensor.detach() for tensor in model.state_dict().values() if tensor.is_floating_point()]
+
+
+def counters(model: nn.Module) -> list[Tensor]:
+    """The integer buffers: BatchNorm's numbers of steps, which no forward pass reads and no average can hold."""
+    return [tensor for tensor in model.state_dict().values() if not tensor.is_floating_point()]
+
+
+def copy_weights(source: nn.Module, destination: nn.Module) -> None:
+    """Overwrite every tensor of `destination`, buffers included, with that of `source`."""
+    torch._foreach_copy_(weight_tensors(destination), weight_tensors(source))
+    for ours, theirs in zip(counters(destination), counters(source), strict=True):
+        ours.copy_(theirs)
+
+
+@torch.no_grad()
+def average_into(average: list[Tensor], sources: list[tuple[float, list[Tensor]]], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * sum of ratio * source, in place.
+
+    Args:
+        average: The moving average's tensors.
+        sources: (ratio, tensors) of each contribution; a ratio of 0 contributes nothing and is skipped.
+        decay: In [0, 1); 0 forgets the past entirely, even where it is not finite.
+    """
+    if decay == 0:
+        torch._foreach_zero_(average)
+    else:
+        torch._foreach_mul_(average, decay)
+    for ratio, tensors in sources:
+        if ratio != 0:
+            torch._foreach_add_(average, tensors, alpha=(1 - decay) * ratio)
+
+
+class MovingAverage:
+    """An exponential moving average of one network's weights, or of a combination of several networks'.
+
+    Args:
+        model: Where the average starts; copied.
+        decay: In [0, 1).
+        warmup: Use min(decay, (s + 1) / (s + 10)) at update s = 0, 1, ...
+    """
+
+    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
+        self.model = deepcopy(model).eval()
+        self._decay = decay
+        self._warmup = warmup
+        self._updates = 0
+
+    def update(self, sources: list[tuple[float, nn.Module]]) -> None:
+        """Move towards the combination of `sources`, (ratio, network) each."""
+        decay = min(self._decay, (self._updates + 1) / (self._updates + 10)) if self._warmup else self._decay
+        average_into(weight_tensors(self.model), [(ratio, weight_tensors(model)) for ratio, model in sources], decay)
+        for ours, theirs in zip(counters(self.model), counters(sources[0][1]), strict=True):
+            ours.copy_(theirs)
+        self._updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint needs; tensors are references, not copies."""
+        return {"model": self.model.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self._updates = state["updates"]

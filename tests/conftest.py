@@ -1,0 +1,90 @@
+"""Settings and data that are small enough for tests and real all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.config import Params, parse_params
+from pipeline.data.images import ImageSplit, load_split
+from pipeline.data.prepare import prepare
+from pipeline.devices import Backend
+from stages.compose import compose
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = [
+    "training.epochs=4",
+    "training.batch_size=16",
+    "training.threads=1",
+    "data.train_images=48",
+    "data.held_out_images=32",
+    "data.test_images=24",
+    "threat_model.linf.steps=2",
+    "threat_model.l2.steps=2",
+    "methods.generalist_d_nt_linf.mixture.breakpoints=[0,1,2,4]",
+    "methods.generalist_d_nt_linf.mixture.warmup_epochs=2",
+    "methods.generalist_d_nt_linf.mixture.communication_interval=2",
+    "evaluation.batch_size=16",
+]
+"""Hydra overrides that shrink the suite `digits`: four epochs of three steps."""
+
+MakeParams = Callable[..., Params]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny networks are fastest on one thread, and several test processes share the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_content() -> dict[str, Any]:
+    """The content of a small `params.yaml`."""
+    import yaml
+
+    content: dict[str, Any] = yaml.safe_load(compose(TINY, REPOSITORY / "conf"))
+    return content
+
+
+@pytest.fixture
+def raw(tiny_content: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the small `params.yaml` that a test may change."""
+    return deepcopy(tiny_content)
+
+
+@pytest.fixture
+def make_params(raw: dict[str, Any]) -> MakeParams:
+    """Params from the small file with changes: `make_params(lambda raw: raw["data"].update(...))`."""
+
+    def make(*changes: Callable[[dict[str, Any]], Any]) -> Params:
+        content = deepcopy(raw)
+        for change in changes:
+            change(content)
+        return parse_params(content)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prepared_digits(tmp_path_factory: pytest.TempPathFactory, tiny_content: dict[str, Any]) -> Path:
+    """The prepared digits."""
+    folder = tmp_path_factory.mktemp("prepared") / "digits"
+    prepare(parse_params(tiny_content).data, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_split(prepared_digits: Path, tiny_content: dict[str, Any]) -> ImageSplit:
+    """48 training, 32 held-out and 24 test images of digits."""
+    return load_split(prepared_digits, parse_params(tiny_content).data)
+
+
+@pytest.fixture
+def cpu() -> Backend:
+    """Float32 on the CPU."""
+    return Backend(torch.device("cpu"), bfloat16=False)

@@ -1,0 +1,87 @@
+"""Running the engine on tiny experiments, and looking at what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config import Experiment, Params
+from pipeline.data.images import ImageSplit
+from pipeline.devices import Backend
+from pipeline.training.loop import TrainingResult, train
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Recorder:
+    """An observer that remembers."""
+
+    messages: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    records: list[Mapping[str, float]] = field(default_factory=list)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
+        pass
+
+    def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        self.steps.append((epoch, step))
+
+    def on_epoch(self, record: Mapping[str, float]) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class Trained:
+    """One finished training."""
+
+    result: TrainingResult
+    state: dict[str, Any]
+    """The last checkpoint."""
+    observer: Recorder
+
+    def learner(self, name: str) -> Weights:
+        weights: Weights = self.state["learners"][name]["model"]
+        return weights
+
+    def average(self, name: str) -> Weights:
+        weights: Weights = self.state["learners"][name]["average"]["model"]
+        return weights
+
+    @property
+    def mixture(self) -> Weights:
+        weights: Weights = self.state["mixture"]["model"]
+        return weights
+
+
+RunExperiment = Callable[..., Trained]
+
+
+@pytest.fixture
+def run_method(tiny_split: ImageSplit, cpu: Backend, tmp_path: Path) -> RunExperiment:
+    """`run_method(params, "at")` trains an experiment in a folder of its own."""
+
+    def run(params: Params, method: str, split: ImageSplit = tiny_split) -> Trained:
+        experiment: Experiment = params.experiment(method, 1)
+        folder, observer = tmp_path / experiment.fingerprint, Recorder()
+        result = train(experiment, split, cpu, folder, observer)
+        newest = max((folder / "checkpoints").glob("*.pt"))
+        return Trained(result, torch.load(newest, weights_only=True), observer)
+
+    return run
+
+
+def assert_same(first: Weights, second: Weights) -> None:
+    """Bit-identical, buffers included."""
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, f"differ: {different}"

@@ -1,0 +1,199 @@
+"""Training continues to the same bits, stops on demand, and refuses losses that are not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.config import Experiment
+from pipeline.data.images import ImageSet, ImageSplit
+from pipeline.devices import Backend
+from pipeline.errors import Interrupted, PipelineError
+from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.loop import TrainingRun, train
+from tests.conftest import REPOSITORY, MakeParams
+from tests.training.conftest import Recorder, RunExperiment, assert_same
+
+METHODS = ["nt", "at", "at_l2", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
+GOLDEN = REPOSITORY / "tests/training/golden.safetensors"
+
+
+class StopAfter:
+    """Asks to stop once so many steps were made."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def __call__(self) -> str | None:
+        self._left -= 1
+        return "asked by a test" if self._left == 0 else None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stops", [(1,), (5, 1, 3), (3, 3, 3)])
+def test_a_stopped_training_continues_to_the_same_bits(
+    make_params: MakeParams,
+    run_method: RunExperiment,
+    tiny_split: ImageSplit,
+    cpu: Backend,
+    tmp_path: Path,
+    method: str,
+    stops: tuple[int, ...],
+) -> None:
+    params = make_params()
+    whole = run_method(params, method)
+    experiment, folder = params.experiment(method, 1), tmp_path / "stopped"
+    for steps in stops:
+        with pytest.raises(Interrupted, match=r"asked by a test: saved .*\.pt; the same command continues"):
+            train(experiment, tiny_split, cpu, folder, Recorder(), StopAfter(steps))
+    observer = Recorder()
+    result = train(experiment, tiny_split, cpu, folder, observer)
+    assert_same(dict(result.model.state_dict()), dict(whole.result.model.state_dict()))
+    assert result.selected_epoch == whole.result.selected_epoch
+    assert len(observer.steps) == 4 * 3 - sum(stops)
+    timing = ("seconds", "images_per_second")
+    without_time = [
+        [{k: v for k, v in row.items() if k not in timing} for row in r.history] for r in (result, whole.result)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_finished_training_is_not_repeated(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    experiment = make_params().experiment("at", 1)
+    first = train(experiment, tiny_split, cpu, tmp_path, Recorder())
+    observer = Recorder()
+    second = train(experiment, tiny_split, cpu, tmp_path, observer)
+    assert observer.steps == []
+    assert_same(dict(first.model.state_dict()), dict(second.model.state_dict()))
+
+
+def test_seeds_differ_and_repeat(make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path) -> None:
+    params = make_params(lambda raw: raw.update(seeds=[1, 2]))
+    weights = []
+    for number, seed in enumerate((1, 2, 1)):
+        result = train(params.experiment("at", seed), tiny_split, cpu, tmp_path / str(number), Recorder())
+        weights.append(result.model.state_dict()["linear.weight"])
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    def explode(raw: dict[str, Any]) -> None:
+        raw["methods"]["generalist_d_nt_linf"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
+
+    experiment = make_params(explode).experiment("generalist_d_nt_linf", 1)
+    message = r"epoch \d, batch \d of 3: the loss of learner 'natural' is (nan|inf), stopped before the update"
+    with pytest.raises(PipelineError, match=message):
+        train(experiment, tiny_split, cpu, tmp_path, Recorder())
+
+
+def test_the_record_has_curves_of_every_learner_and_of_the_global_one(
+    make_params: MakeParams, run_method: RunExperiment
+) -> None:
+    record = run_method(make_params(), "generalist_t").observer.records[0]
+    assert record["images_per_second"] > 0
+    for learner in ("linf", "natural", "l2"):
+        assert record[f"loss/{learner}"] > 0
+        assert 0 <= record[f"train_accuracy/{learner}"] <= 1
+        assert 0 <= record[f"held_out/{learner}/natural"] <= 1
+    assert {"held_out/global/natural", "held_out/global/pgd_linf", "held_out/global/pgd_l2"} <= record.keys()
+    assert {"held_out/linf/pgd_linf", "held_out/l2/pgd_l2"} <= record.keys()
+    assert record["mixing_ratio/linf"] == 1.0
+
+
+def test_every_image_is_seen_once_an_epoch_and_the_last_batch_may_be_smaller(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    experiment = make_params(lambda raw: raw["training"].update(batch_size=20)).experiment("nt", 1)
+    run = _run(experiment, tiny_split, cpu, tmp_path)
+    batches = list(run.batches(epoch=2))
+    assert [len(labels) for _, labels in batches] == [20, 20, 8]
+    seen = torch.cat([images for images, _ in batches]).sort(0).values
+    assert torch.equal(seen, (tiny_split.train.images.float() / 255).sort(0).values)
+    again, later = list(run.batches(epoch=2, first=1)), list(run.batches(epoch=3))
+    assert torch.equal(again[0][0], batches[1][0])
+    assert not torch.equal(later[0][0], batches[0][0])
+
+
+def test_all_learners_start_from_the_same_weights(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    before = torch.get_rng_state()
+    run = _run(make_params().experiment("generalist_t", 1), tiny_split, cpu, tmp_path)
+    first, *others = [dict(learner.model.state_dict()) for learner in run.learners]
+    for other in others:
+        assert_same(first, other)
+    assert_same(first, dict(run.result_model.state_dict()))
+    assert torch.equal(before, torch.get_rng_state()), "the caller's random state was used up"
+
+
+def test_held_out_and_test_images_are_never_trained_on(
+    make_params: MakeParams, run_method: RunExperiment, tiny_split: ImageSplit
+) -> None:
+    """With other held-out and test images the weights of the last epoch are the same."""
+    params = make_params(lambda raw: raw["training"].update(selection={"split": "last"}))
+    flipped = ImageSet(255 - tiny_split.test.images, tiny_split.test.labels)
+    other = ImageSplit(
+        tiny_split.train, ImageSet(255 - tiny_split.held_out.images, tiny_split.held_out.labels), flipped, ""
+    )
+    first = run_method(params, "generalist_t").result.model.state_dict()
+    (other_params,) = [
+        make_params(lambda raw: raw["training"].update(selection={"split": "last", "natural_floor": 0.1}))
+    ]
+    second = run_method(other_params, "generalist_t", other).result.model.state_dict()
+    assert_same(dict(first), dict(second))
+
+
+def test_golden_weights(make_params: MakeParams, run_method: RunExperiment) -> None:
+    """Guards numbers against changes of the code.
+
+    If a change of the code is meant to change numbers: raise NUMERICS_VERSION in pipeline/config.py, and write the file
+    anew with `python -m tests.training.test_loop`.
+    """
+    golden = load_file(GOLDEN)
+    for method in METHODS:
+        found = run_method(make_params(), method).result.model.state_dict()["linear.weight"]
+        torch.testing.assert_close(
+            found, golden[method], rtol=1e-3, atol=1e-4, msg=lambda text, m=method: f"{m}: {text}"
+        )
+
+
+def _run(experiment: Experiment, split: ImageSplit, backend: Backend, folder: Path) -> TrainingRun:
+    return TrainingRun(experiment, split, backend, CheckpointFolder(folder, experiment.fingerprint))
+
+
+def write_golden() -> None:
+    """Train the tiny experiments and keep the classifier weights of each."""
+    import tempfile
+
+    import yaml
+
+    from pipeline.config import parse_params
+    from pipeline.data.images import load_split
+    from pipeline.data.prepare import prepare
+    from stages.compose import compose
+    from tests.conftest import TINY
+
+    torch.set_num_threads(1)
+    params = parse_params(yaml.safe_load(compose(TINY, REPOSITORY / "conf")))
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(params.data, Path(folder) / "digits")
+        split = load_split(Path(folder) / "digits", params.data)
+        backend = Backend(torch.device("cpu"), bfloat16=False)
+        tensors = {}
+        for method in METHODS:
+            result = train(params.experiment(method, 1), split, backend, Path(folder) / method, Recorder())
+            tensors[method] = result.model.state_dict()["linear.weight"]
+    save_file(tensors, GOLDEN)
+
+
+if __name__ == "__main__":
+    write_golden()

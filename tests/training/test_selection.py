@@ -1,0 +1,51 @@
+"""Which epoch's weights are kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.config import SelectionSettings
+from pipeline.models import build_model
+from pipeline.training.selection import BestEpoch
+from tests.conftest import MakeParams
+from tests.training.conftest import RunExperiment
+
+
+def select(settings: SelectionSettings, scores: list[tuple[float, float]]) -> int | None:
+    """The epoch that is chosen from (score, natural accuracy) per epoch."""
+    best, model = BestEpoch(settings), build_model("small_cnn", "digits")
+    for epoch, (score, natural) in enumerate(scores, start=1):
+        best.consider(epoch, score, {"held_out/global/natural": natural}, model)
+    return best.load_into(model)
+
+
+def test_the_best_score_wins_and_ties_go_to_the_earlier_epoch() -> None:
+    assert select(SelectionSettings(split="held_out"), [(0.1, 1), (0.5, 1), (0.5, 1), (0.4, 1)]) == 2
+
+
+def test_epochs_below_the_floor_are_not_chosen() -> None:
+    settings = SelectionSettings(split="test", natural_floor=0.88)
+    assert select(settings, [(0.9, 0.8), (0.5, 0.9), (0.6, 0.87)]) == 2
+    assert select(settings, [(0.9, 0.8)]) is None
+
+
+def test_last_keeps_the_last_epoch() -> None:
+    assert select(SelectionSettings(split="last"), [(0.9, 1), (0.1, 1)]) is None
+
+
+def test_the_kept_weights_are_a_copy() -> None:
+    best, model = BestEpoch(SelectionSettings(split="held_out")), build_model("small_cnn", "digits")
+    best.consider(1, 0.5, {"held_out/global/natural": 0.5}, model)
+    kept = model.state_dict()["linear.weight"].clone()
+    torch.nn.init.zeros_(model.get_parameter("linear.weight"))
+    assert best.load_into(model) == 1
+    assert torch.equal(model.state_dict()["linear.weight"], kept)
+
+
+def test_the_score_is_the_mean_over_the_learners_tasks(make_params: MakeParams, run_method: RunExperiment) -> None:
+    trained = run_method(make_params(), "generalist_d_nt_linf")
+    key = "held_out/global/"
+    scores = [(row[f"{key}natural"] + row[f"{key}pgd_linf"]) / 2 for row in trained.observer.records]
+    assert trained.state["best"]["score"] == pytest.approx(max(scores))
+    assert trained.result.selected_epoch == 1 + scores.index(max(scores))
