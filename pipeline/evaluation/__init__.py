@@ -1,0 +1,1 @@
+"""Verdicts: for every test image and every attack, the class that the model predicts; all numbers derive from them."""

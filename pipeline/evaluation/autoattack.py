@@ -1,0 +1,46 @@
+"""AutoAttack standard (Croce and Hein, 2020) through its authors' own package, attack by attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import AutoAttackSettings
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+"""(images, labels) -> adversarial images; images that could not be fooled may come back as they were."""
+
+PACKAGES = ("autoattack", "pyautoattack")
+"""The same code by the same authors; the first that is installed is used."""
+
+
+def standard_attacks(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[str, Perturb]:
+    """The four attacks of the standard ensemble in their order: APGD-CE, APGD-T, FAB-T, Square.
+
+    Args:
+        model: In eval mode; maps float32 images in [0, 1] to logits of at least ten classes.
+        settings: Norm and radius.
+        seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
+    """
+    package = import_module(next(name for name in PACKAGES if find_spec(name)))
+    device = next(model.parameters()).device
+    norm = {"linf": "Linf", "l2": "L2"}[settings.norm]
+    suite = package.AutoAttack(model, norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device)
+    suite.apgd.loss = "ce"
+    suite.fab.targeted = True
+    members = {"apgd_ce": suite.apgd, "apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
+
+    def seeded(member: object) -> Perturb:
+        def perturb(images: Tensor, labels: Tensor) -> Tensor:
+            member.seed = seed  # type: ignore[attr-defined]
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                adversarial: Tensor = member.perturb(images, labels)  # type: ignore[attr-defined]
+            return adversarial.detach()
+
+        return perturb
+
+    return {name: seeded(member) for name, member in members.items()}
