@@ -1,0 +1,138 @@
+"""What a person sees while a stage works: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+LINE_INTERVAL = 30.0
+"""Seconds between plain lines within an epoch or an attack."""
+
+
+class Display:
+    """Bars with time left on a terminal; one line per event where output is a file or a pipe."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._rich: RichProgress | None = None
+        self._spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            self._rich = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+            )
+            self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def message(self, text: str) -> None:
+        """Print a sentence above the bars."""
+        line = f"{self._title}: {text}"
+        if self._rich is not None:
+            self._rich.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        else:
+            print(line, flush=True)
+
+    def rarely(self, text: str) -> None:
+        """Print a sentence if none was printed for a while and there are no bars to look at."""
+        if self._rich is None and time.monotonic() - self._spoken > LINE_INTERVAL:
+            self._spoken = time.monotonic()
+            self.message(text)
+
+
+class TrainingDisplay(Display):
+    """Epochs, steps, losses, accuracies, images/s and time left of one training; an `Observer`.
+
+    Args:
+        title: What is trained.
+        on_record: Also told of every finished epoch, before the person is: a tracker.
+    """
+
+    def __init__(self, title: str, on_record: Callable[[Mapping[str, float]], None]) -> None:
+        super().__init__(title)
+        self._on_record = on_record
+
+    def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
+        """Training begins or continues."""
+        self._epochs, self._steps = epochs, steps_per_epoch
+        if self._rich is not None:
+            title = self._title
+            self._epoch_bar = self._rich.add_task(title, total=epochs, completed=first_epoch - 1, detail="")
+            self._step_bar = self._rich.add_task("  steps", total=steps_per_epoch, completed=first_step, detail="")
+
+    def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        """A step has ended."""
+        shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+        detail = f"loss {shown}  {images_per_second:,.0f} images/s"
+        if self._rich is not None:
+            self._rich.update(self._step_bar, completed=step, detail=detail)
+        self.rarely(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  {detail}")
+
+    def on_epoch(self, record: Mapping[str, float]) -> None:
+        """An epoch has ended."""
+        self._on_record(record)
+        epoch = int(record["epoch"])
+        losses = _shown(record, "loss/", "{:.3f}")
+        accuracies = _shown(record, "held_out/global/", "{:.1%}") or _shown(record, "test/global/", "{:.1%}")
+        detail = f"loss {losses}  accuracy {accuracies}" if accuracies else f"loss {losses}"
+        if record.get("redistributed"):
+            detail += "  redistributed"
+        if self._rich is not None:
+            self._rich.update(self._epoch_bar, completed=epoch, detail=detail)
+            self._rich.reset(self._step_bar, total=self._steps, detail="")
+        else:
+            self.message(f"epoch {epoch}/{self._epochs}  {detail}  {record['images_per_second']:,.0f} images/s")
+
+
+class EvaluationDisplay(Display):
+    """Attacks, batches, accuracy so far and time left of one evaluation; an `EvaluationObserver`."""
+
+    def on_attack(self, attack: str, part: str, batches: int) -> None:
+        """An attack begins."""
+        self._name = f"{attack} {part}".strip()
+        self._batches, self._done, self._robust, self._images = batches, 0, 0, 0
+        if self._rich is not None:
+            self._bar = self._rich.add_task(self._name, total=batches, detail="")
+
+    def on_batch(self, robust: int, images: int) -> None:
+        """A batch has ended."""
+        self._done, self._robust, self._images = self._done + 1, self._robust + robust, self._images + images
+        detail = f"{self._robust} of {self._images} images correct"
+        if self._rich is not None:
+            self._rich.update(self._bar, completed=self._done, detail=detail)
+        elif self._done == self._batches:
+            self.message(f"{self._name}: {detail}")
+        self.rarely(f"{self._name}: batch {self._done}/{self._batches}, {detail}")
+
+
+def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:
+    """The values under a prefix, for example 'natural 97.1%  pgd_linf 61.3%'."""
+    values = {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
+    return "  ".join(f"{name} {form.format(value)}" for name, value in values.items())

@@ -1,0 +1,28 @@
+"""Download or find the images of params.yaml's data set, check them, and store them as uint8 tensors."""
+
+from __future__ import annotations
+
+import sys
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    given = cli.parser(__doc__).parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.data.prepare import prepare
+        from pipeline.runs import prepared_folder
+
+        data = load_params(given.params).data
+        folder = prepared_folder(data.name)
+        manifest = prepare(data, folder)
+        print(f"prepared {data.name} in {folder}: sha256 {manifest['sha256'][:16]}...")
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Write the tables of params.yaml from MLflow: LaTeX fragments, CSV, Markdown, and one PDF where pdflatex exists.
+
+Cells without a finished run show a dash, and a footnote says which command fills them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("reports/tables"), help="default: %(default)s")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.reporting.results import collect
+        from pipeline.reporting.tables import compile_pdf, write_table
+        from pipeline.runs import results_folder
+        from pipeline.tracking import ensure_logged
+
+        params = load_params(given.params)
+        for experiment in params.experiments():
+            if ensure_logged(experiment, results_folder(experiment)):
+                print(f"logged {experiment.identifier} to MLflow from its files")
+        for name, table in params.tables.items():
+            for path in write_table(name, params, collect(params, table), given.output):
+                print(f"wrote {path}")
+        pdf = compile_pdf(given.output)
+        print(
+            f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
+        )
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

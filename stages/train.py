@@ -1,0 +1,30 @@
+"""Train one experiment of params.yaml, or continue it from its last checkpoint.
+
+Ctrl-C or SIGTERM saves first; the same command continues. The weights go to results/, curves to MLflow as they grow.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    given = cli.experiment_parser(__doc__).parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.runs import train_experiment
+
+        experiment = load_params(given.params).experiment(given.method, given.seed)
+        with cli.stop_on_signal() as should_stop:
+            folder = train_experiment(experiment, should_stop)
+        print(f"trained {experiment.identifier}: {folder}")
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
