@@ -15,6 +15,7 @@ from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
 from pipeline.devices import Backend
 from stages.compose import compose
+from tests.running import RunExperiment, Trained, run_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
@@ -88,3 +89,13 @@ def tiny_split(prepared_digits: Path, tiny_content: dict[str, Any]) -> ImageSpli
 def cpu() -> Backend:
     """Float32 on the CPU."""
     return Backend(torch.device("cpu"), bfloat16=False)
+
+
+@pytest.fixture
+def run_method(tiny_split: ImageSplit, cpu: Backend, tmp_path: Path) -> RunExperiment:
+    """`run_method(params, "at")` trains the experiment of a method with seed 1."""
+
+    def run(params: Params, method: str, split: ImageSplit = tiny_split) -> Trained:
+        return run_experiment(params.experiment(method, 1), split, cpu, tmp_path)
+
+    return run

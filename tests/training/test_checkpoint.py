@@ -75,7 +75,7 @@ def test_when_all_are_damaged_nothing_is_touched(folder: CheckpointFolder) -> No
     for path in folder.folder.glob("*.pt"):
         path.write_bytes(b"rubbish")
     before = {path: path.read_bytes() for path in folder.folder.iterdir()}
-    with pytest.raises(PipelineError, match="every checkpoint in .* is damaged"):
+    with pytest.raises(PipelineError, match=r"every checkpoint in .* is damaged"):
         folder.load_newest(CPU, lambda text: None)
     assert before == {path: path.read_bytes() for path in folder.folder.iterdir()}
 

@@ -16,7 +16,7 @@ from pipeline.errors import Interrupted, PipelineError
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, train
 from tests.conftest import REPOSITORY, MakeParams
-from tests.training.conftest import Recorder, RunExperiment, assert_same
+from tests.running import Recorder, RunExperiment, assert_same
 
 METHODS = ["nt", "at", "at_l2", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
 GOLDEN = REPOSITORY / "tests/training/golden.safetensors"

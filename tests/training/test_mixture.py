@@ -14,7 +14,7 @@ from pipeline.config import MixtureSettings, Params, interpolate
 from pipeline.training.mixture import GlobalLearner, recompute_batch_norm
 from pipeline.training.weights import weight_tensors
 from tests.conftest import MakeParams
-from tests.training.conftest import RunExperiment, assert_same
+from tests.running import RunExperiment, assert_same
 
 D_NT_LINF, D_LINF_L2, T = "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"
 PAPER = {"breakpoints": [0, 40, 80, 120], "decay": 0.999, "warmup_epochs": 75, "communication_interval": 5}

@@ -9,7 +9,7 @@ from pipeline.config import SelectionSettings
 from pipeline.models import build_model
 from pipeline.training.selection import BestEpoch
 from tests.conftest import MakeParams
-from tests.training.conftest import RunExperiment
+from tests.running import RunExperiment
 
 
 def select(settings: SelectionSettings, scores: list[tuple[float, float]]) -> int | None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config import Experiment, Params
+from pipeline.config import Experiment
 from pipeline.data.images import ImageSplit
 from pipeline.devices import Backend
 from pipeline.training.loop import TrainingResult, train
@@ -66,18 +65,12 @@ class Trained:
 RunExperiment = Callable[..., Trained]
 
 
-@pytest.fixture
-def run_method(tiny_split: ImageSplit, cpu: Backend, tmp_path: Path) -> RunExperiment:
-    """`run_method(params, "at")` trains an experiment in a folder of its own."""
-
-    def run(params: Params, method: str, split: ImageSplit = tiny_split) -> Trained:
-        experiment: Experiment = params.experiment(method, 1)
-        folder, observer = tmp_path / experiment.fingerprint, Recorder()
-        result = train(experiment, split, cpu, folder, observer)
-        newest = max((folder / "checkpoints").glob("*.pt"))
-        return Trained(result, torch.load(newest, weights_only=True), observer)
-
-    return run
+def run_experiment(experiment: Experiment, split: ImageSplit, backend: Backend, folder: Path) -> Trained:
+    """Train in a folder of its own, to the end."""
+    observer = Recorder()
+    result = train(experiment, split, backend, folder / experiment.fingerprint, observer)
+    newest = max((folder / experiment.fingerprint / "checkpoints").glob("*.pt"))
+    return Trained(result, torch.load(newest, weights_only=True), observer)
 
 
 def assert_same(first: Weights, second: Weights) -> None:
