@@ -1,0 +1,185 @@
+"""Tables as LaTeX fragments, and all fragments of a folder as one PDF."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_write
+from pipeline.reporting.layout import Cell, Layout
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedblright{}",
+}
+MARKUP = re.compile(r"(?P<math>\$[^$]+\$)|(?P<script>[_^]\{[^{}]*\})|`(?P<code>[^`]+)`")
+WRAPPER = r"""\documentclass[10pt]{article}
+\usepackage[a4paper,margin=20mm]{geometry}
+\usepackage{amsmath,amssymb,booktabs,graphicx}
+\usepackage[font=small,labelfont=bf,skip=6pt]{caption}
+\pdftrailerid{}
+\pdfsuppressptexinfo=-1
+\pagestyle{empty}
+\begin{document}
+%s
+\end{document}
+"""
+REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+ERROR_LINES = 12
+
+
+def text(source: str) -> str:
+    """LaTeX for a text: math stays as it is, code becomes `\\texttt`, everything else is escaped.
+
+    >>> text(r"AT_{2} & $\\ell_2$, 5%")
+    'AT$_{2}$ \\\\& $\\\\ell_2$, 5\\\\%'
+    """
+    parts, position = [], 0
+    for match in MARKUP.finditer(source):
+        parts.append(_escape(source[position : match.start()]))
+        math, script, code = match.group("math", "script", "code")
+        parts.append(math or (f"${script}$" if script else rf"\texttt{{{_typewriter(code)}}}"))
+        position = match.end()
+    return "".join(parts) + _escape(source[position:])
+
+
+def _escape(plain: str) -> str:
+    return "".join(SPECIAL.get(character, character) for character in plain)
+
+
+def _typewriter(code: str) -> str:
+    """Escaped by character number: `\\_` would be drawn as a rule, and a command copied from the PDF would lack it."""
+    return "".join(rf"\char{ord(character)}{{}}" if character in SPECIAL else character for character in code)
+
+
+def fragment(layout: Layout) -> str:
+    """A `table` environment; the document that inputs it needs the packages booktabs and graphicx."""
+    header = " & ".join(["Method", *(text(label) for label in layout.header)])
+    columns = list(zip(*(row.cells for row in layout.rows), strict=True))
+    bodies = [_column(column) for column in columns]
+    lines = [
+        " & ".join([text(row.label), *(body[number] for body in bodies)]) + r" \\"
+        for number, row in enumerate(layout.rows)
+    ]
+    return "\n".join(
+        [
+            "% Written by 'dvc repro report'; do not edit. Needs the packages booktabs and graphicx.",
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption[{{{text(layout.title)}}}]{{\frenchspacing {text(layout.title)} {text(layout.details)}}}",
+            rf"\label{{tab:{layout.name}}}",
+            r"\renewcommand{\arraystretch}{1.1}",
+            # Shrinks a table that is too wide for the page, and leaves the others as they are.
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{l{'c' * len(layout.header)}}}",
+            r"\toprule",
+            rf"{header} \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *_footnotes(layout),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _column(cells: tuple[Cell, ...]) -> list[str]:
+    """The cells of one column; invisible digits give all the same width, so that decimal points line up."""
+    value, std = (max((getattr(cell, part) for cell in cells), key=len) for part in ("value", "std"))
+    return [_cell(cell, value, std) for cell in cells]
+
+
+def _cell(cell: Cell, widest_value: str, widest_std: str) -> str:
+    mark = rf"\rlap{{\textsuperscript{{{cell.marks}}}}}" if cell.marks else ""
+    if not cell.value:
+        return f"--{mark}"
+    value = {"": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}"}[cell.rank] % cell.value
+    return _padding(len(widest_value) - len(cell.value)) + value + _spread(cell.std, widest_std) + mark
+
+
+def _spread(std: str, widest: str) -> str:
+    if not widest:
+        return ""
+    shown = rf"{{\scriptsize\,$\pm$\,{_padding(len(widest) - len(std)) if std else ''}{std or widest}}}"
+    return shown if std else rf"\phantom{{{shown}}}"
+
+
+def _padding(digits: int) -> str:
+    return rf"\phantom{{{'0' * digits}}}" if digits else ""
+
+
+def _footnotes(layout: Layout) -> list[str]:
+    notes = [rf"\textsuperscript{{{letter}}}\,{text(note)}" for letter, note in layout.notes.items()]
+    notes += [text(remark) for remark in layout.remarks]
+    if not notes:
+        return []
+    return [
+        r"\par\smallskip",
+        r"\begin{minipage}{\linewidth}\footnotesize\raggedright\frenchspacing",
+        " \\\\\n".join(notes),
+        r"\end{minipage}",
+    ]
+
+
+def compile_pdf(folder: Path) -> Path | None:
+    """Set all fragments `*.tex` of `folder` as `tables.pdf` in it; equal fragments give equal bytes.
+
+    Returns:
+        The PDF, or None where pdflatex is not installed.
+
+    Raises:
+        PipelineError: LaTeX fails, or there are no fragments.
+    """
+    fragments = sorted(folder.glob("*.tex"))
+    if not fragments:
+        raise PipelineError(f"{folder}: has no tables (*.tex) to make a PDF of; 'dvc repro report' writes them")
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in fragments:
+            shutil.copy(path, temporary)
+        inputs = "\n".join(rf"\input{{{path.stem}}}" for path in fragments)
+        Path(temporary, "wrapper.latex").write_text(WRAPPER % inputs, encoding="utf-8")
+        _run(pdflatex, Path(temporary), folder)
+        with atomic_write(folder / "tables.pdf") as stream:
+            stream.write(Path(temporary, "wrapper.pdf").read_bytes())
+    return folder / "tables.pdf"
+
+
+def _run(pdflatex: str, workplace: Path, folder: Path) -> None:
+    command = [pdflatex, "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "wrapper.latex"]
+    result = subprocess.run(
+        command,
+        cwd=workplace,
+        env=os.environ | REPRODUCIBLE,
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if result.returncode != 0:
+        lines = result.stdout.decode(errors="replace").splitlines()
+        first = next((number for number, line in enumerate(lines) if line.startswith("!")), len(lines) - ERROR_LINES)
+        shown = "\n".join(f"  {line}" for line in lines[max(first, 0) :][:ERROR_LINES])
+        raise PipelineError(
+            f"LaTeX failed on the tables in {folder}; check labels and captions in params.yaml\n{shown}"
+        )

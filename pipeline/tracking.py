@@ -1,0 +1,528 @@
+"""MLflow: one run per experiment, found again by its fingerprint.
+
+This is the only module that imports mlflow, and it does so when a run is opened or read, not before.
+
+A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds, whatever its status: a run that is
+trained or evaluated again is open meanwhile, and what it held before stays valid until it is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLError
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+import pandas as pd
+from filelock import FileLock
+
+from pipeline.config import Experiment
+from pipeline.errors import Interrupted, PipelineError, RequestError
+from pipeline.provenance import git_commit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+PATIENCE = 5.0
+"""Seconds that a server may take to answer at all; afterwards MLflow's own, longer patience holds."""
+DATABASE_PATIENCE = 20.0
+"""Seconds that another process may lock a sqlite file: what MLflow itself waits."""
+BATCH = {"metrics": 1000, "params": 100}
+"""MLflow's limits for one call."""
+PARAMETER_LENGTH = 500
+DIGEST_LENGTH = 32
+"""MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
+# MLflow reads these when it is imported, which happens later; what the user has set stays.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """Which images an experiment works on."""
+
+    name: str
+    digest: str
+    """sha256 of the prepared data set, hexadecimal."""
+    counts: Mapping[str, int]
+    """Number of images by split."""
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the current folder; sqlite paths made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return f"{SQLITE}{_database(uri).absolute()}" if uri.startswith(SQLITE) else uri
+
+
+@contextmanager
+def track(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]:
+    """Start or continue the run of `experiment`, with system metrics while it is open.
+
+    A block that ends well leaves the run FINISHED, one that is stopped on demand KILLED, one that fails FAILED.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store is out of reach or refuses what it is told.
+    """
+    with _opened(experiment, data, git_commit()) as run, run.system_metrics():
+        yield run
+
+
+@contextmanager
+def _opened(experiment: Experiment, data: DataDescription, commit: str) -> Iterator[TrackedRun]:
+    run = _start(tracking_uri(), experiment, data, commit)
+    try:
+        yield run
+    except BaseException as error:
+        try:
+            run.close("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
+        except PipelineError as unreachable:
+            error.add_note(str(unreachable))  # what stopped the block is what the person must learn first
+        raise
+    run.close("FINISHED")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """An open run. Every method raises `PipelineError` when the store is out of reach or refuses."""
+
+    client: MlflowClient
+    uri: str
+    run_id: str
+
+    def log_epoch(self, record: Mapping[str, float]) -> None:
+        """Log the history's row of one epoch in one call, at step `record["epoch"]`.
+
+        Where a run that was killed repeats an epoch, the same values are logged at the same step again.
+        """
+        self._log_metrics(_metrics(record, int(record["epoch"])))
+
+    def log_training(self, folder: Path) -> None:
+        """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
+
+        Weights that differ from those that the run had take the mark off it that it is evaluated.
+        """
+        summary = _flatten(_read(folder / "summary.json"))
+        with _reported(self.uri):
+            logged = {metric.step for metric in self.client.get_metric_history(self.run_id, "epoch")}
+            tags = self.client.get_run(self.run_id).data.tags
+        history = [record for record in _read(folder / "history.json") if record["epoch"] not in logged]
+        numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
+        self._log_metrics([metric for record in history for metric in _metrics(record, int(record["epoch"]))])
+        self._log_metrics(_metrics(numbers, 0))
+        if tags.get("weights_sha256") != summary["weights_sha256"] and "evaluated" in tags:
+            with _reported(self.uri):
+                self.client.delete_tag(self.run_id, "evaluated")
+        self._log_files(folder, "history.json", "model.safetensors", "summary.json")
+        texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
+        self._set_tags({**texts, **_commit_tags(summary["git_commit"]), "trained": "true"})
+
+    def log_evaluation(self, folder: Path) -> None:
+        """Log what `evaluate` left in `folder`: metrics `test/...`, numbers of images `test_images/...`, verdicts."""
+        content = _read(folder / "metrics.json")
+        self._log_metrics(_metrics({f"test/{name}": value for name, value in content["metrics"].items()}, 0))
+        self._log_metrics(_metrics({f"test_images/{name}": count for name, count in content["counts"].items()}, 0))
+        self._log_files(folder, "verdicts.parquet", "metrics.json")
+        self._set_tags({"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"})
+
+    @contextmanager
+    def system_metrics(self) -> Iterator[None]:
+        """Sample the use of CPU, memory, disk, network and GPUs meanwhile, every ten seconds."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        with _reported(self.uri):
+            kind: Any = SystemMetricsMonitor
+            monitor = kind(self.run_id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
+    def close(self, status: str) -> None:
+        """End the run: FINISHED, KILLED or FAILED."""
+        with _reported(self.uri):
+            self.client.set_terminated(self.run_id, status)
+
+    def describe(self, experiment: Experiment, data: DataDescription) -> None:
+        """Log what the experiment is: tags, data set, settings, and those parameters that the run does not have yet."""
+        from mlflow.entities import Param
+
+        with _reported(self.uri):
+            known = self.client.get_run(self.run_id).data.params
+            params = [Param(key, value) for key, value in _parameters(experiment).items() if key not in known]
+            for start in range(0, len(params), BATCH["params"]):
+                self.client.log_batch(self.run_id, params=params[start : start + BATCH["params"]])
+            self.client.log_inputs(self.run_id, [_dataset_input(data)])
+            self.client.log_dict(self.run_id, experiment.model_dump(mode="json"), "experiment.json")
+        self._set_tags(_tags(experiment, data))
+
+    def _log_metrics(self, metrics: list[Metric]) -> None:
+        with _reported(self.uri):
+            for start in range(0, len(metrics), BATCH["metrics"]):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH["metrics"]])
+
+    def _log_files(self, folder: Path, *names: str) -> None:
+        with _reported(self.uri):
+            for name in names:
+                self.client.log_artifact(self.run_id, str(folder / name))
+
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        with _reported(self.uri):
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def ensure_logged(experiment: Experiment, directory: Path) -> bool:
+    """Log an experiment from its files, where they are of this experiment and MLflow does not have it evaluated yet.
+
+    This is how results reach MLflow that DVC restored from its cache.
+
+    Args:
+        experiment: What the files must belong to; files of other settings are left alone.
+        directory: `results/<suite>/<method>-<seed>`, with `train` and `evaluate` in it.
+
+    Returns:
+        Whether something was logged.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    train, evaluate = directory / "train", directory / "evaluate"
+    if not (train / "summary.json").exists() or not (evaluate / "metrics.json").exists():
+        return False
+    summary, evaluation = _read(train / "summary.json"), _read(evaluate / "metrics.json")
+    wanted = (experiment.fingerprint, experiment.evaluation_fingerprint)
+    if (summary["fingerprint"], evaluation["evaluation_fingerprint"]) != wanted or _is_evaluated(experiment):
+        return False
+    data = DataDescription(experiment.data.name, summary["data_digest"], {"test": evaluation["counts"]["natural"]})
+    with _opened(experiment, data, summary["git_commit"]) as run:
+        run.log_training(train)
+        run.log_evaluation(evaluate)
+    return True
+
+
+def _is_evaluated(experiment: Experiment) -> bool:
+    uri = tracking_uri()
+    condition = (
+        f"tags.evaluated = 'true' and tags.fingerprint = '{experiment.fingerprint}' "
+        f"and tags.evaluation_fingerprint = '{experiment.evaluation_fingerprint}'"
+    )
+    with _reported(uri):
+        client, experiment_id = _open_store(uri, experiment.suite, create=False)
+        return experiment_id is not None and next(_search(client, experiment_id, condition), None) is not None
+
+
+def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """The runs that hold the numbers of `experiments`: same fingerprint, same evaluation fingerprint, evaluated.
+
+    Returns:
+        One row per run and experiment (several where an experiment was run on several machines), the latest last:
+        fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, end_time (UTC), and
+        `metric.<name>` (accuracies in [0, 1]) and `count.<name>` (number of images).
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store does not exist or is out of reach.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        raise PipelineError(
+            f"there is no MLflow store at {uri}. Train and evaluate something first ('make repro'), or point "
+            "MLFLOW_TRACKING_URI to the store or server that has the runs."
+        )
+    by_suite: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        by_suite.setdefault(experiment.suite, []).append(experiment)
+    with _reported(uri):
+        rows = [row for suite, wanted in by_suite.items() for row in _rows(uri, suite, wanted)]
+    measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
+    frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
+    frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
+    return frame.sort_values("end_time", kind="stable", ignore_index=True)
+
+
+def _rows(uri: str, suite: str, experiments: list[Experiment]) -> Iterator[dict[str, Any]]:
+    """A row for every run of the suite that holds one of `experiments`, after one search."""
+    client, experiment_id = _open_store(uri, suite, create=False)
+    if experiment_id is None:
+        return
+    runs: dict[tuple[str, str], list[Run]] = {}
+    for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
+        tags = run.data.tags
+        runs.setdefault((tags.get("fingerprint", ""), tags.get("evaluation_fingerprint", "")), []).append(run)
+    for experiment in experiments:
+        for run in runs.get((experiment.fingerprint, experiment.evaluation_fingerprint), []):
+            yield _row(experiment, run)
+
+
+def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
+    metrics = run.data.metrics
+    return {
+        "fingerprint": experiment.fingerprint,
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "method": experiment.name,
+        "seed": experiment.seed,
+        "protocol": experiment.protocol,
+        "suite": experiment.suite,
+        "run_id": run.info.run_id,
+        "end_time": run.info.end_time or run.info.start_time,
+        **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
+        **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
+    }
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+    """Every run that meets `condition`, the latest first."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _start(uri: str, experiment: Experiment, data: DataDescription, commit: str) -> TrackedRun:
+    name = f"{experiment.identifier} {_architecture(experiment)}"
+    with _reported(uri):
+        client, experiment_id = _open_store(uri, experiment.suite, create=True)
+        found = next(_search(client, str(experiment_id), f"tags.fingerprint = '{experiment.fingerprint}'"), None)
+        if found is None:
+            tags = {"fingerprint": experiment.fingerprint, **_commit_tags(commit)}
+            found = client.create_run(str(experiment_id), tags=tags, run_name=name)
+        client.update_run(found.info.run_id, status="RUNNING", name=name)
+    run = TrackedRun(client, uri, found.info.run_id)
+    run.describe(experiment, data)
+    return run
+
+
+def _open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | None]:
+    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created).
+
+    MLflow creates a sqlite schema without a lock: of several processes that open a new file at once all but one fail.
+    """
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    sqlite = uri.startswith(SQLITE)
+    lock: AbstractContextManager[object] = FileLock(f"{_database(uri)}.lock") if sqlite else nullcontext()
+    with lock:
+        client = MlflowClient(tracking_uri=uri)
+        experiment_id = _find_experiment(client, suite)
+        if experiment_id is None and create:
+            experiment_id = _create_experiment(client, uri, suite)
+    return client, experiment_id
+
+
+def _find_experiment(client: MlflowClient, suite: str) -> str | None:
+    found = client.get_experiment_by_name(f"generalist/{suite}")
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
+        raise PipelineError(
+            f"the MLflow experiment '{found.name}' was deleted. Bring it back with 'mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}', or remove it for good with 'mlflow gc'."
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, uri: str, suite: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    artifacts = None
+    if uri.startswith(SQLITE):
+        artifacts = (_database(uri).parent / "mlartifacts" / suite).as_uri()
+    try:
+        return str(client.create_experiment(f"generalist/{suite}", artifact_location=artifacts))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return _find_experiment(client, suite)  # another machine was faster
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE))
+
+
+def _check_reachable(uri: str) -> None:
+    """Find out within seconds what MLflow would retry for minutes.
+
+    Raises:
+        RequestError: not an address that MLflow takes.
+        PipelineError: a server does not answer, or a sqlite file is not a database.
+    """
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError as error:
+        raise RequestError(f"MLFLOW_TRACKING_URI '{mask(uri)}' is not an address: {error}") from None
+    if parts.scheme in ("", "file") and uri != "databricks":
+        raise RequestError(
+            f"MLFLOW_TRACKING_URI '{mask(uri)}' is a folder, which MLflow no longer takes. Use a database "
+            f"('{DEFAULT_URI}', the default) or the address of an MLflow server."
+        )
+    try:
+        if uri.startswith(SQLITE):
+            _read_schema_version(_database(uri))
+        elif parts.scheme in ("http", "https"):
+            _ask(parts)
+        elif parts.hostname and port:
+            socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+    except (OSError, sqlite3.Error) as error:
+        raise PipelineError(f"MLflow at {mask(uri)} is out of reach: {error}. {_way_out(uri)}") from None
+
+
+def _read_schema_version(database: Path) -> None:
+    if database.exists():
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=DATABASE_PATIENCE)
+        try:
+            connection.execute("PRAGMA schema_version")
+        finally:
+            connection.close()
+
+
+def _ask(parts: SplitResult) -> None:
+    """Wait for any answer of an HTTP server; whether it lets us in is for MLflow to find out."""
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+    try:
+        urllib.request.urlopen(address.geturl(), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, SSLError):
+            raise
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into one message, without passwords."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise PipelineError(f"MLflow at {mask(uri)} failed: {mask(str(error))}. {_way_out(uri)}") from None
+
+
+def _way_out(uri: str) -> str:
+    if uri.startswith(SQLITE):
+        return f"Check the file {_database(uri)}, or point MLFLOW_TRACKING_URI elsewhere; the same command continues."
+    return "Start the server, or correct or unset MLFLOW_TRACKING_URI; the same command continues."
+
+
+def mask(text: str) -> str:
+    """`text` without the passwords of the addresses in it.
+
+    >>> mask("cannot reach postgresql://me:secret@host/runs")
+    'cannot reach postgresql://me:***@host/runs'
+    """
+    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
+
+
+def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
+    """The metrics of one step, all with the present time."""
+    from mlflow.entities import Metric
+
+    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise PipelineError(
+            f"step {step} has metrics that are not finite, nothing of it was logged: {', '.join(wrong)}"
+        )
+    now = time.time_ns() // 1_000_000
+    return [Metric(name, float(value), now, step) for name, value in values.items()]
+
+
+def _dataset_input(data: DataDescription) -> Any:
+    """The data set as MLflow keeps it: name, digest and numbers of images, without a copy of the images."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=data.name,
+        digest=data.digest[:DIGEST_LENGTH],
+        source_type="code",
+        source=json.dumps({"tags": {"module": "pipeline.data.prepare"}}),
+        profile=json.dumps(dict(data.counts)),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:
+    return {
+        "suite": experiment.suite,
+        "method": experiment.name,
+        "protocol": experiment.protocol,
+        "seed": str(experiment.seed),
+        "dataset": data.name,
+        "data_digest": data.digest,
+        "architecture": _architecture(experiment),
+    }
+
+
+def _commit_tags(commit: str) -> dict[str, str]:
+    return {"git.commit": commit.removesuffix("-dirty"), "git.dirty": str(commit.endswith("-dirty")).lower()}
+
+
+def _architecture(experiment: Experiment) -> str:
+    """Of every learner: those that are mixed have the same."""
+    learner = next(iter(experiment.method.learners.values()))
+    return learner.architecture or experiment.model.architecture
+
+
+def _parameters(experiment: Experiment) -> dict[str, str]:
+    """What the fingerprint covers, flat; what is cut says so."""
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in _flatten(experiment.training_identity()).items()
+    }
+    cut = " ... (in full in experiment.json)"
+    return {
+        key: text if len(text) <= PARAMETER_LENGTH else text[: PARAMETER_LENGTH - len(cut)] + cut
+        for key, text in texts.items()
+    }
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read(path: Path) -> Any:
+    """The content of a file that a stage wrote.
+
+    Raises:
+        PipelineError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: is missing; run its stage again ('dvc repro')") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: is damaged ({error}); run its stage again ('dvc repro --force')") from None

@@ -1,0 +1,118 @@
+"""LaTeX texts, and real PDFs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Params
+from pipeline.errors import PipelineError
+from pipeline.reporting import latex
+from pipeline.reporting.latex import compile_pdf
+from pipeline.reporting.results import fill
+from pipeline.reporting.tables import write_table
+
+
+@pytest.fixture
+def pdflatex() -> None:
+    """Skips a test where LaTeX is not installed; on CI it must be."""
+    if shutil.which("pdflatex") is None:
+        way_out = "apt-get install --no-install-recommends texlive-latex-base texlive-latex-recommended"
+        message = f"PDFs WERE NOT TESTED: pdflatex is not installed ({way_out})"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("100% of a_b & #1", r"100\% of a\_b \& \#1"),
+        (r"$\ell_2$ and $\ell_\infty$", r"$\ell_2$ and $\ell_\infty$"),
+        (r"AT_{\infty}^{20}", r"AT$_{\infty}$$^{20}$"),
+        ("`dvc repro evaluate@at_l2-0`", r"\texttt{dvc repro evaluate@at\char95{}l2-0}"),
+        ("5$ \\ {x} ~ ^", r"5\$ \textbackslash{} \{x\} \textasciitilde{} \textasciicircum{}"),
+    ],
+)
+def test_texts_are_escaped_and_math_is_kept(source: str, expected: str) -> None:
+    assert latex.text(source) == expected
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="$`{}", min_codepoint=32, max_codepoint=126)))
+def test_no_special_character_survives(source: str) -> None:
+    plain = latex.text(source)
+    for command in sorted(latex.SPECIAL.values(), key=len, reverse=True):
+        plain = plain.replace(command, "")
+    assert not set(plain) & set(latex.SPECIAL)
+
+
+def tables(params: Params, runs: pd.DataFrame, folder: Path) -> Path:
+    for name, table in params.tables.items():
+        write_table(name, params, fill(params, table, runs), folder)
+    return folder
+
+
+@pytest.mark.usefixtures("pdflatex")
+def test_a_pdf_shows_all_tables(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    pdf = compile_pdf(tables(params, runs, tmp_path / "tables"))
+    assert pdf == tmp_path / "tables" / "tables.pdf"
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    assert {path.suffix for path in pdf.parent.iterdir()} == {".tex", ".csv", ".md", ".pdf"}
+    if shutil.which("pdftotext"):
+        shown = subprocess.run(["pdftotext", "-raw", pdf, "-"], capture_output=True, text=True, check=True).stdout
+        for expected in (
+            "Table 1: Main results.",
+            "41.25",
+            "Table 2: Worst case only.",
+            "dvc repro evaluate@slow_at-0",
+        ):
+            assert expected in shown
+
+
+@pytest.mark.usefixtures("pdflatex")
+def test_every_character_that_tex_treats_specially_compiles(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    fragment = tables(params, runs, tmp_path) / "main.tex"
+    printable = "".join(map(chr, range(32, 127))).replace("`", "")
+    fragment.write_text(fragment.read_text().replace("NT &", f"{latex.text(printable)} é &"))
+    assert compile_pdf(tmp_path) is not None
+
+
+@pytest.mark.usefixtures("pdflatex")
+def test_equal_tables_give_equal_bytes(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    first, second = (compile_pdf(tables(params, runs, tmp_path / name)) for name in ("first", "second"))
+    assert first is not None
+    assert second is not None
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.usefixtures("pdflatex")
+def test_a_failure_shows_the_error_and_keeps_the_old_pdf(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    pdf = compile_pdf(tables(params, runs, tmp_path))
+    assert pdf is not None
+    before = pdf.read_bytes()
+    (tmp_path / "main.tex").write_text(r"$\nosuchcommand$")
+    with pytest.raises(
+        PipelineError, match=r"(?s)LaTeX failed on the tables in .*! Undefined control sequence.*\\nosuchcommand"
+    ):
+        compile_pdf(tmp_path)
+    assert pdf.read_bytes() == before
+
+
+def test_without_latex_there_is_no_pdf(
+    params: Params, runs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compile_pdf(tables(params, runs, tmp_path)) is None
+    assert not (tmp_path / "tables.pdf").exists()
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="has no tables"):
+        compile_pdf(tmp_path)

@@ -1,0 +1,196 @@
+"""Tables on disk: every number, mark and footnote, in all three forms."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.config import Params, parse_params
+from pipeline.reporting.results import fill
+from pipeline.reporting.tables import write_table
+
+
+def planted(params: Params, means: dict[str, list[float | None]], table: str = "main", **columns: Any) -> pd.DataFrame:
+    """Results in which method -> means (None: missing), one per column of the table."""
+    rows = []
+    for method, values in means.items():
+        for column, mean in zip(params.tables[table].columns, values, strict=True):
+            row = {"method": method, "metric": column.metric, "mean": float("nan") if mean is None else mean}
+            row |= {"std": float("nan"), "seeds": int(mean is not None), "seeds_expected": 1, "images": 64}
+            row |= {"missing": mean is None, "command": "" if mean is not None else f"dvc repro evaluate@{method}-0"}
+            rows.append({**row, "note": "", **columns})
+    return pd.DataFrame(rows).astype({"images": "Int64"})
+
+
+def write(params: Params, results: pd.DataFrame, folder: Path, name: str = "main") -> tuple[str, str, str]:
+    tex, table, markdown = write_table(name, params, results, folder)
+    return tex.read_text(), table.read_text(), markdown.read_text()
+
+
+def tex_rows(tex: str) -> list[list[str]]:
+    body = tex.partition("\\midrule\n")[2].partition("\n\\bottomrule")[0]
+    return [row.removesuffix(r" \\").split(" & ") for row in body.splitlines()]
+
+
+def markdown_rows(markdown: str) -> list[list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in lines[2:]]
+
+
+def test_known_results_give_known_cells(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    tex, _, markdown = write(params, fill(params, params.tables["main"], runs), tmp_path)
+
+    def spread(std: str) -> str:
+        return rf"{{\scriptsize\,$\pm$\,{std}}}"
+
+    a, b = r"\rlap{\textsuperscript{a}}", r"\rlap{\textsuperscript{b}}"
+    hidden = rf"\phantom{{{spread('1.41')}}}", rf"\phantom{{{spread('0.00')}}}", rf"\phantom{{{spread('14.14')}}}"
+    assert tex_rows(tex) == [
+        [
+            "NT",
+            rf"\textbf{{99.00}}{spread('1.41')}",
+            rf"\phantom{{0}}\underline{{0.00}}{spread('0.00')}",
+            rf"\textbf{{20.00}}{spread('14.14')}",
+            rf"\underline{{10.00}}{spread('7.07')}",
+        ],
+        [
+            r"AT$_{\infty}$ 100\% \textbar{} $\ell_\infty$",
+            rf"\underline{{90.00}}{hidden[0]}{a}",
+            rf"\textbf{{41.25}}{hidden[1]}{a}",
+            rf"\textbf{{20.00}}{hidden[2]}{a}",
+            rf"\textbf{{30.63}}\phantom{{{spread('7.07')}}}{a}",
+        ],
+        [r"slow\_at", *(f"--{b}" for _ in range(4))],
+    ]
+    assert markdown_rows(markdown) == [
+        ["NT", "**99.00** ± 1.41", "<u>0.00</u> ± 0.00", "**20.00** ± 14.14", "<u>10.00</u> ± 7.07"],
+        [
+            r"AT<sub>∞</sub> 100% \| " + "\N{SCRIPT SMALL L}<sub>∞</sub>",
+            "<u>90.00</u><sup>a</sup>",
+            "**41.25**<sup>a</sup>",
+            "**20.00**<sup>a</sup>",
+            "**30.63**<sup>a</sup>",
+        ],
+        [r"slow\_at", *("--<sup>b</sup>" for _ in range(4))],
+    ]
+
+
+def test_footnotes_say_which_command_fills_a_cell(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    tex, _, markdown = write(params, fill(params, params.tables["main"], runs), tmp_path)
+    notes = tex.partition(r"\begin{minipage}")[2].partition(r"\end{minipage}")[0].splitlines()[1:]
+    assert notes == [
+        r"\textsuperscript{a}\,1 of 2 seeds; for the others: \texttt{dvc repro evaluate@at-1}. \\",
+        r"\textsuperscript{b}\,Not measured yet: "
+        r"\texttt{dvc repro evaluate@slow\char95{}at-0 evaluate@slow\char95{}at-1}. \\",
+        r"Union: mean of AA$_\infty$, PGD$_{2}$.",
+    ]
+    assert "<sup>b</sup> Not measured yet: `dvc repro evaluate@slow_at-0 evaluate@slow_at-1`." in markdown
+    assert "Union: mean of AA<sub>∞</sub>, PGD<sub>2</sub>." in markdown
+
+
+def test_the_caption_says_what_was_measured(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    tex, _, markdown = write(params, fill(params, params.tables["main"], runs), tmp_path)
+    assert tex.index(r"\caption") < tex.index(r"\begin{tabular}")
+    caption = next(line for line in tex.splitlines() if line.startswith(r"\caption"))
+    assert caption == (
+        r"\caption[{Main results.}]{\frenchspacing Main results. Accuracy (\%) of \texttt{small\char95{}cnn} on test "
+        r"images of \texttt{digits} ($n = 360$: Natural; $n = 64$: AA$_\infty$, PGD$_{2}$, Union). Attack budgets: "
+        r"$\ell_\infty$ $\epsilon = 8/255$; $\ell_2$ $\epsilon = 0.5$. Mean $\pm$ sample standard deviation over seeds "
+        r"0, 1. Protocol: reference code. A suite for tests \& no more.}"
+    )
+    assert "ε = 8/255" in markdown.splitlines()[0]
+
+
+def test_the_csv_has_the_printed_numbers(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    _, table, _ = write(params, fill(params, params.tables["main"], runs), tmp_path)
+    header, *rows = csv.reader(table.splitlines())
+    assert header == ["method", "label", "metric", "value", "std", "seeds", "images", "missing", "command"]
+    label = params.methods["at"].label
+    assert len(rows) == 12
+    assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "2", "360", "false", ""]
+    assert rows[5] == ["at", label, "aa_linf", "41.25", "", "1", "64", "false", "dvc repro evaluate@at-1"]
+    assert rows[11][:8] == ["slow_at", "slow_at", "union", "", "", "0", "", "true"]
+    assert rows[11][8] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
+
+
+def test_ties_at_the_printed_precision_share_a_mark(params: Params, tmp_path: Path) -> None:
+    means: dict[str, list[float | None]] = {
+        "nt": [50.001, 10.0, None, 70.0],
+        "at": [50.004, 20.0, None, 70.0],
+        "slow_at": [49.996, 20.004, 5.0, 70.004],
+    }
+    tex, _, _ = write(params, planted(params, means), tmp_path)
+    first, second, third = tex_rows(tex)
+    missing = [rf"--\rlap{{\textsuperscript{{{letter}}}}}" for letter in "ab"]
+    assert first[1:] == [r"\textbf{50.00}", r"\underline{10.00}", missing[0], r"\textbf{70.00}"]
+    assert second[1:] == [r"\textbf{50.00}", r"\textbf{20.00}", missing[1], r"\textbf{70.00}"]
+    assert third[1:] == [r"\textbf{50.00}", r"\textbf{20.00}", "5.00", r"\textbf{70.00}"]
+
+
+def test_one_filled_row_has_no_mark(params: Params, tmp_path: Path) -> None:
+    results = planted(params, {"at": [12.345]}, "one_column")
+    tex, table, markdown = write(params, results, tmp_path, "one_column")
+    assert tex_rows(tex)[0][1] == "12.3"
+    assert markdown_rows(markdown)[0][1] == "12.3"
+    assert "at,AT_{\\infty} 100% | $\\ell_\\infty$,worst_case_union,12.3,,1,64,false," in table
+
+
+def test_one_seed_and_one_number_of_images_are_said_plainly(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["seeds"] = [3]
+    params = parse_params(raw)
+    tex, _, _ = write(params, planted(params, {"at": [12.345]}, "one_column"), tmp_path, "one_column")
+    assert r"on test images of \texttt{digits} ($n = 64$)." in tex
+    assert "Seed 3." in tex
+    assert "deviation" not in tex
+    assert (
+        r"Worst case: images that are correct under each of \texttt{aa\char95{}linf}, \texttt{pgd\char95{}l2}." in tex
+    )
+
+
+def test_training_budgets_are_said_where_they_differ(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["threat_model"]["linf"]["epsilon"] = "4/255"
+    params = parse_params(raw)
+    tex, _, _ = write(params, planted(params, {"at": [12.345]}, "one_column"), tmp_path, "one_column")
+    assert r"$\ell_\infty$ $\epsilon = 8/255$ (training: $4/255$)" in tex
+
+
+@pytest.mark.parametrize(("split", "said"), [("test", True), ("held_out", False)])
+def test_a_checkpoint_that_test_images_chose_is_confessed(
+    raw: dict[str, Any], tmp_path: Path, split: str, said: bool
+) -> None:
+    raw["training"]["selection"]["split"] = split
+    params = parse_params(raw)
+    tex, _, markdown = write(params, planted(params, {"at": [12.345]}, "one_column"), tmp_path, "one_column")
+    assert ("The test images chose the checkpoint" in tex) is said
+    assert ("The test images chose the checkpoint" in markdown) is said
+
+
+def test_runs_that_differ_are_a_footnote(params: Params, tmp_path: Path) -> None:
+    note = "Runs of at with seed 0 differ; the one that finished last is used."
+    results = planted(params, {"at": [12.345]}, "one_column", note=note)
+    tex, _, markdown = write(params, results, tmp_path, "one_column")
+    assert tex_rows(tex)[0][1] == r"12.3\rlap{\textsuperscript{a}}"
+    assert rf"\textsuperscript{{a}}\,{note}" in tex
+    assert f"<sup>a</sup> {note}" in markdown
+
+
+def test_more_footnotes_than_letters(raw: dict[str, Any], tmp_path: Path) -> None:
+    names = [f"method_{number}" for number in range(28)]
+    raw["methods"] |= {name: raw["methods"]["nt"] for name in names}
+    raw["tables"]["main"]["rows"] = names
+    params = parse_params(raw)
+    tex, _, _ = write(params, planted(params, {name: [None] * 4 for name in names}), tmp_path)
+    marks = [re.findall(r"textsuperscript\{(\w+)\}", row[1])[0] for row in tex_rows(tex)]
+    assert marks == [*"abcdefghijklmnopqrstuvwxyz", "aa", "ab"]
+
+
+def test_equal_input_gives_equal_bytes(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        write(params, fill(params, params.tables["main"], runs.sample(frac=1, random_state=0)), tmp_path / folder)
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
