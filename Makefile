@@ -7,10 +7,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test tables suite prepare ui bench lint types format clean
+.PHONY: help setup repro cifar10-reduced test tables suite prepare ui bench lint types format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX, as root on Debian)
 
@@ -23,9 +23,14 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	.ci/system-packages
 	@touch $@
 
-repro: setup ## Run the suite in params.yaml: prepare, train, evaluate, tables
-	dvc repro
-	@echo; cat reports/tables/*.md
+repro: setup ## Run the suite in params.yaml: prepare, train, evaluate, tables (SUITE=name switches first)
+	@if [ -n "$(SUITE)" ]; then python -m stages.compose suite=$(SUITE) $(SET); fi
+	dvc repro $(TARGETS)
+
+cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
+	python -m stages.compose suite=cifar10_reduced
+	dvc repro evaluate@at-1 evaluate@generalist_d_nt_linf-1
+	python -m stages.report
 
 test: setup ## Run the whole test suite
 	python -m pytest
@@ -33,9 +38,8 @@ test: setup ## Run the whole test suite
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
 
-SUITE ?= digits
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
-	python -m stages.compose suite=$(SUITE) $(SET)
+	python -m stages.compose suite=$(or $(SUITE),digits) $(SET)
 
 prepare: setup ## Download or find the data of the suite, and check it
 	python -m stages.prepare
@@ -45,6 +49,7 @@ ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
 
 bench: setup ## Time a training step against a plain loop, in turn in one process
 	python -m benchmarks.step
+	python -m benchmarks.memory
 
 lint: setup ## Check style
 	ruff check .

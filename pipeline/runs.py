@@ -175,8 +175,6 @@ def load_trained(experiment: Experiment) -> Any:
             f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
             f"{experiment.fingerprint}; {way_out}"
         )
-    learner = next(iter(experiment.method.learners.values()))
-    architecture = learner.architecture or experiment.model.architecture
-    model = build_model(architecture, experiment.data.name, experiment.model.normalization)
+    model = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()

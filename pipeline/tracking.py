@@ -303,7 +303,7 @@ def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterato
 
 
 def _start(uri: str, experiment: Experiment, data: DataDescription, commit: str) -> TrackedRun:
-    name = f"{experiment.identifier} {_architecture(experiment)}"
+    name = f"{experiment.identifier} {experiment.architecture}"
     with _reported(uri):
         client, experiment_id = _open_store(uri, experiment.suite, create=True)
         found = next(_search(client, str(experiment_id), f"tags.fingerprint = '{experiment.fingerprint}'"), None)
@@ -476,18 +476,12 @@ def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:
         "seed": str(experiment.seed),
         "dataset": data.name,
         "data_digest": data.digest,
-        "architecture": _architecture(experiment),
+        "architecture": experiment.architecture,
     }
 
 
 def _commit_tags(commit: str) -> dict[str, str]:
     return {"git.commit": commit.removesuffix("-dirty"), "git.dirty": str(commit.endswith("-dirty")).lower()}
-
-
-def _architecture(experiment: Experiment) -> str:
-    """Of every learner: those that are mixed have the same."""
-    learner = next(iter(experiment.method.learners.values()))
-    return learner.architecture or experiment.model.architecture
 
 
 def _parameters(experiment: Experiment) -> dict[str, str]:

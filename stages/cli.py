@@ -38,7 +38,7 @@ def run(stage: Callable[[], None]) -> int:
     try:
         stage()
     except PipelineError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
     except OSError as error:

@@ -14,7 +14,7 @@ from stages import cli
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--output", type=Path, default=Path("reports/tables"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, help="default: tables_folder of params.yaml")
     given = parser.parse_args(arguments)
 
     def stage() -> None:
@@ -25,13 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.tracking import ensure_logged
 
         params = load_params(given.params)
+        output = given.output or Path(params.tables_folder)
         for experiment in params.experiments():
             if ensure_logged(experiment, results_folder(experiment)):
                 print(f"logged {experiment.identifier} to MLflow from its files")
         for name, table in params.tables.items():
-            for path in write_table(name, params, collect(params, table), given.output):
+            for path in write_table(name, params, collect(params, table), output):
                 print(f"wrote {path}")
-        pdf = compile_pdf(given.output)
+        pdf = compile_pdf(output)
         print(
             f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
         )

@@ -37,12 +37,16 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
     """
     options = dict(options)
     kind = _objective_class(options.get("name"))
-    norm = options.pop("norm", None)
-    if norm is not None:
-        options["attack"] = {**_budget(norm, threat_model), **options.get("attack", {})}
-    norms = options.pop("norms", None)
-    if norms is not None:
-        options["attacks"] = [_budget(each, threat_model) for each in norms]
+    if "attack" in kind.model_fields and "norm" in options:
+        own = options.get("attack", {})
+        if not isinstance(own, dict):
+            raise ValueError("option 'attack': expected a mapping of epsilon, step_size, steps")
+        options["attack"] = {**_budget(options.pop("norm"), threat_model), **own}
+    if "attacks" in kind.model_fields and "norms" in options:
+        norms = options.pop("norms")
+        if not isinstance(norms, list):
+            raise ValueError("option 'norms': expected a list of norms")
+        options["attacks"] = [_budget(norm, threat_model) for norm in norms]
     try:
         return kind.model_validate(options).model_dump(mode="json")
     except ValidationError as error:
@@ -55,24 +59,25 @@ def build_objective(resolved: dict[str, Any]) -> Objective:
 
 
 def _objective_class(name: Any) -> type[Objective]:
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:
         raise ValueError(f"an objective needs a 'name'; {did_you_mean(str(name), objective_names())}")
     path = name if "." in name else f"{__name__}.{name}"
     try:
         found = find_spec(path)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):  # no such package, a relative name
         found = None
     if found is None or name == "base":
         raise ValueError(f"unknown objective '{name}': {did_you_mean(name, objective_names())}")
-    kind: type[Objective] = import_module(path).OBJECTIVE
+    kind = getattr(import_module(path), "OBJECTIVE", None)
+    if not isinstance(kind, type) or not issubclass(kind, Objective):
+        raise ValueError(f"module '{path}' has no 'OBJECTIVE' that is a subclass of Objective")
     return kind
 
 
 def _budget(norm: Any, threat_model: dict[str, Any]) -> dict[str, Any]:
-    if norm not in threat_model:
-        raise ValueError(
-            f"norm '{norm}' has no budget in threat_model; norms with one: {', '.join(map(str, threat_model))}"
-        )
+    if not isinstance(norm, str) or norm not in threat_model:
+        known = ", ".join(map(str, threat_model)) or "none"
+        raise ValueError(f"norm '{norm}' has no budget in threat_model; norms with one: {known}")
     budget = threat_model[norm]
     return {**(budget if isinstance(budget, dict) else budget.model_dump()), "norm": norm}
 
@@ -86,5 +91,6 @@ def _describe(kind: type[Objective], error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             parts.append(f"option '{path}' is not taken; {did_you_mean(path, valid) if valid else 'it takes none'}")
         else:
-            parts.append(f"option '{path}': {problem['msg']}" + (" (give 'norm')" if path == "attack" else ""))
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"option '{path}': {message}" + (" (give 'norm')" if path == "attack" else ""))
     return "; ".join(parts)

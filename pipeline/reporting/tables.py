@@ -37,15 +37,17 @@ def write_table(name: str, params: Params, results: pd.DataFrame, destination: P
         The three files.
     """
     layout = lay_out(name, params, results)
-    contents = {"tex": latex.fragment(layout), "csv": _csv(name, params, results), "md": markdown(layout)}
+    contents = {"tex": latex.fragment(layout), "csv": _csv(layout, params, results), "md": markdown(layout)}
     for kind, content in contents.items():
         write_text(destination / f"{name}.{kind}", content)
     return [destination / f"{name}.{kind}" for kind in contents]
 
 
-def _csv(name: str, params: Params, results: pd.DataFrame) -> str:
-    digits = params.tables[name].digits
+def _csv(layout: Layout, params: Params, results: pd.DataFrame) -> str:
+    """One line per cell, below a comment that says what the numbers are (`pandas.read_csv(path, comment="#")`)."""
+    digits = params.tables[layout.name].digits
     stream = io.StringIO()
+    stream.write(f"# {layout.title} {layout.details}\n")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for _, row in results.iterrows():

@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -36,7 +36,7 @@ class CheckpointFolder:
         """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
         path = self.folder / f"{epoch:05d}-{step:07d}.pt"
         with atomic_write(path) as stream:
-            torch.save({"fingerprint": self._fingerprint, **state}, stream)
+            _save({"fingerprint": self._fingerprint, **state}, stream)
         write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
         for old in self._finished()[:-KEPT]:
             old.unlink()
@@ -90,3 +90,13 @@ class CheckpointFolder:
         if header["fingerprint"] != self._fingerprint:
             return f"it belongs to experiment {header['fingerprint']}"
         return None
+
+
+def _save(state: dict[str, Any], stream: BinaryIO) -> None:
+    """`torch.save`, which hides the OSError of a full disk behind a RuntimeError of its archive."""
+    try:
+        torch.save(state, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

@@ -166,11 +166,8 @@ def test_a_finished_evaluation_attacks_nothing(
 
 def test_a_damaged_journal_entry_is_named(model: nn.Module, tiny_split: ImageSplit, tmp_path: Path) -> None:
     images = ImageSet(tiny_split.test.images[:6], tiny_split.test.labels[:6])
-    only_pgd = EvaluationSettings(
-        batch_size=6,
-        attacks={"first": ATTACKS["pgd20_linf"], "second": ATTACKS["pgd20_linf"]},
-        union=["first", "second"],
-    )
+    attacks = {"first": ATTACKS["pgd20_linf"], "second": ATTACKS["pgd20_linf"]}
+    only_pgd = EvaluationSettings.model_validate({"batch_size": 6, "attacks": attacks, "union": list(attacks)})
     Evaluation(model, images, only_pgd, Journal(tmp_path), Silent()).run()
     entry = tmp_path / "first" / "all-00000.json"
     entry.write_text(entry.read_text()[:20])

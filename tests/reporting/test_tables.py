@@ -108,7 +108,9 @@ def test_the_caption_says_what_was_measured(params: Params, runs: pd.DataFrame, 
 
 def test_the_csv_has_the_printed_numbers(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
     _, table, _ = write(params, fill(params, params.tables["main"], runs), tmp_path)
-    header, *rows = csv.reader(table.splitlines())
+    comment, *lines = table.splitlines()
+    assert comment.startswith("# ") and params.tables["main"].caption in comment and params.description in comment
+    header, *rows = csv.reader(lines)
     assert header == ["method", "label", "metric", "value", "std", "seeds", "images", "missing", "command"]
     label = params.methods["at"].label
     assert len(rows) == 12

@@ -134,7 +134,12 @@ def test_g_copies_happen_from_the_warmup_on_at_every_interval(
 ) -> None:
     happened = []
     original = GlobalLearner.redistribute
-    monkeypatch.setattr(GlobalLearner, "redistribute", lambda self: happened.append(original(self)))
+
+    def counted(self: GlobalLearner) -> None:
+        happened.append(self)
+        original(self)
+
+    monkeypatch.setattr(GlobalLearner, "redistribute", counted)
     trained = run_method(make_params(mixture(T, redistribution=redistribution)), T)
     assert len(happened) == copies
     assert [record["redistributed"] for record in trained.observer.records] == [0, 1, 0, 1]
