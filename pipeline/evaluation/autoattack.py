@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,31 @@ from pipeline.config import AutoAttackSettings
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> adversarial images; images that could not be fooled may come back as they were."""
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """Images to the layout that convolutions are fastest on, gradients back to the one that the package can `view`."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
+
+
+class _Viewable(nn.Module):
+    """`model` for callers that flatten images and gradients with `view`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(_ChannelsLast.apply(images))
+        return logits
+
 
 PACKAGES = ("autoattack", "pyautoattack")
 """The same code by the same authors; the first that is installed is used."""
@@ -29,16 +55,18 @@ def standard_attacks(model: nn.Module, settings: AutoAttackSettings, seed: int) 
     package = import_module(next(name for name in PACKAGES if find_spec(name)))
     device = next(model.parameters()).device
     norm = {"linf": "Linf", "l2": "L2"}[settings.norm]
-    suite = package.AutoAttack(model, norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device)
+    suite = package.AutoAttack(
+        _Viewable(model).eval(), norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device
+    )
     suite.apgd.loss = "ce"
     suite.fab.targeted = True
     members = {"apgd_ce": suite.apgd, "apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
 
-    def seeded(member: object) -> Perturb:
+    def seeded(member: Any) -> Perturb:
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
-            member.seed = seed  # type: ignore[attr-defined]
+            member.seed = seed
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                adversarial: Tensor = member.perturb(images, labels)  # type: ignore[attr-defined]
+                adversarial: Tensor = member.perturb(images.contiguous(), labels)
             return adversarial.detach()
 
         return perturb

@@ -103,9 +103,9 @@ class Evaluation:
                 piece = self._journal.read(name, part, number, len(batch))
                 if piece is None:
                     inputs, targets = images.batch(torch.tensor(batch, device=self._backend.device))
-                    adversarial = perturb(channels_last(inputs), targets)
+                    adversarial = perturb(inputs, targets)
                     with torch.no_grad():
-                        piece = self._model(adversarial).argmax(1).tolist()
+                        piece = self._model(channels_last(adversarial)).argmax(1).tolist()
                     self._journal.write(name, part, number, piece)
                 for index, guess in zip(batch, piece, strict=True):
                     predicted[index] = guess
