@@ -394,7 +394,7 @@ def _check_reachable(uri: str) -> None:
 
 def _read_schema_version(database: Path) -> None:
     if database.exists():
-        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=DATABASE_PATIENCE)
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
         try:
             connection.execute("PRAGMA schema_version")
         finally:

@@ -38,9 +38,7 @@ class CheckpointFolder:
         with atomic_write(path) as stream:
             _save({"fingerprint": self._fingerprint, **state}, stream)
         write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
-        for old in self._finished()[:-KEPT]:
-            old.unlink()
-            old.with_suffix(".pt").unlink(missing_ok=True)
+        self._clear()
         return path
 
     def load_newest(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
@@ -68,6 +66,13 @@ class CheckpointFolder:
                 "Restore one from a backup, or remove the folder to train from the start."
             )
         return None
+
+    def _clear(self) -> None:
+        """Remove all but the newest checkpoints: older ones, and what a kill left half-written."""
+        kept = {file for commit in self._finished()[-KEPT:] for file in (commit, commit.with_suffix(".pt"))}
+        # The digest goes first: a kill in between must not leave one without its checkpoint.
+        for file in sorted(set(self.folder.iterdir()) - kept, key=lambda file: file.suffix):
+            file.unlink()
 
     def _finished(self) -> list[Path]:
         return sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []

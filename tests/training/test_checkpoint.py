@@ -80,10 +80,13 @@ def test_when_all_are_damaged_nothing_is_touched(folder: CheckpointFolder) -> No
     assert before == {path: path.read_bytes() for path in folder.folder.iterdir()}
 
 
-def test_an_unfinished_checkpoint_is_no_checkpoint(folder: CheckpointFolder) -> None:
+def test_an_unfinished_checkpoint_is_no_checkpoint_and_goes_with_the_next_one(folder: CheckpointFolder) -> None:
     (folder.folder / "00003-0000000.pt").write_bytes(b"the kill came before the digest was written")
+    (folder.folder / ".00004-0000000.pt.123.tmp").write_bytes(b"the kill came while this was written")
     state = folder.load_newest(CPU, never)
     assert state is not None and state["epoch"] == 2
+    folder.save({"epoch": 3}, 3, 1)
+    assert {path.stem for path in folder.folder.iterdir()} == {"00002-0000000", "00003-0000001"}
 
 
 def test_a_checkpoint_of_another_experiment_is_refused(folder: CheckpointFolder) -> None:

@@ -1,0 +1,214 @@
+"""Stages as real processes, each test in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.files import file_digest
+from tests.conftest import REPOSITORY
+
+PATIENCE = 120.0
+"""Seconds that a stage may take on a machine that is busy."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a stage left behind on its way out."""
+
+    code: int
+    out: str
+    err: str
+
+    def expect(self, code: int, *texts: str) -> None:
+        """Assert the exit code, and that stderr is one message with these texts, and nothing else."""
+        assert self.code == code, f"exit code {self.code}\n{self.out}\n{self.err}"
+        assert "Traceback" not in self.out + self.err, self.err
+        if code == 0:
+            return
+        word = "stopped" if code == 75 else "error"
+        first, *more = self.err.splitlines()
+        assert first.startswith(f"{word}: ") and all(line.startswith("  ") for line in more), self.err
+        for text in texts:
+            assert text in self.err, self.err
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with params.yaml and prepared data, where stages run as processes."""
+
+    folder: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    """All that were started here."""
+
+    def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Edit its params.yaml, right or wrong."""
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        change(content)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def start(self, stage: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start `python -m stages.<stage>` here."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"stages.{stage}", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, stage: str, *arguments: str, **environment: str) -> Finished:
+        """Run a stage to its end."""
+        return finish(self.start(stage, *arguments, **environment))
+
+    def files(self, below: str = ".") -> dict[str, str]:
+        """Digest by path of every file here."""
+        found = sorted(path for path in (self.folder / below).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): file_digest(path) for path in found}
+
+    def checkpoints(self) -> list[Path]:
+        """The finished checkpoints of the only experiment, the newest last."""
+        return [path.with_suffix(".pt") for path in sorted(self.folder.glob("runs/*/checkpoints/*.json"))]
+
+    def weights(self, method: str) -> bytes:
+        """The bytes of model.safetensors."""
+        return (self.folder / f"results/digits/{method}-1/train/model.safetensors").read_bytes()
+
+
+MakeWorkplace = Callable[..., Workplace]
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of this process, without what would lead a stage elsewhere."""
+    # Bytecode is kept, whatever the machine prefers: compiling MLflow anew takes a third of a stage's start.
+    dropped = ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")
+    inherited = {key: value for key, value in os.environ.items() if key not in dropped}
+    return inherited | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+def finish(process: subprocess.Popen[str]) -> Finished:
+    """Wait for a stage to end."""
+    out, err = process.communicate(timeout=PATIENCE)
+    return Finished(process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait until a running stage has brought about a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"the stage ended early: {finish(process)}"
+        assert time.monotonic() < deadline, "the stage does not get there"
+        time.sleep(0.01)
+
+
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> Finished:
+    """Send a signal, and wait for the end."""
+    process.send_signal(number)
+    return finish(process)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's schema and nothing in it: making one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_workplace(
+    tmp_path_factory: pytest.TempPathFactory, tiny_content: dict[str, Any], prepared_digits: Path, empty_store: Path
+) -> Iterator[MakeWorkplace]:
+    """`make_workplace(change)`: a new folder whose params.yaml is the small one with a change."""
+    places: list[Workplace] = []
+
+    def make(change: Callable[[dict[str, Any]], Any] = lambda content: None) -> Workplace:
+        place = Workplace(tmp_path_factory.mktemp("workplace"))
+        places.append(place)
+        content = deepcopy(tiny_content)
+        content["training"]["device"] = "cpu"
+        (place.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        place.change(change)
+        shutil.copytree(prepared_digits, place.folder / "data/prepared/digits")
+        shutil.copy(empty_store, place.folder / "mlflow.db")
+        return place
+
+    yield make
+    for process in (process for place in places for process in place.processes):
+        if process.poll() is None:  # a test has failed half-way
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def workplace(make_workplace: MakeWorkplace) -> Workplace:
+    """A folder with the small params.yaml."""
+    return make_workplace()
+
+
+METHOD = "generalist_d_nt_linf"
+EPOCHS = 16
+
+
+def lengthen(content: dict[str, Any]) -> None:
+    """One method with two learners, whose training takes several seconds, and a short evaluation."""
+    content["methods"] = {METHOD: content["methods"][METHOD]}
+    content["tables"] = {}
+    content["training"]["epochs"] = EPOCHS
+    content["data"]["train_images"] = 320
+    content["threat_model"]["linf"]["steps"] = 10
+    attacks = content["evaluation"]["attacks"]
+    attacks["aa_l2"]["images"] = 4
+    del attacks["aa_linf"]
+    content["evaluation"]["union"] = ["pgd20_linf", "aa_l2"]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(make_workplace: MakeWorkplace) -> Workplace:
+    """A folder where METHOD was trained and evaluated without a stop."""
+    place = make_workplace(lengthen)
+    place.run("train", METHOD, "--seed", "1").expect(0)
+    place.run("evaluate", METHOD, "--seed", "1").expect(0)
+    return place
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
+    """`small_disk(folder, kilobytes)` puts a file system of that size at a folder, or resizes the one that is there."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path, kilobytes: int, options: str = "rw") -> None:
+        again = folder in mounted
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = f"{'remount,' if again else ''}{options},size={kilobytes}k"
+        command = ["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0 and not os.environ.get("CI"):
+            pytest.skip(f"NOT TESTED: full and read-only disks, mounting is not permitted here: {result.stderr}")
+        assert result.returncode == 0, result.stderr
+        if not again:
+            mounted.append(folder)
+
+    try:
+        yield mount
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)

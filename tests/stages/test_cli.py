@@ -1,0 +1,98 @@
+"""Arguments, signals and exit codes that all stages share."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Interrupted, PipelineError, RequestError
+from stages import cli, compose
+from tests.conftest import REPOSITORY
+from tests.stages.conftest import clean_environment
+
+STAGES = sorted(path.stem for path in (REPOSITORY / "stages").glob("[!_]*.py") if path.stem != "cli")
+WITHOUT_CODES = {"compose"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_comes_at_once_and_names_exit_codes(stage: str, tmp_path: Path) -> None:
+    """Nothing heavy is imported before arguments are read."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", f"stages.{stage}", "--help"]
+    result = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 2
+    assert (cli.EXIT_CODES in result.stdout) == (stage not in WITHOUT_CODES)
+    assert result.stderr == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (PipelineError("a loss"), 1, "error: a loss\n"),
+        (RequestError("a key"), 2, "error: a key\n"),
+        (Interrupted("SIGTERM: saved"), 75, "stopped: SIGTERM: saved\n"),
+        (KeyboardInterrupt(), 75, "stopped: stopped; the same command continues from what is saved\n"),
+        (
+            OSError(errno.ENOSPC, "No space", "a/b"),
+            1,
+            "error: the disk is full (a/b). What was finished is kept; ",
+        ),
+        (OSError(errno.EDQUOT, "Quota"), 1, "error: the disk is full. What was finished is kept"),
+        (PermissionError(errno.EACCES, "Denied", "a/b"), 1, "error: no permission to write (a/b). Nothing was changed"),
+        (OSError(errno.EIO, "Input/output error", "a/b"), 1, "error: Input/output error (a/b)\n"),
+    ],
+)
+def test_every_failure_is_one_message_and_its_exit_code(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage() -> None:
+        raise error
+
+    assert cli.run(stage) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith(message) and captured.err.count("\n") == 1
+
+
+def test_a_defect_of_the_project_is_not_hidden() -> None:
+    def stage() -> None:
+        raise AssertionError("a defect")
+
+    with pytest.raises(AssertionError, match="a defect"):
+        cli.run(stage)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_remembered_and_the_second_one_stops(first: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with cli.stop_on_signal() as should_stop:
+        assert should_stop() is None
+        os.kill(os.getpid(), first)
+        assert should_stop() == f"{first.name} received"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), first)
+            time.sleep(1)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_compose_writes_a_suite_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    output = tmp_path / "params.yaml"
+    assert compose.main(["suite=cifar10", "architecture=wrn32_10", "--output", str(output)]) == 0
+    assert "next: make repro" in capsys.readouterr().out
+    written = output.read_text()
+    assert written.startswith(
+        "# Composed from conf/ by: python -m stages.compose suite=cifar10 architecture=wrn32_10\n"
+    )
+    for wrong in (["suite=nope"], ["training.epochs=0"], ["suite=mnist", "architecture=wrn32_10"]):
+        assert compose.main([*wrong, "--output", str(output)]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert output.read_text() == written and list(tmp_path.iterdir()) == [output]

@@ -1,0 +1,183 @@
+"""The chain as a person runs it: DVC, real stages, real MLflow, from an empty checkout to tables and back."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from stages.compose import compose
+from tests.conftest import REPOSITORY, TINY
+
+METHODS = ["nt", "generalist_d_nt_linf"]
+TABLES = ["table1.csv", "table1.md", "table1.tex"]
+PATIENCE = 300.0
+
+
+@dataclass(frozen=True)
+class Repro:
+    """One `dvc repro`."""
+
+    output: str
+    seconds: float
+
+    @property
+    def ran(self) -> set[str]:
+        """The stages that ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.output))
+
+
+@dataclass
+class Checkout:
+    """A copy of this working tree as a repository of its own, with a small params.yaml."""
+
+    folder: Path
+    tables: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Content of the tables by the moment they were read."""
+    runs: dict[str, list[Any]] = field(default_factory=dict)
+    """MLflow's runs by the moment they were read."""
+    repros: dict[str, Repro] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
+    """What the report stage said."""
+
+    def call(self, *command: str) -> str:
+        """Run a command that must succeed; returns what it says."""
+        unset = ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")  # without kept bytecode every start takes longer
+        environment = {key: value for key, value in os.environ.items() if key not in unset}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment |= {"PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        result = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout + result.stderr
+
+    def repro(self, moment: str) -> None:
+        """Run `dvc repro`, and keep what it says and leaves."""
+        started = time.perf_counter()
+        self.repros[moment] = Repro(self.call("dvc", "repro"), time.perf_counter() - started)
+        if (self.folder / "mlflow.db").exists():
+            self.look(moment, "reports/tables")
+
+    def report(self, moment: str) -> None:
+        """Write tables into a folder of this moment, and keep what that says and leaves."""
+        self.reports[moment] = self.call("python", "-m", "stages.report", "--output", moment)
+        self.look(moment, moment)
+
+    def look(self, moment: str, folder: str) -> None:
+        """Keep the tables and the runs of this moment."""
+        from mlflow import MlflowClient
+
+        self.tables[moment] = {name: (self.folder / folder / name).read_bytes() for name in TABLES}
+        # A copy of its own: MLflow keeps a database open, even one that was deleted since.
+        store = shutil.copy(self.folder / "mlflow.db", self.folder.parent / f"{moment}.db")
+        client = MlflowClient(f"sqlite:///{store}")
+        self.runs[moment] = list(client.search_runs([item.experiment_id for item in client.search_experiments()]))
+
+    def remove(self, *names: str) -> None:
+        """Delete files and folders."""
+        for name in names:
+            path = self.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The repository after all that is done to it here, with what was seen on the way."""
+    place = Checkout(tmp_path_factory.mktemp("chain") / "repository")
+    copy_working_tree(place.folder)
+    write_params(place.folder, learning_rate=0.05)
+    place.call("git", "init", "--quiet")
+    place.call("git", "add", "--all")
+    place.call("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message=all")
+    place.repro("first")
+    place.repro("again")
+    write_params(place.folder, learning_rate=0.04)
+    place.repro("changed")
+    place.remove("runs", "results")
+    place.report("from MLflow alone")
+    place.remove("mlflow.db", "mlartifacts")
+    place.repro("restored")
+    place.report("logged again")
+    return place
+
+
+def copy_working_tree(destination: Path) -> None:
+    """Copy what is in git, and what would be when everything were added; not what runs have left."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in set(listed.split("\0")) - {"", "dvc.lock"}:
+        if (REPOSITORY / name).is_file() and not name.startswith("reports/"):
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, destination / name)
+
+
+def write_params(folder: Path, learning_rate: float) -> None:
+    """Two methods, tiny; `learning_rate` is that of the method nt alone."""
+    content = yaml.safe_load(compose(TINY, REPOSITORY / "conf"))
+    content["methods"] = {name: content["methods"][name] for name in METHODS}
+    content["methods"]["nt"]["learners"]["natural"]["optimizer"]["learning_rate"] = learning_rate
+    content["tables"]["table1"]["rows"] = METHODS
+    for name in ("aa_linf", "aa_l2"):
+        content["evaluation"]["attacks"][name]["images"] = 4
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def cells(table: bytes) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(table), comment="#")
+
+
+def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
+    stages = {f"{stage}@{method}-1" for stage in ("train", "evaluate") for method in METHODS}
+    assert checkout.repros["first"].ran == {"prepare", "report"} | stages
+    assert [run.info.status for run in checkout.runs["first"]] == ["FINISHED"] * 2
+    tables = checkout.tables["first"]
+    found = cells(tables["table1.csv"])
+    assert set(found["method"]) == set(METHODS) and len(found) == 2 * 7
+    assert found["value"].between(0, 100).all() and not found["missing"].any()
+    natural = found[found["metric"] == "natural"].set_index("method")["value"]
+    for name in ("table1.md", "table1.tex"):
+        for method in METHODS:
+            assert f"{natural[method]:.2f}" in tables[name].decode()
+
+
+def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
+    again = checkout.repros["again"]
+    assert again.ran == set() and "up to date" in again.output
+    assert again.seconds < 30
+    assert checkout.tables["again"] == checkout.tables["first"]
+
+
+def test_a_change_reruns_what_depends_on_it_alone(checkout: Checkout) -> None:
+    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report"}
+    assert len(checkout.runs["changed"]) == 3
+    before, after = (cells(checkout.tables[moment]["table1.csv"]) for moment in ("first", "changed"))
+    for method in METHODS:
+        same = before[before["method"] == method].equals(after[after["method"] == method])
+        assert same == (method != "nt")
+
+
+def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
+    assert "logged" not in checkout.reports["from MLflow alone"]
+    assert checkout.tables["from MLflow alone"] == checkout.tables["changed"]
+
+
+def test_results_that_dvc_restores_reach_mlflow_again(checkout: Checkout) -> None:
+    assert checkout.repros["restored"].ran == set(), "all results are in DVC's cache"
+    for method in METHODS:
+        assert f"logged {method}-1 to MLflow from its files" in checkout.reports["logged again"]
+    runs = checkout.runs["logged again"]
+    assert {run.data.tags["method"] for run in runs} == set(METHODS)
+    assert [(run.info.status, run.data.tags["evaluated"]) for run in runs] == [("FINISHED", "true")] * 2
+    assert checkout.tables["logged again"] == checkout.tables["changed"]
