@@ -1,0 +1,55 @@
+"""Plain lines where output is no terminal, bars where it is."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline.progress import EvaluationDisplay, TrainingDisplay
+
+RECORD = {
+    "epoch": 2.0,
+    "loss/linf": 1.25,
+    "held_out/global/natural": 0.875,
+    "held_out/global/pgd_linf": 0.5,
+    "images_per_second": 1234.5,
+    "redistributed": 1.0,
+}
+
+
+def test_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[Mapping[str, float]] = []
+    with TrainingDisplay("at-1", on_record=told.append) as display:
+        display.on_start(epochs=3, steps_per_epoch=5, first_epoch=2, first_step=0)
+        display.on_step(2, 1, {"linf": 1.5}, 1000.0)
+        display.on_epoch(RECORD)
+    expected = "at-1: epoch 2/3  loss linf 1.250  accuracy natural 87.5%  pgd_linf 50.0%  redistributed  1,234 images/s"
+    assert capsys.readouterr().out == expected + "\n"
+    assert told == [RECORD]
+
+
+def test_an_attack_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with EvaluationDisplay("at-1") as display:
+        display.on_attack("aa_linf", "apgd_t", batches=2)
+        display.on_batch(3, 4)
+        display.on_batch(2, 4)
+    assert capsys.readouterr().out == "at-1: aa_linf apgd_t: 5 of 8 images correct\n"
+
+
+def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("COLUMNS", "160")
+        with TrainingDisplay("at-1", on_record=lambda record: None) as display:
+            display.on_start(epochs=3, steps_per_epoch=5, first_epoch=1, first_step=0)
+            display.on_step(1, 4, {"linf": 1.5}, 1000.0)
+            display.message("a sentence")
+        terminal.flush()
+        shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert "at-1" in shown and "4/5" in shown and "loss linf 1.500  1,000 images/s" in shown and "a sentence" in shown
