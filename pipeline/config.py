@@ -36,7 +36,7 @@ from pipeline.models import check_input
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 

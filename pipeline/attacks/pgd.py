@@ -1,20 +1,20 @@
-"""Projected gradient descent in the linf and l2 balls around images in [0, 1]."""
+"""Projected gradient descent in the linf, l2 and l1 balls around images in [0, 1]."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.attacks.geometry import TINY, norms, per_sample, project, steepest_direction
 from pipeline.config import AttackBudget, Norm
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits, labels) -> scalar to maximise."""
-
-TINY = 1e-12
 
 
 @contextmanager
@@ -39,13 +39,16 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 class PGD(AttackBudget):
-    """PGD with a random start, returning the last iterate (Madry et al., 2018; Generalist++ eq. 2).
+    """PGD, returning the last iterate (Madry et al., 2018; Generalist++ eq. 2).
 
-    linf: start uniform in the ball, x <- x + step_size * sign(g). l2: start at a Gaussian direction with a uniform
-    length in [0, epsilon], x <- x + step_size * g / ||g||_2. After every step the ball, then the box [0, 1].
+    Steps along the steepest direction of the norm (linf: sign(g), l2: g / ||g||_2, l1: the sign on the 5 % of
+    coordinates with the largest |g|, shared equally); after every step the ball, then the box [0, 1].
     """
 
     norm: Norm
+    start: Literal["ball", "gaussian", "zero"] = "ball"
+    """`ball`: at random in the ball (linf uniform; l2, l1 a Gaussian direction with a uniform length); `gaussian`:
+    0.001 N(0, 1) (TRADES, MART, SCORE); `zero`: at the images."""
 
     def perturb(
         self,
@@ -54,6 +57,7 @@ class PGD(AttackBudget):
         labels: Tensor,
         generator: torch.Generator,
         loss_function: LossFunction = functional.cross_entropy,
+        radius: Tensor | None = None,
     ) -> Tensor:
         """Adversarial examples for `images`.
 
@@ -63,50 +67,33 @@ class PGD(AttackBudget):
             labels: (batch,), int64.
             generator: Source of the random start, on the device of `images`.
             loss_function: What is maximised, of (logits in float32, labels).
+            radius: linf only: a radius for every pixel, of the shape of `images` (None: `epsilon` everywhere).
 
         Returns:
-            Detached images of the same shape, in [0, 1] and within `epsilon` of `images` in the attack's norm.
+            Detached images of the same shape, in [0, 1] and within `epsilon` (or `radius`) of `images` in the norm.
         """
+        bound = self.epsilon if radius is None else radius
         with frozen(model):
-            perturbed = project(self.norm, images + self._random_start(images, generator), images, self.epsilon)
+            perturbed = project(self.norm, self.starting_points(images, generator), images, bound)
             for _ in range(self.steps):
                 perturbed.requires_grad_(True)
                 loss = loss_function(model(perturbed).float(), labels)
                 (gradient,) = torch.autograd.grad(loss, perturbed)
                 with torch.no_grad():
                     step = self.step_size * steepest_direction(self.norm, gradient)
-                    perturbed = project(self.norm, perturbed + step, images, self.epsilon)
+                    perturbed = project(self.norm, perturbed + step, images, bound)
             return perturbed.detach()
 
-    def _random_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.norm == "linf":
-            noise = torch.rand(images.shape, generator=generator, device=images.device)
-            return (2 * noise - 1) * self.epsilon
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        lengths = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
-        return self.epsilon * lengths * noise / l2_norms(noise)
-
-
-def l2_norms(tensor: Tensor) -> Tensor:
-    """Per-sample l2 norms, (batch, 1, 1, 1), never below 1e-12 so that they can divide."""
-    norms: Tensor = torch.linalg.vector_norm(tensor.flatten(1), dim=1)
-    return norms.clamp_min(TINY).view(-1, 1, 1, 1)
-
-
-def steepest_direction(norm: Norm, gradient: Tensor) -> Tensor:
-    """The unit vector of `norm` along which the loss grows fastest, per sample; zero where the gradient is zero."""
-    return gradient.sign() if norm == "linf" else gradient / l2_norms(gradient)
-
-
-def project(norm: Norm, perturbed: Tensor, images: Tensor, epsilon: float) -> Tensor:
-    """The point of the ball around `images` (then of the box [0, 1]) that belongs to `perturbed`.
-
-    The order does not matter for feasibility: clipping to the box never makes a perturbation of an image in the box
-    larger in any coordinate.
-    """
-    perturbation = perturbed - images
-    if norm == "linf":
-        perturbation = perturbation.clamp(-epsilon, epsilon)
-    else:
-        perturbation = perturbation * (epsilon / l2_norms(perturbation)).clamp_max(1.0)
-    return (images + perturbation).clamp(0.0, 1.0)
+    def starting_points(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Where the attack begins, in the ball and the box."""
+        if self.start == "zero":
+            return images.clone()
+        if self.start == "gaussian":
+            noise = 0.001 * torch.randn(images.shape, generator=generator, device=images.device)
+        elif self.norm == "linf":
+            noise = (2 * torch.rand(images.shape, generator=generator, device=images.device) - 1) * self.epsilon
+        else:
+            direction = torch.randn(images.shape, generator=generator, device=images.device)
+            lengths = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
+            noise = self.epsilon * lengths * direction / per_sample(norms(self.norm, direction).clamp_min(TINY))
+        return project(self.norm, images + noise, images, self.epsilon)

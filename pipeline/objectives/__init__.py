@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -41,12 +41,14 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
         own = options.get("attack", {})
         if not isinstance(own, dict):
             raise ValueError("option 'attack': expected a mapping of epsilon, step_size, steps")
-        options["attack"] = {**_budget(options.pop("norm"), threat_model), **own}
+        budget = _budget(options.pop("norm"), threat_model)
+        options["attack"] = {**_fitting(budget, kind.model_fields["attack"].annotation), **own}
     if "attacks" in kind.model_fields and "norms" in options:
         norms = options.pop("norms")
         if not isinstance(norms, list):
             raise ValueError("option 'norms': expected a list of norms")
-        options["attacks"] = [_budget(norm, threat_model) for norm in norms]
+        (attack_kind,) = get_args(kind.model_fields["attacks"].annotation)
+        options["attacks"] = [_fitting(_budget(norm, threat_model), attack_kind) for norm in norms]
     try:
         return kind.model_validate(options).model_dump(mode="json")
     except ValidationError as error:
@@ -80,6 +82,11 @@ def _budget(norm: Any, threat_model: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"norm '{norm}' has no budget in threat_model; norms with one: {known}")
     budget = threat_model[norm]
     return {**(budget if isinstance(budget, dict) else budget.model_dump()), "norm": norm}
+
+
+def _fitting(budget: dict[str, Any], attack_kind: Any) -> dict[str, Any]:
+    """Those parts of a budget that an attack takes: APGD finds its step sizes itself."""
+    return {key: value for key, value in budget.items() if key in attack_kind.model_fields}
 
 
 def _describe(kind: type[Objective], error: ValidationError) -> str:

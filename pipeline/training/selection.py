@@ -32,11 +32,14 @@ class Validation:
         self._backend = backend
         self._split_name = "test" if experiment.training.selection.split == "test" else "held_out"
         self._images = getattr(split, self._split_name).to(backend.device)
-        self._attacks = {
-            norm: PGD(norm=norm, **budget.model_dump()) for norm, budget in experiment.threat_model.items()
-        }
         objectives = [build_objective(learner.objective) for learner in experiment.method.learners.values()]
         self._trained_norms = sorted({norm for objective in objectives for norm in objective.norms()})
+        measured = {*self._trained_norms, *(attack.norm for attack in experiment.evaluation.attacks.values())}
+        self._attacks = {
+            norm: PGD(norm=norm, **budget.model_dump())
+            for norm, budget in experiment.threat_model.items()
+            if norm in measured
+        }
 
     def is_due(self, epoch: int) -> bool:
         """Whether to measure after `epoch`."""
