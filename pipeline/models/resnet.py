@@ -38,12 +38,12 @@ class CifarResNet(nn.Module):
             for block in range(count):
                 layers.append(BasicBlock(narrow, wide, stride=2 if stage > 0 and block == 0 else 1))
                 narrow = wide
-        self.layers = nn.Sequential(*layers)
+        self.last_stage = nn.Sequential(*layers)
         self.linear = nn.Linear(narrow, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, 32, 32) in [0, 1] -> logits (batch, classes)."""
-        features = self.layers(torch.relu(self.bn1(self.conv1(images))))
+        features = self.last_stage(torch.relu(self.bn1(self.conv1(images))))
         logits: Tensor = self.linear(features.mean((2, 3)))
         return logits
 

@@ -21,6 +21,8 @@ class SmallCNN(nn.Module):
             nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for narrow, wide in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.last_stage = nn.Identity()
+        """Where class-activation maps are taken from."""
         self.linear = nn.Linear(2 * widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -30,6 +32,7 @@ class SmallCNN(nn.Module):
             features = torch.relu(norm(convolution(features)))
             if position == 1:
                 features = nn.functional.max_pool2d(features, 2)
+        features = self.last_stage(features)
         pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
         logits: Tensor = self.linear(pooled)
         return logits

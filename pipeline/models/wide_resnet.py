@@ -43,7 +43,7 @@ class WideResNet(nn.Module):
             for block in range(blocks):
                 layers.append(WideBlock(narrow, wide, stride=2 if stage > 0 and block == 0 else 1))
                 narrow = wide
-        self.layers = nn.Sequential(*layers)
+        self.last_stage = nn.Sequential(*layers)
         self.bn = nn.BatchNorm2d(narrow)
         self.linear = nn.Linear(narrow, classes)
         for module in self.modules():
@@ -52,7 +52,7 @@ class WideResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, 32, 32) in [0, 1] -> logits (batch, classes)."""
-        features = torch.relu(self.bn(self.layers(self.conv1(images))))
+        features = torch.relu(self.bn(self.last_stage(self.conv1(images))))
         logits: Tensor = self.linear(features.mean((2, 3)))
         return logits
 

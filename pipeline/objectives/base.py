@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from pipeline.config import Closed, Norm
+from pipeline.config import Closed, Norm, parse_fraction
+
+Share = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+"""A part of the run, for example 0.25 or '20/80': a method's phases fit a run of any length."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,12 @@ class Moment:
     """The last epoch."""
     generator: torch.Generator
     """The learner's own noise for this step, on the device of the images."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the objective remembers from step to step: numbers, strings, tensors; saved in every checkpoint."""
+
+    def is_after(self, share: float) -> bool:
+        """Whether this share of the epochs is over."""
+        return self.epoch > share * self.epochs
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class Losses:
     """Scalar to minimise, with its graph."""
     logits: Tensor
     """(batch, classes): the logits that the loss was computed on, for the training accuracy; detached."""
+    gradients: list[Tensor] | None = None
+    """Gradients of the parameters in their order, where an objective makes its own (None: those of `loss`)."""
 
 
 class Objective(Closed):

@@ -31,6 +31,8 @@ class Learner:
         self.optimizer = build_optimizer(settings.optimizer, model)
         averaging = settings.weight_averaging
         self.average = None if averaging is None else MovingAverage(model, averaging.decay, averaging.warmup)
+        self.memory: dict[str, Any] = {}
+        """What the objective remembers from step to step."""
         self._settings = settings
         self._backend = backend
 
@@ -59,7 +61,11 @@ class Learner:
         if not torch.isfinite(losses.loss):
             raise PipelineError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.loss)
+        if losses.gradients is None:
+            torch.autograd.backward(losses.loss)
+        else:
+            for parameter, gradient in zip(self.model.parameters(), losses.gradients, strict=True):
+                parameter.grad = gradient
         self.optimizer.step()
         if self.average is not None:
             self.average.update([(1.0, self.model)])
@@ -71,12 +77,14 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "memory": self.memory,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.memory = state["memory"]
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 

@@ -147,7 +147,9 @@ class TrainingRun:
             self._experiment.seed, "attack", learner.name, epoch, self.progress.step, device=self._backend.device
         )
         try:
-            loss, correct = learner.step(images, labels, Moment(epoch, self._experiment.training.epochs, noise))
+            loss, correct = learner.step(
+                images, labels, Moment(epoch, self._experiment.training.epochs, noise, learner.memory)
+            )
         except PipelineError as error:
             raise PipelineError(
                 f"epoch {epoch}, batch {self.progress.step + 1} of {self.steps_per_epoch}: {error}. The checkpoint of "

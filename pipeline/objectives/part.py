@@ -1,0 +1,82 @@
+"""PART: pixel-reweighted adversarial training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from pipeline.attacks.pgd import PGD, frozen
+from pipeline.objectives.base import Losses, Moment, Objective, Share
+
+
+def class_activation(model: nn.Module, images: Tensor) -> Tensor:
+    """Grad-CAM of the predicted class at the network's last stage, (batch, h, w) of the image's size, in [0, 1].
+
+    Vectorised: samples do not interact in eval mode, so one backward pass serves the whole batch.
+    """
+    features: list[Tensor] = []
+    stage = model.get_submodule("network.last_stage" if hasattr(model, "network") else "last_stage")
+    handle = stage.register_forward_hook(lambda module, inputs, output: features.append(output))
+    try:
+        with frozen(model):
+            logits = model(images.detach().requires_grad_(True)).float()
+            (gradient,) = torch.autograd.grad(logits.amax(1).sum(), features[0])
+    finally:
+        handle.remove()
+    weights = gradient.float().mean((2, 3), keepdim=True)
+    maps = functional.relu((weights * features[0].detach().float()).sum(1, keepdim=True))
+    maps = functional.interpolate(maps, size=images.shape[2:], mode="bicubic", align_corners=False).squeeze(1)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-12)
+
+
+def jet(values: Tensor) -> Tensor:
+    """The 'jet' colour map: (batch, h, w) in [0, 1] -> (batch, 3, h, w) in [0, 1]."""
+    centres = torch.tensor([0.75, 0.5, 0.25], device=values.device).view(1, 3, 1, 1)
+    return (1.5 - 4 * (values.unsqueeze(1) - centres).abs()).clamp(0, 1)
+
+
+def radii(model: nn.Module, images: Tensor, epsilon: float, epsilon_low: float) -> Tensor:
+    """Radius of every pixel and channel: `epsilon` where the standardised squared map exceeds 1, `epsilon_low`
+    elsewhere.
+
+    Colour images: the map is coloured by `jet` first, as the source does, so that red and blue pixels differ.
+    """
+    activation = class_activation(model, images).square()
+    scores = jet(activation) if images.shape[1] == 3 else activation.unsqueeze(1).expand_as(images)
+    flat = scores.flatten(1)
+    standard = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp_min(1e-12)
+    return torch.where(standard.view_as(scores) > 1, epsilon, epsilon_low)
+
+
+class PixelReweighted(Objective):
+    """min CE(f(x'), y), x' by PGD in linf with a radius per pixel from a class-activation map (Zhang et al., 2024).
+
+    Plain AT in the first share `warmup` of the run. Masks are computed on the very batch that they are applied to; the
+    source computes them in another pass over differently shuffled and augmented images, so that each image gets
+    another's mask.
+    """
+
+    name: Literal["part"]
+    attack: PGD
+    low_factor: float = Field(default=7 / 8, ge=0, le=1)
+    """epsilon_low / epsilon (source: 7/255 for 8/255)."""
+    warmup: Share = 20 / 120
+    """Source: 20 epochs of 80; with the papers' schedule, 20 of 120."""
+
+    @override
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
+        radius = None
+        if moment.is_after(self.warmup):
+            radius = radii(model, images, self.attack.epsilon, self.low_factor * self.attack.epsilon)
+        perturbed = self.attack.perturb(model, images, labels, moment.generator, radius=radius)
+        logits = model(perturbed).float()
+        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+
+
+OBJECTIVE = PixelReweighted

@@ -1,0 +1,81 @@
+"""RST: robust self-training."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from pipeline.attacks.pgd import PGD
+from pipeline.errors import RequestError
+from pipeline.objectives.base import Losses, Moment, Objective
+
+
+@cache
+def extra_images(path: Path) -> tuple[Tensor, Tensor]:
+    """Pseudo-labelled images: a safetensors file with `images` (n, c, h, w) uint8 and `labels` (n,).
+
+    Raises:
+        RequestError: the file is missing or has other contents.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        content = load_file(path)
+        images, labels = content["images"], content["labels"].long()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RequestError(f"extra_images {path}: expected safetensors with 'images' and 'labels' ({error})") from None
+    if images.dtype != torch.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise RequestError(f"extra_images {path}: expected uint8 images (n, c, h, w) and labels (n,)")
+    return images, labels
+
+
+def weighted_mean(losses: Tensor, extra_losses: Tensor, weight: float) -> Tensor:
+    """[(1 - w) sum(labelled) + w sum(extra)] / [(1 - w) n_labelled + w n_extra]; per-sample losses -> scalar."""
+    total = (1 - weight) * losses.sum() + weight * extra_losses.sum()
+    return total / ((1 - weight) * len(losses) + weight * len(extra_losses))
+
+
+class SelfTraining(Objective):
+    """min (1 - beta) L_natural + beta L_robust over labelled and pseudo-labelled images (Raghunathan et al., 2020).
+
+    Both are `weighted_mean`s of CE, at x and at x' (PGD on CE with the label or pseudo-label). Every batch is joined
+    by as many extra images, drawn with replacement. Without a file, the labelled data alone, as in the CVPR paper:
+    then it equals half-half AT with the same beta but for the order of the forward passes (adversarial first, as in
+    the source).
+    """
+
+    name: Literal["rst"]
+    attack: PGD
+    beta: float = Field(default=0.5, ge=0, le=1)
+    natural_weight: float = Field(default=0.9, ge=0, lt=1)
+    """Weight of extra images in L_natural."""
+    robust_weight: float = Field(default=0.5, ge=0, lt=1)
+    """Weight of extra images in L_robust."""
+    extra_images: Path | None = None
+
+    @override
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
+        count = len(labels)
+        if self.extra_images is not None:
+            pool, pseudo_labels = extra_images(self.extra_images)
+            drawn = torch.randint(len(pool), (count,), generator=moment.generator, device=images.device).to(pool.device)
+            extra = pool[drawn].to(images.device).float().div(255)
+            images, labels = torch.cat([images, extra]), torch.cat([labels, pseudo_labels[drawn].to(labels.device)])
+        perturbed = self.attack.perturb(model, images, labels, moment.generator)
+        logits = model(perturbed).float()
+        robust = functional.cross_entropy(logits, labels, reduction="none")
+        natural = functional.cross_entropy(model(images).float(), labels, reduction="none")
+        loss = (1 - self.beta) * weighted_mean(natural[:count], natural[count:], self.natural_weight)
+        loss = loss + self.beta * weighted_mean(robust[:count], robust[count:], self.robust_weight)
+        return Losses(loss, logits[:count].detach())
+
+
+OBJECTIVE = SelfTraining

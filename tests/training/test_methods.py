@@ -1,0 +1,94 @@
+"""Every method of `params.yaml`: it trains, moves its weights, repeats to the bit, and continues to the bit."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pipeline.config import Experiment, parse_params
+from pipeline.data.images import ImageSplit
+from pipeline.devices import Backend
+from pipeline.errors import Interrupted
+from pipeline.objectives import Moment, build_objective
+from pipeline.training.loop import _build_learner, train
+from stages.compose import compose
+from tests.conftest import REPOSITORY, TINY
+from tests.running import Recorder, assert_same, run_experiment
+
+CONTENT = yaml.safe_load(compose([*TINY, "competitors=all"], REPOSITORY / "conf"))
+METHODS = list(CONTENT["methods"])
+LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part": {"warmup": 0.5}}
+"""The second of two epochs is the late phase."""
+
+
+def two_epochs(method: str) -> Experiment:
+    """An experiment that is short and has every schedule's late phase: friendly steps, rebuilt gradients, masks,
+    copies."""
+    raw = deepcopy(CONTENT)
+    raw["training"]["epochs"] = 2
+    for entry in raw["methods"].values():
+        for learner in entry["learners"].values():
+            learner["schedule"] = {"epochs": [0, 2], "values": [1, 0.1]}
+            learner["objective"].update(LATE.get(learner["objective"]["name"], {}))
+        if entry["mixture"]:
+            ratios = {name: [values[0], values[-1]] for name, values in entry["mixture"]["mixing_ratios"].items()}
+            entry["mixture"].update(breakpoints=[0, 2], mixing_ratios=ratios, warmup_epochs=1, communication_interval=1)
+    return parse_params(raw).experiment(method, 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_repeats_and_continues(
+    tiny_split: ImageSplit, cpu: Backend, tmp_path: Path, method: str
+) -> None:
+    experiment = two_epochs(method)
+    first = run_experiment(experiment, tiny_split, cpu, tmp_path / "first")
+    second = run_experiment(experiment, tiny_split, cpu, tmp_path / "second")
+    assert_same(dict(first.result.model.state_dict()), dict(second.result.model.state_dict()))
+    for record in first.observer.records:
+        assert record["images_per_second"] > 0
+        assert all(torch.isfinite(torch.tensor(value)) for value in record.values())
+    for name in experiment.method.learners:
+        start = dict(_build_learner(experiment, name, cpu).model.named_parameters())
+        moved = [key for key, tensor in start.items() if not torch.equal(tensor, first.learner(name)[key])]
+        assert moved == list(start), f"{name}: {set(start) - set(moved)} did not move"
+    stops = iter([False, False, False, False, True])
+    with pytest.raises(Interrupted):
+        train(experiment, tiny_split, cpu, tmp_path / "third", Recorder(), lambda: "stop" if next(stops) else None)
+    third = train(experiment, tiny_split, cpu, tmp_path / "third", Recorder())
+    assert_same(dict(first.result.model.state_dict()), dict(third.model.state_dict()))
+
+
+GRADIENTS = {  # input gradients per image and step, for K = 2 attack steps
+    "nt": 0, "at": 2, "at_l2": 2, "at_nt_linf": 2, "trades_1": 2, "trades_6": 2, "fat": 2, "iat": 2, "rst": 2,
+    "score": 2, "score_pgd": 2, "agr": 2, "part": 2 + 1, "mart": 2, "fast_at": 1, "at_linf_l2": 2 * 2,
+    "at_max": 2 * 3, "msd": 2, "eat": 3,
+}  # fmt: skip
+"""APGD takes one more gradient than steps, at the start; PART one for its map."""
+
+
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_crafting_costs_the_input_gradients_that_the_algorithm_needs_and_no_others(
+    tiny_split: ImageSplit, cpu: Backend, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = two_epochs(method)
+    ((name, settings),) = experiment.method.learners.items()
+    learner, counted = _build_learner(experiment, name, cpu), 0
+    original = torch.autograd.grad
+
+    def counting(outputs: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        nonlocal counted
+        if torch.is_tensor(inputs):
+            counted += 1
+            assert not any(parameter.requires_grad for parameter in learner.model.parameters())
+        return original(outputs, inputs, *rest, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counting)
+    images, labels = tiny_split.train.batch(torch.arange(16))
+    moment = Moment(epoch=2, epochs=2, generator=torch.Generator().manual_seed(0), state={})
+    build_objective(settings.objective)(learner.model.train(), images, labels, moment)
+    assert counted == GRADIENTS[method]
