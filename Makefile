@@ -50,6 +50,7 @@ ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
 bench: setup ## Time a training step against a plain loop, in turn in one process
 	python -m benchmarks.step
 	python -m benchmarks.memory
+	python -m benchmarks.methods
 
 lint: setup ## Check style
 	ruff check .
