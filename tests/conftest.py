@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.config import Params, parse_params
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
 from pipeline.devices import Backend
+from pipeline.models import build_model
 from stages.compose import compose
 from tests.running import RunExperiment, Trained, run_experiment
 
@@ -83,6 +85,22 @@ def prepared_digits(tmp_path_factory: pytest.TempPathFactory, tiny_content: dict
 def tiny_split(prepared_digits: Path, tiny_content: dict[str, Any]) -> ImageSplit:
     """48 training, 32 held-out and 24 test images of digits."""
     return load_split(prepared_digits, parse_params(tiny_content).data)
+
+
+@pytest.fixture(scope="session")
+def digits_model(tiny_split: ImageSplit) -> nn.Module:
+    """A network that knows the digits a little, in eval mode; tests leave it as it is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = build_model("small_cnn", "digits")
+    images, labels = tiny_split.train.batch(torch.arange(len(tiny_split.train)))
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(made(images), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return made.eval()
 
 
 @pytest.fixture

@@ -81,9 +81,7 @@ def train(
             started = time.perf_counter()
             losses = {learner.name: run.step(learner, images, labels, epoch) for learner in run.learners}
             if run.mixture is not None:
-                run.mixture.update(epoch)
-                if run.redistributes_every_batch(epoch):
-                    run.mixture.redistribute()
+                run.mixture.after_step(epoch)
             elapsed = time.perf_counter() - started
             progress.step += 1
             progress.seconds += elapsed
@@ -160,35 +158,21 @@ class TrainingRun:
             sums[key] = sums.get(key, 0.0) + value
         return loss
 
-    def redistributes_every_batch(self, epoch: int) -> bool:
-        """Whether the learners restart after each minibatch of `epoch` (the authors' code)."""
-        return self._redistributes(epoch, "every_batch")
-
-    def _redistributes(self, epoch: int, when: str) -> bool:
-        settings = self._experiment.method.mixture
-        return (
-            self.mixture is not None
-            and settings is not None
-            and settings.redistribution == when
-            and self.mixture.redistributes_in(epoch)
-        )
-
     def finish_epoch(self, epoch: int) -> None:
         """Hand the global learner back when it is time, measure, select, and write the epoch's record."""
         settings = self._experiment.method.mixture
         if settings is not None and settings.batch_norm == "recompute":
             recompute_batch_norm(self.result_model, (images for images, _ in self.batches(epoch)))
-        redistributed = self._redistributes(epoch, "epoch_end")
-        if redistributed and self.mixture is not None:
-            self.mixture.redistribute()
+        if self.mixture is not None:
+            self.mixture.after_epoch(epoch)
         progress, images = self.progress, len(self._train)
         record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds}
         record["images_per_second"] = images / max(progress.seconds, 1e-9)
         record |= {key: value / images for key, value in progress.sums.items()}
         record |= {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in self.learners}
-        if settings is not None:
+        if settings is not None and self.mixture is not None:
             record |= {f"mixing_ratio/{name}": ratio for name, ratio in settings.ratios_at(epoch).items()}
-            record["redistributed"] = float(redistributed or self.redistributes_every_batch(epoch))
+            record["redistributed"] = float(self.mixture.redistributes_in(epoch))
         if self._validation.is_due(epoch):
             accuracies = self._validation.measure(self.result_model, self.learners if self.mixture else [], epoch)
             record |= accuracies

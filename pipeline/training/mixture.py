@@ -31,6 +31,17 @@ class GlobalLearner:
         """The network with theta_g, in eval mode."""
         return self._average.model
 
+    def after_step(self, epoch: int) -> None:
+        """Follow the learners; under `every_batch` hand the result back at once in the epochs that redistribute."""
+        self.update(epoch)
+        if self._settings.redistribution == "every_batch" and self.redistributes_in(epoch):
+            self.redistribute()
+
+    def after_epoch(self, epoch: int) -> None:
+        """Under `epoch_end`, hand the result back when it is time."""
+        if self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
+            self.redistribute()
+
     def update(self, epoch: int) -> None:
         """theta_g <- alpha' theta_g + (1 - alpha') sum_a gamma_a theta_a, after every step."""
         ratios = self._settings.ratios_at(epoch)

@@ -12,25 +12,9 @@ from torch import Tensor, nn
 from pipeline.attacks.apgd import APGD
 from pipeline.attacks.geometry import norms, per_sample, project
 from pipeline.data.images import ImageSplit
-from pipeline.models import build_model
 
 BUDGETS: dict[str, float] = {"linf": 0.12, "l2": 0.5, "l1": 0.8}
 PACKAGE_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
-
-@pytest.fixture(scope="module")
-def model(tiny_split: ImageSplit) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = build_model("small_cnn", "digits")
-    images, labels = tiny_split.train.batch(torch.arange(len(tiny_split.train)))
-    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
-    for _ in range(60):
-        loss = nn.functional.cross_entropy(made(images), labels)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-    return made.eval()
 
 
 def package_start(norm: str, images: Tensor, epsilon: float) -> Tensor:
@@ -48,17 +32,17 @@ def package_start(norm: str, images: Tensor, epsilon: float) -> Tensor:
 @pytest.mark.parametrize("steps", [10, 50])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_verdicts_and_losses_are_those_of_the_authors(
-    model: nn.Module, tiny_split: ImageSplit, norm: Any, steps: int
+    digits_model: nn.Module, tiny_split: ImageSplit, norm: Any, steps: int
 ) -> None:
     images, labels = tiny_split.test.batch(torch.arange(24))
     epsilon = BUDGETS[norm]
-    package = APGDAttack(model, n_iter=steps, norm=PACKAGE_NORMS[norm], eps=epsilon, loss="ce", device="cpu")
+    package = APGDAttack(digits_model, n_iter=steps, norm=PACKAGE_NORMS[norm], eps=epsilon, loss="ce", device="cpu")
     package.init_hyperparam(images)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         best, robust, highest, _ = package.attack_single_run(images, labels)
     climb = APGD(norm=norm, epsilon=epsilon, steps=steps, sparsity=0.2).climb(
-        model, images, labels, package_start(norm, images, epsilon)
+        digits_model, images, labels, package_start(norm, images, epsilon)
     )
     assert climb.correct.tolist() == robust.bool().tolist()
     assert 0 < int(climb.correct.sum()) < 24
@@ -68,14 +52,14 @@ def test_verdicts_and_losses_are_those_of_the_authors(
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_best_point_is_in_the_ball_and_never_below_the_start(
-    model: nn.Module, tiny_split: ImageSplit, norm: Any
+    digits_model: nn.Module, tiny_split: ImageSplit, norm: Any
 ) -> None:
     images, labels = tiny_split.test.batch(torch.arange(24))
-    climb = APGD(norm=norm, epsilon=BUDGETS[norm], steps=10).climb(model, images, labels)
+    climb = APGD(norm=norm, epsilon=BUDGETS[norm], steps=10).climb(digits_model, images, labels)
     with torch.no_grad():
-        clean = nn.functional.cross_entropy(model(images), labels, reduction="none")
-        at_best = nn.functional.cross_entropy(model(climb.best), labels, reduction="none")
-        fooled = model(climb.fooling).argmax(1) != labels
+        clean = nn.functional.cross_entropy(digits_model(images), labels, reduction="none")
+        at_best = nn.functional.cross_entropy(digits_model(climb.best), labels, reduction="none")
+        fooled = digits_model(climb.fooling).argmax(1) != labels
     assert (norms(norm, climb.best - images) <= BUDGETS[norm] + 1e-4).all()
     assert climb.best.min() >= 0 and climb.best.max() <= 1
     assert (climb.best_loss >= clean - 1e-5).all()

@@ -18,7 +18,6 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
-from pipeline.models import build_model
 
 LINF = {"norm": "linf", "epsilon": "20/255"}
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -48,22 +47,6 @@ def settings(batch_size: int = 6) -> EvaluationSettings:
     )
 
 
-@pytest.fixture(scope="module")
-def model(tiny_split: ImageSplit) -> nn.Module:
-    """A network that knows the digits a little."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = build_model("small_cnn", "digits")
-    images, labels = tiny_split.train.batch(torch.arange(len(tiny_split.train)))
-    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
-    for _ in range(60):
-        loss = nn.functional.cross_entropy(made(images), labels)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-    return made.eval()
-
-
 SHORT = EvaluationSettings.model_validate(
     {
         "batch_size": 8,
@@ -79,15 +62,17 @@ SHORT = EvaluationSettings.model_validate(
 
 
 @pytest.fixture(scope="module")
-def short(model: nn.Module, tiny_split: ImageSplit, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def short(digits_model: nn.Module, tiny_split: ImageSplit, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The verdicts of a shorter evaluation that nothing interrupted."""
-    return Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path_factory.mktemp("short")), Silent()).run()
+    return Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path_factory.mktemp("short")), Silent()).run()
 
 
 @pytest.fixture(scope="module")
-def whole(model: nn.Module, tiny_split: ImageSplit, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def whole(digits_model: nn.Module, tiny_split: ImageSplit, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The verdicts of an evaluation that nothing interrupted."""
-    return Evaluation(model, tiny_split.test, settings(), Journal(tmp_path_factory.mktemp("whole")), Silent()).run()
+    return Evaluation(
+        digits_model, tiny_split.test, settings(), Journal(tmp_path_factory.mktemp("whole")), Silent()
+    ).run()
 
 
 def test_verdicts_cover_every_attack_and_image(whole: pd.DataFrame, tiny_split: ImageSplit) -> None:
@@ -100,22 +85,22 @@ def test_verdicts_cover_every_attack_and_image(whole: pd.DataFrame, tiny_split: 
 
 
 def test_natural_verdicts_are_the_models_predictions(
-    whole: pd.DataFrame, model: nn.Module, tiny_split: ImageSplit
+    whole: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit
 ) -> None:
     with torch.no_grad():
-        expected = model(tiny_split.test.images.float() / 255).argmax(1)
+        expected = digits_model(tiny_split.test.images.float() / 255).argmax(1)
     assert whole.loc[whole["attack"] == "natural", "predicted"].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("name", "norm", "epsilon"), [("aa_linf", "Linf", 20 / 255), ("aa_l2", "L2", 0.3)])
 def test_autoattack_gives_the_verdicts_of_its_authors_package(
-    whole: pd.DataFrame, model: nn.Module, tiny_split: ImageSplit, name: str, norm: Any, epsilon: float
+    whole: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit, name: str, norm: Any, epsilon: float
 ) -> None:
     images, labels = tiny_split.test.batch(torch.arange(10))
-    attack = AutoAttack(model, norm=norm, eps=epsilon, seed=3, version="standard", device="cpu")
+    attack = AutoAttack(digits_model, norm=norm, eps=epsilon, seed=3, version="standard", device="cpu")
     adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=6)
     with torch.no_grad():
-        robust = (model(adversarial).argmax(1) == labels).tolist()
+        robust = (digits_model(adversarial).argmax(1) == labels).tolist()
     assert whole.loc[whole["attack"] == name, "correct"].tolist() == robust
     assert 0 < sum(robust) < 10, "a test on images that are all robust, or none, shows little"
 
@@ -133,7 +118,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("survived", [1, 4, 8])
 def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(
-    short: pd.DataFrame, model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, survived: int
+    short: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, survived: int
 ) -> None:
     class Dying(Silent):
         def on_batch(self, robust: int, images: int) -> None:
@@ -142,43 +127,47 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(
                 raise Killed
 
     with pytest.raises(Killed):
-        Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path), Dying()).run()
+        Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path), Dying()).run()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     assert len(before) == survived
-    again = Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
+    again = Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
     assert_frame_equal(again, short)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "finished batches were repeated"
 
 
 def test_a_finished_evaluation_attacks_nothing(
-    short: pd.DataFrame, model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: pd.DataFrame,
+    digits_model: nn.Module,
+    tiny_split: ImageSplit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
+    Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
 
     def never(*args: Any) -> Any:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(module, "predictions", never)
-    monkeypatch.setattr(model, "forward", never)
-    again = Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
+    monkeypatch.setattr(digits_model, "forward", never)
+    again = Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
     assert_frame_equal(again, short)
 
 
-def test_a_damaged_journal_entry_is_named(model: nn.Module, tiny_split: ImageSplit, tmp_path: Path) -> None:
+def test_a_damaged_journal_entry_is_named(digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path) -> None:
     images = ImageSet(tiny_split.test.images[:6], tiny_split.test.labels[:6])
     attacks = {"first": ATTACKS["pgd20_linf"], "second": ATTACKS["pgd20_linf"]}
     only_pgd = EvaluationSettings.model_validate({"batch_size": 6, "attacks": attacks, "union": list(attacks)})
-    Evaluation(model, images, only_pgd, Journal(tmp_path), Silent()).run()
+    Evaluation(digits_model, images, only_pgd, Journal(tmp_path), Silent()).run()
     entry = tmp_path / "first" / "all-00000.json"
     entry.write_text(entry.read_text()[:20])
     with pytest.raises(PipelineError, match=r"all-00000\.json is damaged: expected predictions of 6 images"):
-        Evaluation(model, images, only_pgd, Journal(tmp_path), Silent()).run()
+        Evaluation(digits_model, images, only_pgd, Journal(tmp_path), Silent()).run()
 
 
 def test_the_models_mode_and_the_callers_random_state_survive(
-    model: nn.Module, tiny_split: ImageSplit, tmp_path: Path
+    digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path
 ) -> None:
     before = torch.get_rng_state()
-    Evaluation(model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
+    Evaluation(digits_model, tiny_split.test, SHORT, Journal(tmp_path), Silent()).run()
     assert torch.equal(before, torch.get_rng_state())
-    assert not model.training
+    assert not digits_model.training
