@@ -347,6 +347,15 @@ class MixtureSettings(Closed):
                 expected = f"expected {len(breakpoints)} ratios, one for each of breakpoints"
                 yield ("mixing_ratios", str(learner)), f"{expected}, got {len(ratios)}"
 
+    def complete_from(self, epochs: int) -> int:
+        """The first of `epochs` (from 1) by which every learner that ever enters the mixture has entered it."""
+        entered: dict[str, int] = {}
+        for epoch in range(1, epochs + 1):
+            for learner, ratio in self.ratios_at(epoch).items():
+                if ratio > 0:
+                    entered.setdefault(learner, epoch)
+        return max(entered.values())
+
     def ratios_at(self, epoch: float) -> dict[str, float]:
         """The mixing ratio of every learner at `epoch`; they are >= 0 and sum to 1."""
         return {name: interpolate(self.breakpoints, values, epoch) for name, values in self.mixing_ratios.items()}

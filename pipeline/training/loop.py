@@ -109,7 +109,8 @@ class TrainingRun:
         self._backend = backend
         self._checkpoints = checkpoints
         self._train = split.train.to(backend.device)
-        self._best = BestEpoch(experiment.training.selection)
+        first_epoch = 1 if settings is None else settings.complete_from(experiment.training.epochs)
+        self._best = BestEpoch(experiment.training.selection, first_epoch)
         self._validation = Validation(experiment, split, backend)
 
     @property

@@ -69,16 +69,23 @@ class Validation:
 
 
 class BestEpoch:
-    """The weights of the best epoch so far, kept on the CPU; ties go to the earlier epoch."""
+    """The weights of the best epoch so far, kept on the CPU; ties go to the earlier epoch.
 
-    def __init__(self, settings: SelectionSettings) -> None:
+    Args:
+        settings: Which split chooses, and the least natural accuracy.
+        first_epoch: The first candidate. With a mixture, the one in which its last learner enters: before, the global
+            learner is an average of the others alone, which is another method.
+    """
+
+    def __init__(self, settings: SelectionSettings, first_epoch: int = 1) -> None:
         self._settings = settings
+        self._first_epoch = first_epoch
         self._best: dict[str, Any] | None = None
 
     def consider(self, epoch: int, score: float, accuracies: Mapping[str, float], model: nn.Module) -> None:
         """Keep `model`'s weights if this epoch is the best so far."""
         natural = next(value for key, value in accuracies.items() if key.endswith("/global/natural"))
-        if self._settings.split == "last" or natural < self._settings.natural_floor:
+        if self._settings.split == "last" or natural < self._settings.natural_floor or epoch < self._first_epoch:
             return
         if self._best is None or score > self._best["score"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

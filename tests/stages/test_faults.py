@@ -36,7 +36,7 @@ def test_all_mistakes_of_the_file_are_listed_before_anything_is_written(make_wor
             "error: params.yaml: 5 mistakes, nothing was started\n",
             "  training.epochs: is missing\n",
             "  training.epoch: unknown key; did you mean 'epochs'?",
-            "  methods.at.learners.linf.objective: norm 'l0' has no budget in threat_model; norms with one: linf, l2, l1\n",
+            "  methods.at.learners.linf.objective: norm 'l0' has no budget in threat_model; norms with one: linf, l2",
             "  methods.generalist_t.mixture.communication_interval: input should be greater than or equal to 1 (got 0)",
             "  tables.table1.rows: unknown method 'unknown': Valid: nt,",
         )
