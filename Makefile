@@ -1,11 +1,23 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 # Tools called by name (dvc calls python, tests call dvc) are those of this project.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Experiments at a time. They share the cores evenly: threads of two processes that wait for each other are far slower.
+JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
+THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
+EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
+
+define run-experiments
+	dvc repro prepare
+	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
+		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item train@EXPERIMENT evaluate@EXPERIMENT \
+		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
+endef
 
 .PHONY: help setup repro cifar10-reduced test tables suite prepare ui bench lint types format clean
 
@@ -23,13 +35,15 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	.ci/system-packages
 	@touch $@
 
-repro: setup ## Run the suite in params.yaml: prepare, train, evaluate, tables (SUITE=name switches first)
+repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] switches first, [JOBS=n] at a time
 	@if [ -n "$(SUITE)" ]; then python -m stages.compose suite=$(SUITE) $(SET); fi
-	dvc repro $(TARGETS)
+	$(run-experiments)
+	dvc repro
 
+cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
 cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
 	python -m stages.compose suite=cifar10_reduced
-	dvc repro evaluate@at-1 evaluate@generalist_d_nt_linf-1
+	$(run-experiments)
 	python -m stages.report
 
 test: setup ## Run the whole test suite

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import sys
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -40,8 +42,18 @@ def test_an_attack_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "at-1: aa_linf apgd_t: 5 of 8 images correct\n"
 
 
+def read_until_closed(leader: int, shown: list[str]) -> None:
+    """Collect what is written to a terminal, piece by piece, until its other side is closed."""
+    with contextlib.suppress(OSError):
+        while piece := os.read(leader, 65536):
+            shown.append(piece.decode(errors="replace"))
+
+
 def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     leader, follower = pty.openpty()
+    pieces: list[str] = []
+    reader = threading.Thread(target=read_until_closed, args=(leader, pieces))
+    reader.start()
     with os.fdopen(follower, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         monkeypatch.setenv("COLUMNS", "160")
@@ -49,7 +61,7 @@ def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
             display.on_start(epochs=3, steps_per_epoch=5, first_epoch=1, first_step=0)
             display.on_step(1, 4, {"linf": 1.5}, 1000.0)
             display.message("a sentence")
-        terminal.flush()
-        shown = os.read(leader, 65536).decode()
+    reader.join(timeout=30)
     os.close(leader)
+    shown = "".join(pieces)
     assert "at-1" in shown and "4/5" in shown and "loss linf 1.500  1,000 images/s" in shown and "a sentence" in shown
