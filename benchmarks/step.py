@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import LearnerSettings, MixtureSettings
+from pipeline.config import LearnerSettings, MovingAverageSettings
 from pipeline.devices import choose_backend
 from pipeline.files import write_json
 from pipeline.models import build_model
@@ -93,8 +93,13 @@ class OurLoop:
             self._learner(architecture, "linf", {"name": "adversarial", "norm": "linf"}),
             self._learner(architecture, "natural", {"name": "natural"}),
         ]
-        content = {"breakpoints": [0], "mixing_ratios": {"linf": [RATIO], "natural": [1 - RATIO]}, "decay": 0.999}
-        settings = MixtureSettings.model_validate({**content, "warmup_epochs": 1, "communication_interval": 1})
+        content = {
+            "rule": "moving_average",
+            "breakpoints": [0],
+            "mixing_ratios": {"linf": [RATIO], "natural": [1 - RATIO]},
+            "decay": 0.999,
+        }
+        settings = MovingAverageSettings.model_validate({**content, "warmup_epochs": 1, "communication_interval": 1})
         self.mixture = GlobalLearner(settings, self.learners)
         self.moment = Moment(1, 1, torch.Generator(device=self.backend.device).manual_seed(0))
 

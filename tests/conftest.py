@@ -21,6 +21,7 @@ from tests.running import RunExperiment, Trained, run_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
+    "competitors=none",
     "training.epochs=4",
     "training.batch_size=16",
     "training.threads=1",

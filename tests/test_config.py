@@ -16,7 +16,15 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Experiment, MixtureSettings, Params, interpolate, load_params, parse_fraction, parse_params
+from pipeline.config import (
+    Experiment,
+    MovingAverageSettings,
+    Params,
+    interpolate,
+    load_params,
+    parse_fraction,
+    parse_params,
+)
 from pipeline.errors import RequestError
 from pipeline.models import ARCHITECTURES, check_input
 from stages.compose import compose
@@ -24,6 +32,8 @@ from tests.conftest import REPOSITORY, TINY, MakeParams
 
 CONF = REPOSITORY / "conf"
 MISSING = object()
+RAMP = {"rule": "gradient_projection", "natural": "natural", "robust": "linf"}
+RMC = {"rule": "mode_connectivity", "endpoints": ["linf", "natural"], "middle": "natural", "path_starts_after": 2}
 Content = dict[str, Any]
 SCHEDULE = "methods.at.learners.linf.schedule"
 OBJECTIVE = "methods.at.learners.linf.objective"
@@ -189,6 +199,12 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
         "number 4 leave the simplex: linf 0.5, natur",
     ),
     (f"{MIXTURE}.mixing_ratios.l2", [0, 0, 0, 0], f"{MIXTURE}.mixing_ratios", "names ['l2', 'linf', 'natural'], learn"),
+    (f"{MIXTURE}.rule", "mean", f"{MIXTURE}.rule", "unknown 'mean': Valid: moving_average, gradient_projection, mode"),
+    (f"{MIXTURE}.rule", MISSING, MIXTURE, "needs a 'rule'"),
+    (f"{MIXTURE}.dekay", 0.9, f"{MIXTURE}.dekay", "did you mean 'decay'?"),
+    (MIXTURE, {**RAMP, "robust": "l2"}, MIXTURE, "names ['l2', 'natural'], learners are ['linf', 'natural']"),
+    (MIXTURE, {**RMC, "path_starts_after": 4}, f"{MIXTURE}.path_starts_after", "leaves no epoch for the path before"),
+    (MIXTURE, {**RMC, "endpoints": ["linf"]}, f"{MIXTURE}.endpoints", "expected more entries"),
     (f"{MIXTURE}.warmup_epochs", 5, f"{MIXTURE}.warmup_epochs", "5 lies beyond the last epoch 4 (training.epochs)"),
     (f"{MIXTURE}.communication_interval", 0, f"{MIXTURE}.communication_interval", "greater than or equal to 1 (got 0)"),
     (f"{MIXTURE}.source", "weight_averages", f"{MIXTURE}.source", "missing: ['linf', 'natural']"),
@@ -393,7 +409,8 @@ def test_mixing_ratios_stay_on_the_simplex_at_every_epoch(
     shares = data.draw(st.lists(st.lists(st.integers(0, 9), min_size=learners, max_size=learners), min_size=breakpoints,
                                 max_size=breakpoints).filter(lambda rows: all(map(sum, rows))))  # fmt: skip
     ratios = {f"l{i}": [row[i] / sum(row) for row in shares] for i in range(learners)}
-    mixture = MixtureSettings(
+    mixture = MovingAverageSettings(
+        rule="moving_average",
         breakpoints=[40.0 * number for number in range(breakpoints)],
         mixing_ratios=ratios,
         decay=0.9,

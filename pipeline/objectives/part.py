@@ -20,7 +20,7 @@ def class_activation(model: nn.Module, images: Tensor) -> Tensor:
     Vectorised: samples do not interact in eval mode, so one backward pass serves the whole batch.
     """
     features: list[Tensor] = []
-    stage = model.get_submodule("network.last_stage" if hasattr(model, "network") else "last_stage")
+    stage = next(module for name, module in model.named_modules() if name.split(".")[-1] == "last_stage")
     handle = stage.register_forward_hook(lambda module, inputs, output: features.append(output))
     try:
         with frozen(model):

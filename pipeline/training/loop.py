@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import Experiment
+from pipeline.config import Experiment, GradientProjectionSettings, MixtureSettings, MovingAverageSettings
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.devices import Backend
@@ -21,8 +21,10 @@ from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.streams import stream, stream_seed
 from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.gradient_projection import GradientProjection
 from pipeline.training.learner import Learner
-from pipeline.training.mixture import GlobalLearner, recompute_batch_norm
+from pipeline.training.mixture import GlobalLearner, Mixture
+from pipeline.training.mode_connectivity import ModeConnectivity
 from pipeline.training.observer import Observer
 from pipeline.training.selection import BestEpoch, Validation
 
@@ -79,7 +81,7 @@ def train(
             learner.start_epoch(epoch)
         for images, labels in run.batches(epoch, first=progress.step):
             started = time.perf_counter()
-            losses = {learner.name: run.step(learner, images, labels, epoch) for learner in run.learners}
+            losses = {learner.name: run.step(learner, images, labels, epoch) for learner in run.training_in(epoch)}
             if run.mixture is not None:
                 run.mixture.after_step(epoch)
             elapsed = time.perf_counter() - started
@@ -103,7 +105,7 @@ class TrainingRun:
     ) -> None:
         self.learners = [_build_learner(experiment, name, backend) for name in experiment.method.learners]
         settings = experiment.method.mixture
-        self.mixture = None if settings is None else GlobalLearner(settings, self.learners)
+        self.mixture = None if settings is None else _build_mixture(settings, self.learners, experiment.training.epochs)
         self.progress = Progress()
         self._experiment = experiment
         self._backend = backend
@@ -120,6 +122,11 @@ class TrainingRun:
             return self.mixture.model
         only = self.learners[0]
         return only.model if only.average is None else only.average.model
+
+    def training_in(self, epoch: int) -> list[Learner]:
+        """The learners that are updated in `epoch`."""
+        settings = self._experiment.method.mixture
+        return [learner for learner in self.learners if settings is None or settings.trains(learner.name, epoch)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -160,22 +167,21 @@ class TrainingRun:
         return loss
 
     def finish_epoch(self, epoch: int) -> None:
-        """Hand the global learner back when it is time, measure, select, and write the epoch's record."""
-        settings = self._experiment.method.mixture
-        if settings is not None and settings.batch_norm == "recompute":
-            recompute_batch_norm(self.result_model, (images for images, _ in self.batches(epoch)))
-        if self.mixture is not None:
-            self.mixture.after_epoch(epoch)
-        progress, images = self.progress, len(self._train)
+        """Let the mixture follow, measure, select, and write the epoch's record."""
+        progress, size = self.progress, len(self._train)
         record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds}
-        record["images_per_second"] = images / max(progress.seconds, 1e-9)
-        record |= {key: value / images for key, value in progress.sums.items()}
-        record |= {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in self.learners}
-        if settings is not None and self.mixture is not None:
-            record |= {f"mixing_ratio/{name}": ratio for name, ratio in settings.ratios_at(epoch).items()}
-            record["redistributed"] = float(self.mixture.redistributes_in(epoch))
+        record["images_per_second"] = size / max(progress.seconds, 1e-9)
+        record |= {key: value / size for key, value in progress.sums.items()}
+        trained = self.training_in(epoch)
+        record |= {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
+        if self.mixture is not None:
+            record |= self.mixture.after_epoch(
+                epoch,
+                images=lambda: (images for images, _ in self.batches(epoch)),
+                judge=lambda model: self._validation.score(self._validation.measure(model, [], epoch)),
+            )
         if self._validation.is_due(epoch):
-            accuracies = self._validation.measure(self.result_model, self.learners if self.mixture else [], epoch)
+            accuracies = self._validation.measure(self.result_model, trained if self.mixture else [], epoch)
             record |= accuracies
             self._best.consider(epoch, self._validation.score(accuracies), accuracies, self.result_model)
         progress.history.append(record)
@@ -220,3 +226,12 @@ def _build_learner(experiment: Experiment, name: str, backend: Backend) -> Learn
             settings.architecture or experiment.model.architecture, experiment.data.name, experiment.model.normalization
         )
     return Learner(name, settings, model.to(backend.device).to(memory_format=torch.channels_last), backend)
+
+
+def _build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int) -> Mixture:
+    """The rule that `settings` names."""
+    if isinstance(settings, MovingAverageSettings):
+        return GlobalLearner(settings, learners)
+    if isinstance(settings, GradientProjectionSettings):
+        return GradientProjection(settings, learners)
+    return ModeConnectivity(settings, learners, epochs)

@@ -1,16 +1,46 @@
-"""The global learner: an EMA of the convex combination of the learners' weights, handed back at intervals."""
+"""What learners are combined into; the global learner of Generalist."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from pipeline.config import MixtureSettings
+from pipeline.config import MovingAverageSettings
 from pipeline.training.learner import Learner
-from pipeline.training.weights import MovingAverage, copy_weights
+from pipeline.training.weights import MovingAverage, copy_weights, recompute_batch_norm
+
+
+class Mixture(Protocol):
+    """A rule by which learners become one network; its settings say which learner is trained in which epoch."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that the method is judged by, in eval mode; the same object throughout."""
+
+    def after_step(self, epoch: int) -> None:
+        """A step of every learner that trains in `epoch` has ended."""
+
+    def after_epoch(
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
+        """An epoch has ended.
+
+        Args:
+            epoch: From 1.
+            images: Gives the epoch's training minibatches once more, (batch, channels, height, width) in [0, 1].
+            judge: Gives the score of a network on the images that epochs are selected by: higher is better.
+
+        Returns:
+            What the epoch's record should say.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
 
 
 class GlobalLearner:
@@ -21,7 +51,7 @@ class GlobalLearner:
         learners: All with the same architecture and the same initial weights, from which theta_g starts too.
     """
 
-    def __init__(self, settings: MixtureSettings, learners: Iterable[Learner]) -> None:
+    def __init__(self, settings: MovingAverageSettings, learners: Iterable[Learner]) -> None:
         self._settings = settings
         self._learners = list(learners)
         self._average = MovingAverage(self._learners[0].model, settings.decay, settings.decay_warmup)
@@ -37,10 +67,16 @@ class GlobalLearner:
         if self._settings.redistribution == "every_batch" and self.redistributes_in(epoch):
             self.redistribute()
 
-    def after_epoch(self, epoch: int) -> None:
+    def after_epoch(
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
         """Under `epoch_end`, hand the result back when it is time."""
+        if self._settings.batch_norm == "recompute":
+            recompute_batch_norm(self.model, images())
         if self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
             self.redistribute()
+        ratios = {f"mixing_ratio/{name}": ratio for name, ratio in self._settings.ratios_at(epoch).items()}
+        return {**ratios, "redistributed": float(self.redistributes_in(epoch))}
 
     def update(self, epoch: int) -> None:
         """theta_g <- alpha' theta_g + (1 - alpha') sum_a gamma_a theta_a, after every step."""
@@ -72,8 +108,3 @@ class GlobalLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._average.load_state_dict(state)
-
-
-def recompute_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by those of `batches` of images, each batch weighing the same."""
-    torch.optim.swa_utils.update_bn(batches, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -46,6 +47,11 @@ def average_into(average: list[Tensor], sources: list[tuple[float, list[Tensor]]
     for ratio, tensors in sources:
         if ratio != 0:
             torch._foreach_add_(average, tensors, alpha=(1 - decay) * ratio)
+
+
+def recompute_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by those of `batches` of images, each batch weighing the same."""
+    torch.optim.swa_utils.update_bn(batches, model)
 
 
 class MovingAverage:

@@ -17,6 +17,7 @@ from pipeline.attacks.geometry import norms
 from pipeline.attacks.pgd import PGD
 from pipeline.errors import RequestError
 from pipeline.models import build_model
+from pipeline.models.bezier import BezierPath
 from pipeline.objectives import Losses, Moment, build_objective, resolve_objective
 from pipeline.objectives.agr import reconstruct
 from pipeline.objectives.eat import norm_probabilities
@@ -297,3 +298,37 @@ def test_a_fast_step_saturates_as_often_as_its_formula_says() -> None:
     assert share == pytest.approx(0.625, abs=0.02)
     single = {"name": "fast", "norm": "linf"}
     assert math.isfinite(losses(single).loss.item())
+
+
+def test_ramp_without_pairing_is_the_maximum_and_pairs_what_the_source_norm_gets_right() -> None:
+    norms_both = {"norms": ["linf", "l2"]}
+    maximum = losses({"name": "maximum", **norms_both})
+    assert losses({"name": "ramp", "pairing": 0, **norms_both}).loss.item() == pytest.approx(maximum.loss.item())
+    one, five = (losses({"name": "ramp", "pairing": pairing, **norms_both}).loss.item() for pairing in (1, 5))
+    assert five - maximum.loss.item() == pytest.approx(5 * (one - maximum.loss.item()), rel=1e-4)
+    twice_the_same = losses({"name": "ramp", "pairing": 5, "norms": ["linf", "linf"]})
+    assert twice_the_same.loss.item() == pytest.approx(losses({"name": "maximum", "norms": ["linf"]}).loss.item())
+
+
+def test_ramp_pairs_nothing_where_nothing_is_right() -> None:
+    def loss(pairing: float) -> float:
+        model = network()
+        with torch.no_grad():
+            model.get_parameter("linear.bias")[0] += 1000.0  # every image is taken for a 0
+        options = resolve_objective({"name": "ramp", "norms": ["linf", "l2"], "pairing": pairing}, BUDGETS)
+        wrong = torch.ones(16, dtype=torch.long)
+        return build_objective(options)(model, images(), wrong, Moment(1, 1, generator())).loss.item()
+
+    assert math.isfinite(loss(5)) and loss(5) == loss(0)
+
+
+def test_rmc_penalises_the_point_of_the_path() -> None:
+    options: dict[str, Any] = {"name": "rmc", "norms": ["linf", "l2"]}
+    msd = losses({"name": "msd", "norms": ["linf", "l2"]}).loss.item()
+    squares = sum(parameter.square().sum().item() for parameter in network().parameters())
+    assert losses({**options, "weight_decay": 0}).loss.item() == pytest.approx(msd)
+    assert losses({**options, "weight_decay": 0.1}).loss.item() == pytest.approx(msd + 0.05 * squares, rel=1e-5)
+    path = BezierPath(network(), network(), network()).train()
+    moved = losses({**options, "weight_decay": 0}, model=path).loss.item()
+    assert 0 < path.position < 1 and path.position != 0.5
+    assert moved == pytest.approx(msd, rel=1e-4)

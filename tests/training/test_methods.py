@@ -20,7 +20,7 @@ from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, assert_same, run_experiment
 
-CONTENT = yaml.safe_load(compose([*TINY, "competitors=all"], REPOSITORY / "conf"))
+CONTENT = yaml.safe_load(compose([*TINY[1:]], REPOSITORY / "conf"))
 METHODS = list(CONTENT["methods"])
 LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part": {"warmup": 0.5}}
 """The second of two epochs is the late phase."""
@@ -35,7 +35,9 @@ def two_epochs(method: str) -> Experiment:
         for learner in entry["learners"].values():
             learner["schedule"] = {"epochs": [0, 2], "values": [1, 0.1]}
             learner["objective"].update(LATE.get(learner["objective"]["name"], {}))
-        if entry["mixture"]:
+        if entry["mixture"] and entry["mixture"]["rule"] == "mode_connectivity":
+            entry["mixture"].update(path_starts_after=1, points=3)
+        elif entry["mixture"] and entry["mixture"]["rule"] == "moving_average":
             ratios = {name: [values[0], values[-1]] for name, values in entry["mixture"]["mixing_ratios"].items()}
             entry["mixture"].update(breakpoints=[0, 2], mixing_ratios=ratios, warmup_epochs=1, communication_interval=1)
     return parse_params(raw).experiment(method, 1)
@@ -54,7 +56,8 @@ def test_a_method_trains_repeats_and_continues(
         assert all(torch.isfinite(torch.tensor(value)) for value in record.values())
     for name in experiment.method.learners:
         start = dict(_build_learner(experiment, name, cpu).model.named_parameters())
-        moved = [key for key, tensor in start.items() if not torch.equal(tensor, first.learner(name)[key])]
+        trained = {key.removeprefix("middle."): tensor for key, tensor in first.learner(name).items()}
+        moved = [key for key, tensor in start.items() if not torch.equal(tensor, trained[key])]
         assert moved == list(start), f"{name}: {set(start) - set(moved)} did not move"
     stops = iter([False, False, False, False, True])
     with pytest.raises(Interrupted):
@@ -66,9 +69,11 @@ def test_a_method_trains_repeats_and_continues(
 GRADIENTS = {  # input gradients per image and step, for K = 2 attack steps
     "nt": 0, "at": 2, "at_l2": 2, "at_nt_linf": 2, "trades_1": 2, "trades_6": 2, "fat": 2, "iat": 2, "rst": 2,
     "score": 2, "score_pgd": 2, "agr": 2, "part": 2 + 1, "mart": 2, "fast_at": 1, "at_linf_l2": 2 * 2,
-    "at_max": 2 * 3, "msd": 2, "eat": 3,
+    "at_max": 2 * 3, "msd": 2, "eat": 3, "ramp": 2 * 3, "rmc": 2,
 }  # fmt: skip
-"""APGD takes one more gradient than steps, at the start; PART one for its map."""
+"""APGD takes one more gradient than steps, at the start; PART one for its map. Of several learners: the one with an
+objective of its own."""
+OWN_LEARNER = {"ramp": "robust", "rmc": "middle"}
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
@@ -76,7 +81,8 @@ def test_crafting_costs_the_input_gradients_that_the_algorithm_needs_and_no_othe
     tiny_split: ImageSplit, cpu: Backend, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = two_epochs(method)
-    ((name, settings),) = experiment.method.learners.items()
+    name = OWN_LEARNER.get(method) or next(iter(experiment.method.learners))
+    settings = experiment.method.learners[name]
     learner, counted = _build_learner(experiment, name, cpu), 0
     original = torch.autograd.grad
 

@@ -10,14 +10,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import MixtureSettings, Params, interpolate
-from pipeline.training.mixture import GlobalLearner, recompute_batch_norm
-from pipeline.training.weights import weight_tensors
+from pipeline.config import MovingAverageSettings, Params, interpolate
+from pipeline.training.mixture import GlobalLearner
+from pipeline.training.weights import recompute_batch_norm, weight_tensors
 from tests.conftest import MakeParams
 from tests.running import RunExperiment, assert_same
 
 D_NT_LINF, D_LINF_L2, T = "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"
-PAPER = {"breakpoints": [0, 40, 80, 120], "decay": 0.999, "warmup_epochs": 75, "communication_interval": 5}
+PAPER = {
+    "rule": "moving_average",
+    "breakpoints": [0, 40, 80, 120],
+    "decay": 0.999,
+    "warmup_epochs": 75,
+    "communication_interval": 5,
+}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -146,7 +152,9 @@ def test_g_copies_happen_from_the_warmup_on_at_every_interval(
 
 
 def test_g_the_papers_schedule_has_ten_copies(make_params: MakeParams) -> None:
-    settings = MixtureSettings.model_validate({**PAPER, "mixing_ratios": {"linf": [1, 1, 1, 0], "l2": [0, 0, 0, 1]}})
+    settings = MovingAverageSettings.model_validate(
+        {**PAPER, "mixing_ratios": {"linf": [1, 1, 1, 0], "l2": [0, 0, 0, 1]}}
+    )
     learner = GlobalLearner.__new__(GlobalLearner)
     learner._settings = settings
     assert [epoch for epoch in range(1, 121) if learner.redistributes_in(epoch)] == list(range(75, 121, 5))
@@ -155,7 +163,7 @@ def test_g_the_papers_schedule_has_ten_copies(make_params: MakeParams) -> None:
 @pytest.mark.parametrize(("end", "at_100", "at_81"), [(0.0, 0.5, 0.975), (0.4, 0.7, 0.985)])
 def test_h_the_mixing_ratio_falls_linearly_after_epoch_80(end: float, at_100: float, at_81: float) -> None:
     content = {**PAPER, "mixing_ratios": {"linf": [1, 1, 1, end], "natural": [0, 0, 0, 1 - end]}}
-    settings = MixtureSettings.model_validate(content)
+    settings = MovingAverageSettings.model_validate(content)
     found = {epoch: settings.ratios_at(epoch)["linf"] for epoch in (1, 40, 80, 81, 100, 120)}
     assert found == pytest.approx({1: 1, 40: 1, 80: 1, 81: at_81, 100: at_100, 120: end})
 
@@ -184,14 +192,14 @@ def test_three_learners_of_which_two_are_equal_are_two(make_params: MakeParams, 
 def test_mixing_ratios_stay_on_the_simplex(gamma: float, share: float, epoch: float) -> None:
     rest = 1 - gamma
     content = {"linf": [1, 1, 1, gamma], "natural": [0, 0, 0, share * rest], "l2": [0, 0, 0, rest - share * rest]}
-    found = MixtureSettings.model_validate({**PAPER, "mixing_ratios": content}).ratios_at(epoch)
+    found = MovingAverageSettings.model_validate({**PAPER, "mixing_ratios": content}).ratios_at(epoch)
     assert min(found.values()) >= 0
     assert sum(found.values()) == pytest.approx(1)
 
 
 def test_half_of_the_remainder_goes_to_the_natural_learner(make_params: MakeParams) -> None:
     settings = make_params().methods[T].mixture
-    assert settings is not None
+    assert isinstance(settings, MovingAverageSettings)
     assert settings.ratios_at(3) == pytest.approx({"linf": 0.5, "natural": 0.25, "l2": 0.25})
 
 

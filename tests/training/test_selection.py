@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import MixtureSettings, SelectionSettings
+from pipeline.config import MovingAverageSettings, SelectionSettings
 from pipeline.models import build_model
 from pipeline.training.selection import BestEpoch
 from tests.conftest import MakeParams
@@ -34,11 +34,17 @@ def test_epochs_before_the_mixture_is_complete_are_not_chosen(
     make_params: MakeParams, run_method: RunExperiment
 ) -> None:
     """gamma is 1 until epoch 80 of the papers' schedule: until then the global learner averages the first alone."""
-    paper = {"breakpoints": [0, 40, 80, 120], "decay": 0.999, "warmup_epochs": 75, "communication_interval": 5}
+    paper = {
+        "rule": "moving_average",
+        "breakpoints": [0, 40, 80, 120],
+        "decay": 0.999,
+        "warmup_epochs": 75,
+        "communication_interval": 5,
+    }
     ratios = {"linf": [1, 1, 1, 0], "natural": [0, 0, 0, 0.5], "l2": [0, 0, 0, 0.5]}
-    assert MixtureSettings.model_validate({**paper, "mixing_ratios": ratios}).complete_from(120) == 81
+    assert MovingAverageSettings.model_validate({**paper, "mixing_ratios": ratios}).complete_from(120) == 81
     constant = {"linf": [0.5] * 4, "natural": [0.5] * 4, "l2": [0] * 4}
-    assert MixtureSettings.model_validate({**paper, "mixing_ratios": constant}).complete_from(120) == 1
+    assert MovingAverageSettings.model_validate({**paper, "mixing_ratios": constant}).complete_from(120) == 1
     model, best = build_model("small_cnn", "digits"), BestEpoch(SelectionSettings(split="held_out"), first_epoch=3)
     for epoch, score in enumerate((0.9, 0.9, 0.4, 0.5), start=1):
         best.consider(epoch, score, {"held_out/global/natural": 1.0}, model)

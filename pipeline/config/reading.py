@@ -1,0 +1,158 @@
+"""`params.yaml` from its text to a checked `Params`: one message lists every mistake with its path in the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.schema import AttackBudget, Params
+from pipeline.config.values import Norm, mapping
+from pipeline.data.facts import DATASETS
+from pipeline.errors import RequestError, did_you_mean
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        RequestError: the file is missing or is not YAML, or it has mistakes; the message lists every one.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}). 'make suite SUITE=digits' writes it.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RequestError(f"{path}: is not YAML: {place}{error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
+        raise RequestError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    return parse_params(raw, str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that is given twice is a mistake, where PyYAML lets the last one win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
+    """Check the content of `params.yaml`; see `load_params`."""
+    if not isinstance(raw, dict):
+        raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
+    try:
+        return Params.model_validate(raw, context=_cross_references(raw))
+    except ValidationError as error:
+        lines = [_describe(problem, raw) for problem in error.errors()]
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise RequestError(
+            f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines)
+        ) from None
+
+
+def _cross_references(raw: dict[str, Any]) -> dict[str, Any]:
+    """What sections need to know of each other, taken from the raw file so that one mistake does not hide another.
+
+    What is itself a mistake is None, or a stand-in: it is reported once, at its own place.
+    """
+    epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
+    budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
+    return {
+        "epochs": epochs if type(epochs) is int and epochs > 0 else None,
+        "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
+        "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
+        "methods": [str(name) for name in mapping(raw, "methods")],
+        "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
+    }
+
+
+def _budget(raw: Any) -> AttackBudget:
+    try:
+        return AttackBudget.model_validate(raw)
+    except ValidationError:
+        return AttackBudget(epsilon=0, step_size=1, steps=0)
+
+
+EXPECTED = {
+    "missing": "is missing",
+    "model_type": "expected a mapping",
+    "model_attributes_type": "expected a mapping",
+    "dict_type": "expected a mapping",
+    "too_short": "expected more entries",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "string_pattern_mismatch": "a name consists of a-z, 0-9 and _, and begins with a letter (a folder: reports/name)",
+}
+"""pydantic's messages that speak of Python, in terms of the file."""
+
+
+TAGS = {"name", "rule"}
+"""Keys that say which kind of section it is."""
+
+
+def _describe(problem: Any, raw: dict[str, Any]) -> str:
+    """One line for one pydantic error: path, what is wrong, and the valid choices."""
+    kind, location = problem["type"], list(problem["loc"])
+    path = ".".join(_path(location, raw)) or "(top level)"
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key; {did_you_mean(str(location[-1]), _keys_at(Params, location[:-1]))}"
+    if kind == "union_tag_invalid":
+        valid = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        tag, key = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")
+        return f"{path}.{key}: unknown '{tag}': {did_you_mean(tag, valid)}"
+    if kind == "union_tag_not_found":
+        return f"{path}: needs a {problem['ctx']['discriminator']}"
+    message = EXPECTED.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+    silent = kind in ("missing", "value_error")
+    return f"{path}: {message[0].lower()}{message[1:]}" + ("" if silent else f" (got {_shown(problem['input'])})")
+
+
+def _path(location: list[Any], raw: Any) -> Iterator[str]:
+    """The keys in the file that lead to a mistake, without what pydantic adds: '[key]', the kind of a section."""
+    for part in location:
+        keys = raw if isinstance(raw, dict) else {}
+        if part != "[key]" and (part in keys or part not in [keys.get(tag) for tag in TAGS]):
+            yield str(part)
+            raw = raw[part] if isinstance(raw, list) else keys.get(part)
+
+
+def _shown(value: Any) -> str:
+    """A value of the file, briefly."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
+    return shorten(json.dumps(value, default=str, ensure_ascii=False), 60)
+
+
+def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
+    """The keys that are valid at `location` below a model, walking through dicts, lists, options and tagged unions."""
+    models = list(_models_in(annotation))
+    if not location:
+        return sorted({key for model in models for key in model.model_fields})
+    for model in models:
+        if location[0] in model.model_fields:
+            return _keys_at(model.model_fields[location[0]].annotation, location[1:])
+    for model in models:
+        if any(location[0] in get_args(model.model_fields[tag].annotation) for tag in TAGS & model.model_fields.keys()):
+            return _keys_at(model, location[1:])
+    return _keys_at(annotation, location[1:]) if len(location) > 1 or models else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

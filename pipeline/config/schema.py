@@ -1,0 +1,445 @@
+"""The closed schema of `params.yaml`, and the experiments that it declares.
+
+Every key is known, typed and checked against the others before anything starts. This module is free of torch until an
+objective's options are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from pipeline.config.mixture import RULES, MixtureSettings
+from pipeline.config.values import (
+    Budget,
+    Closed,
+    Name,
+    Norm,
+    PiecewiseLinear,
+    Place,
+    Positive,
+    Real,
+    Whole,
+    context,
+    mapping,
+    unless,
+)
+from pipeline.data.facts import DATASETS
+from pipeline.errors import RequestError, did_you_mean
+from pipeline.models import check_input
+
+NUMERICS_VERSION = 1
+"""Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn"]
+
+
+class AugmentationSettings(Closed):
+    """Random augmentation of training images, drawn anew every epoch."""
+
+    crop_padding: Whole = Field(default=0, ge=0, le=16)
+    """Pad with this many zero pixels on each side, then crop back at a random place."""
+    horizontal_flip: bool = False
+    """Mirror each image with probability 1/2."""
+
+
+class DataSettings(Closed):
+    """Which images are trained and tested on."""
+
+    name: DatasetName
+    root: Path = Path("data/raw")
+    """Where the official files are, or are downloaded to. Not part of an experiment's identity."""
+    train_images: Whole | None = Field(default=None, gt=0)
+    """Use only this many training images, a fixed random choice (null: all that are not held out)."""
+    held_out_images: Whole = Field(gt=0)
+    """Training images that are set aside for model selection and never trained on."""
+    test_images: Whole | None = Field(default=None, gt=0)
+    """Use only the first so many test images of a fixed random order (null: all, in the official order)."""
+    split_seed: Whole = 0
+    """Seed of the split; independent of the experiment's seed, so that every seed sees the same images."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+    @field_validator("held_out_images")
+    @classmethod
+    def _leave_training_images(cls, value: int, info: ValidationInfo) -> int:
+        name, train_images = info.data.get("name"), info.data.get("train_images") or 1
+        if name is not None and value + train_images > DATASETS[name].train_images:
+            raise ValueError(
+                f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
+                f"{DATASETS[name].train_images} training images of {name}"
+            )
+        return value
+
+    @field_validator("test_images")
+    @classmethod
+    def _exist(cls, value: int | None, info: ValidationInfo) -> int | None:
+        name = info.data.get("name")
+        if name is not None and (value or 0) > DATASETS[name].test_images:
+            raise ValueError(f"{value} exceed the {DATASETS[name].test_images} test images of {name}")
+        return value
+
+
+class Normalization(Closed):
+    """Per-channel standardisation inside the model: (image - mean) / std; attacks still see inputs in [0, 1]."""
+
+    mean: list[Real]
+    std: list[Annotated[Real, Field(gt=0)]]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _cover_the_channels(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        dataset = context(info, "dataset")
+        if dataset is not None and len(value) != DATASETS[dataset].channels:
+            raise ValueError(f"expected one value for each of {DATASETS[dataset].channels} channels, got {len(value)}")
+        return value
+
+
+def _check_architecture(value: str, info: ValidationInfo) -> str:
+    dataset = context(info, "dataset")
+    if dataset is not None:
+        check_input(value, dataset)
+    return value
+
+
+Architecture = Annotated[str, AfterValidator(_check_architecture)]
+
+
+class ModelSettings(Closed):
+    """The network of every learner that does not name its own."""
+
+    architecture: Architecture
+    normalization: Normalization | None = None
+
+
+class AttackBudget(Closed):
+    """The inner maximisation for one norm: radius, step and number of steps (Generalist++ IV-B: step = epsilon / 4)."""
+
+    epsilon: Budget
+    step_size: Positive
+    steps: Whole = Field(ge=0)
+
+
+class SGDSettings(Closed):
+    """`torch.optim.SGD`."""
+
+    name: Literal["sgd"]
+    learning_rate: Positive
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: Real = Field(default=0.0, ge=0)
+
+
+class AdamSettings(Closed):
+    """`torch.optim.Adam`."""
+
+    name: Literal["adam"]
+    learning_rate: Positive
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Real = Field(default=0.0, ge=0)
+
+
+OptimizerSettings = Annotated[SGDSettings | AdamSettings, Field(discriminator="name")]
+
+
+def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    from pipeline.objectives import resolve_objective
+
+    return resolve_objective(value, context(info, "threat_model") or {})
+
+
+class WeightAveraging(Closed):
+    """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
+
+    decay: Real = Field(ge=0, lt=1)
+    warmup: bool = False
+    """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
+
+
+class LearnerSettings(Closed):
+    """One learner: a network with its own objective, optimizer and schedule."""
+
+    objective: Annotated[dict[str, Any], AfterValidator(_check_objective)]
+    """`name` of a module in `pipeline/objectives/` (or a dotted module path) and that objective's options."""
+    optimizer: OptimizerSettings
+    schedule: PiecewiseLinear
+    """Factor on the learning rate, per epoch."""
+    weight_averaging: WeightAveraging | None = None
+    """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
+    architecture: Architecture | None = None
+    """A network of its own instead of `model.architecture`."""
+
+
+class MethodSettings(Closed):
+    """One row of the tables: a list of learners, and how they are combined when there are several."""
+
+    label: str
+    """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
+    learners: dict[Name, LearnerSettings] = Field(min_length=1)
+    mixture: MixtureSettings | None = None
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """What the learners and the mixture must know of each other."""
+        learners, mixture = mapping(given, "learners"), mapping(given, "mixture")
+        names = [str(name) for name in learners]
+        if "global" in names:
+            yield ("learners", "global"), "'global' is the name of the mixture's own learner; choose another one"
+        if given.get("mixture") is None:
+            if len(names) > 1:
+                yield ("mixture",), f"{len(names)} learners ({', '.join(names)}) need one that combines them"
+            return
+        combined = sorted(RULES[mixture["rule"]].combines(mixture)) if mixture.get("rule") in RULES else []
+        if combined and names and combined != sorted(names):
+            place = ("mixture", "mixing_ratios") if "mixing_ratios" in mixture else ("mixture",)
+            yield place, f"names {combined}, learners are {sorted(names)}"
+        own = {name: mapping(learners, name).get("architecture") for name in learners}
+        if len({str(architecture) for architecture in own.values()}) > 1:
+            shown = ", ".join(f"{name} has {value or 'model.architecture'}" for name, value in own.items())
+            yield (
+                ("learners",),
+                f"learners of different architectures cannot be mixed, their weights do not correspond: {shown}",
+            )
+        missing = [name for name in learners if mapping(learners, name).get("weight_averaging") is None]
+        if mixture.get("source") == "weight_averages" and missing:
+            yield (
+                ("mixture", "source"),
+                f"'weight_averages' needs weight_averaging on every learner, missing: {missing}",
+            )
+
+
+class SelectionSettings(Closed):
+    """Which epoch's weights are the result."""
+
+    split: Literal["held_out", "test", "last"]
+    """`held_out`: the best epoch on held-out training images; `test`: on test images, as the authors' code does (item
+    24; it leaks, and tables say so); `last`: the last epoch."""
+    natural_floor: Real = Field(default=0.0, ge=0, le=1)
+    """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
+
+
+class TrainingSettings(Closed):
+    """What all learners share."""
+
+    epochs: Whole = Field(ge=1)
+    batch_size: Whole = Field(ge=1)
+    selection: SelectionSettings
+    validation_interval: Whole = Field(default=1, ge=1)
+    """Measure held-out accuracies after every so many epochs, and after the last."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Arithmetic of training steps; `auto` is bfloat16 where the hardware has it. Verdicts are always float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Not part of an experiment's identity."""
+    threads: Whole | None = Field(default=None, ge=1)
+    """CPU threads (null: as torch decides). Not part of an experiment's identity."""
+
+
+class PGDAttackSettings(Closed):
+    """PGD with a fixed number of steps and a random start, the last iterate counts."""
+
+    name: Literal["pgd"]
+    norm: Norm
+    epsilon: Budget
+    step_size: Positive
+    steps: Whole = Field(ge=1)
+    images: Whole | None = Field(default=None, gt=0)
+    """Attack only the first so many test images (null: all)."""
+
+
+class AutoAttackSettings(Closed):
+    """The standard AutoAttack ensemble of Croce and Hein (2020), by its authors' package."""
+
+    name: Literal["autoattack"]
+    norm: Norm
+    epsilon: Budget
+    images: Whole | None = Field(default=None, gt=0)
+    """Attack only the first so many test images (null: all)."""
+
+
+EvaluationAttack = Annotated[PGDAttackSettings | AutoAttackSettings, Field(discriminator="name")]
+
+
+DERIVED_METRICS = ("natural", "union", "worst_case_union")
+"""What every evaluation gives besides the accuracy under each attack."""
+
+
+class EvaluationSettings(Closed):
+    """What is measured on the test images."""
+
+    batch_size: Whole = Field(ge=1)
+    seed: Whole = Field(default=0, ge=0)
+    attacks: dict[Name, EvaluationAttack] = Field(min_length=1)
+    """By the name of the metric that each gives, for example `aa_linf`."""
+    union: list[Name] = Field(min_length=2)
+    """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
+
+    @field_validator("attacks")
+    @classmethod
+    def _leave_names_of_metrics(cls, value: dict[str, EvaluationAttack]) -> dict[str, EvaluationAttack]:
+        taken = [name for name in DERIVED_METRICS if name in value]
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: the name of a metric that is always there; choose another one")
+        return value
+
+    @field_validator("union")
+    @classmethod
+    def _names_attacks(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        problems = _unknown("attack", value, context(info, "attacks"))
+        return unless([*problems, *_repeated(value)], value)
+
+
+def _unknown(what: str, names: list[str], valid: list[str] | None) -> list[str]:
+    """A problem for each name that is not valid; none where there are no valid ones, which is a mistake elsewhere."""
+    return [f"unknown {what} '{name}': {did_you_mean(name, valid)}" for name in names if valid and name not in valid]
+
+
+def _repeated(values: list[Any]) -> list[str]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    return [f"{value!r} is given more than once" for value in repeated]
+
+
+class TableColumn(Closed):
+    """One column of a table."""
+
+    metric: str
+    label: str
+
+    @field_validator("metric")
+    @classmethod
+    def _is_measured(cls, value: str, info: ValidationInfo) -> str:
+        attacks = context(info, "attacks")
+        return unless(_unknown("metric", [value], attacks and [*DERIVED_METRICS, *attacks]), value)
+
+
+class TableSettings(Closed):
+    """One table of the paper: rows are methods, columns are metrics."""
+
+    caption: str
+    rows: list[str] = Field(min_length=1)
+    columns: list[TableColumn] = Field(min_length=1)
+    digits: Whole = Field(default=2, ge=0, le=4)
+
+    @field_validator("rows")
+    @classmethod
+    def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        return unless(_unknown("method", value, context(info, "methods")), value)
+
+
+class Params(Closed):
+    """The whole of `params.yaml`."""
+
+    suite: Name
+    description: str
+    protocol: Literal["paper", "reference_code"]
+    seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
+    tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
+    """Where the report stage writes this suite's tables, below `reports/`."""
+    data: DataSettings
+    model: ModelSettings
+    threat_model: dict[Norm, AttackBudget]
+    training: TrainingSettings
+    methods: dict[Name, MethodSettings] = Field(min_length=1)
+    evaluation: EvaluationSettings
+    tables: dict[Name, TableSettings]
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, value: list[int]) -> list[int]:
+        return unless(_repeated(value), value)
+
+    def experiments(self) -> Iterator[Experiment]:
+        """Every experiment of the suite: each method with each seed, in the order of the file."""
+        for method in self.methods:
+            for seed in self.seeds:
+                yield self.experiment(method, seed)
+
+    def experiment(self, method: str, seed: int) -> Experiment:
+        """The experiment of one method and seed.
+
+        Raises:
+            RequestError: the file declares no such method or seed.
+        """
+        if method not in self.methods:
+            raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
+        if seed not in self.seeds:
+            raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
+        return Experiment(
+            suite=self.suite,
+            protocol=self.protocol,
+            name=method,
+            seed=seed,
+            data=self.data,
+            model=self.model,
+            threat_model=self.threat_model,
+            training=self.training,
+            method=self.methods[method],
+            evaluation=self.evaluation,
+        )
+
+
+class Experiment(Closed):
+    """Data set x network x method x protocol x seed, fully resolved: all that `train` and `evaluate` need to know."""
+
+    suite: Name
+    protocol: str
+    name: Name
+    seed: int
+    data: DataSettings
+    model: ModelSettings
+    threat_model: dict[Norm, AttackBudget]
+    """Budgets of the held-out accuracies; the learners' own attacks are already in their objectives."""
+    training: TrainingSettings
+    method: MethodSettings
+    evaluation: EvaluationSettings
+
+    @property
+    def identifier(self) -> str:
+        """The experiment's name among those of its suite, for example `generalist_t-1`."""
+        return f"{self.name}-{self.seed}"
+
+    @property
+    def architecture(self) -> str:
+        """Of every learner: those that are mixed have the same."""
+        learner = next(iter(self.method.learners.values()))
+        return learner.architecture or self.model.architecture
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over everything that changes the trained weights, and over nothing else."""
+        return _digest(self.training_identity())
+
+    @property
+    def evaluation_fingerprint(self) -> str:
+        """16 hexadecimal digits over the trained weights' identity and everything that changes the verdicts."""
+        content: dict[str, Any] = {"weights": self.fingerprint, "evaluation": self.evaluation.model_dump(mode="json")}
+        if self.data.test_images is not None:
+            content["test_images"] = self.data.test_images
+        return _digest(content)
+
+    def training_identity(self) -> dict[str, Any]:
+        """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
+        data = self.data.model_dump(
+            mode="json", exclude={"root"} | (set() if self._uses_test_images else {"test_images"})
+        )
+        return {
+            "numerics_version": NUMERICS_VERSION,
+            "seed": self.seed,
+            "data": data,
+            "model": self.model.model_dump(mode="json"),
+            "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
+            "training": self.training.model_dump(mode="json", exclude={"device", "threads"}),
+            "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
+            "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
+        }
+
+    @property
+    def _uses_test_images(self) -> bool:
+        return self.training.selection.split == "test"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

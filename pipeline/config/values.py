@@ -1,0 +1,139 @@
+"""Values and sections that the whole schema of `params.yaml` is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+Norm = Literal["linf", "l2", "l1"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+
+
+def parse_fraction(value: Any) -> Any:
+    """Read '8/255' as 8 / 255, so that budgets are written as the field writes them. Other values pass unchanged."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split("/")
+    try:
+        numbers = [float(part) for part in parts]
+        return numbers[0] / numbers[1] if len(numbers) == 2 else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected a number or a fraction such as '8/255', got '{value}'") from None
+
+
+def _refuse_truth_value(value: Any) -> Any:
+    """YAML reads yes, on and true as a truth value, which Python would take for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    return value
+
+
+NotTruthValue = BeforeValidator(_refuse_truth_value)
+Real = Annotated[float, NotTruthValue, Field(allow_inf_nan=False)]
+Whole = Annotated[int, NotTruthValue, Field(lt=2**31)]
+"""No count, size or seed needs more, and torch cannot take every integer that YAML can write."""
+Budget = Annotated[float, NotTruthValue, BeforeValidator(parse_fraction), Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, NotTruthValue, BeforeValidator(parse_fraction), Field(gt=0, allow_inf_nan=False)]
+Place = tuple[str, ...]
+T = TypeVar("T")
+
+
+def mapping(given: dict[str, Any], key: str) -> dict[str, Any]:
+    """A mapping within a section, empty where there is something else."""
+    value = given.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+class Closed(BaseModel):
+    """A section of the file: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """What is wrong between the keys of a section, and where; `given` is as in the file and may be anything."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_inconsistencies(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Add them to the mistakes of single keys: neither kind hides the other."""
+        problems: list[Any] = [
+            InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": text})
+            for place, text in (cls.inconsistencies(given) if isinstance(given, dict) else ())
+        ]
+        if not problems:
+            return handler(given)
+        try:
+            handler(given)
+        except ValidationError as error:
+            problems = [*error.errors(include_url=False), *problems]
+        raise ValidationError.from_exception_data(cls.__name__, problems)
+
+
+def unless(problems: list[str], value: T) -> T:
+    """`value`, or one ValueError with all problems."""
+    if problems:
+        raise ValueError("; ".join(problems))
+    return value
+
+
+def context(info: ValidationInfo, key: str) -> Any:
+    """A fact of another section of the file; None where it is not known."""
+    return (info.context or {}).get(key)
+
+
+def _check_breakpoints(epochs: list[float], info: ValidationInfo) -> list[float]:
+    """Refuse (ValueError) breakpoints that do not increase or that lie beyond the last epoch."""
+    problems = []
+    if any(later <= earlier for earlier, later in pairwise(epochs)):
+        problems.append(f"breakpoints must increase strictly, got {epochs}")
+    last = context(info, "epochs")
+    if last is not None and max(epochs) > last:
+        problems.append(f"breakpoint {max(epochs):g} lies beyond the last epoch {last} (training.epochs)")
+    return unless(problems, epochs)
+
+
+Breakpoints = Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1), AfterValidator(_check_breakpoints)]
+
+
+class PiecewiseLinear(Closed):
+    """A value that changes linearly between breakpoints, in epochs; epochs count from 1 and 0 is the start."""
+
+    epochs: Breakpoints
+    """Strictly increasing; before the first and after the last the value stays constant."""
+    values: list[Annotated[Real, Field(ge=0)]]
+    """The value at each breakpoint."""
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """A value for every breakpoint."""
+        epochs, values = given.get("epochs"), given.get("values")
+        if isinstance(epochs, list) and isinstance(values, list) and len(epochs) != len(values):
+            yield ("values",), f"{len(epochs)} breakpoints need as many values, got {len(values)}"
+
+    def at(self, epoch: float) -> float:
+        """The value at `epoch`."""
+        return interpolate(self.epochs, self.values, epoch)
+
+
+def interpolate(epochs: list[float], values: list[float], epoch: float) -> float:
+    """Piecewise-linear interpolation, constant outside the breakpoints."""
+    for start, end, low, high in zip(epochs, epochs[1:], values, values[1:], strict=False):
+        if start <= epoch < end:
+            return low + (high - low) * (epoch - start) / (end - start)
+    return values[0] if epoch < epochs[0] else values[-1]
