@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.config import Experiment
+from pipeline.config import TRAINING_SECONDS, Experiment
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance import git_commit
 
@@ -238,7 +238,7 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, end_time (UTC), and
-        `metric.<name>` (accuracies in [0, 1]) and `count.<name>` (number of images).
+        `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
@@ -287,6 +287,7 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
+        f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
 

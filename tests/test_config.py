@@ -89,6 +89,53 @@ def test_every_suite_composes_with_every_network_that_takes_its_images(
     assert len({experiment.fingerprint for experiment in params.experiments()}) == len(params.methods)
 
 
+RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the last, from the sources
+    "trades_6_source": (76, [0.1, 0.01, 0.01, 0.01]),
+    "fat_source": (120, [0.1, 0.01, 0.001, 0.0005]),
+    "iat_source": (200, [0.1, 0.1, 0.01, 0.001]),
+    "rst_source": (200, [0.1, 0.0691, 0.0492, 0.0]),
+    "score_source": (110, [0.05, 0.05, 0.005, 0.0005]),
+    "score_pgd_source": (110, [0.05, 0.05, 0.005, 0.0005]),
+    "agr_source": (200, [0.1, 0.1, 0.01, 0.001]),
+    "part_source": (80, [0.01, 0.01, 0.001, 0.001]),
+    "mart_source": (120, [0.01, 0.001, 0.00001, 0.00001]),
+    "fast_at_source": (15, [0.0133, 0.0133, 0.0133, 0.0133]),
+    "at_linf_l2_source": (205, [0.1, 0.1, 0.1, 0.001]),
+    "at_max_source": (80, [0.05, 0.005, 0.005, 0.005]),
+    "msd_source": (50, [0.005, 0.0, 0.0, 0.0]),
+    "eat_source": (80, [0.05, 0.005, 0.005, 0.005]),
+    "ramp_source": (80, [0.05, 0.005, 0.005, 0.005]),
+    "rmc_source": (200, [0.1, 0.1, 0.0571, 0.001]),
+}
+
+
+def test_every_competitor_has_its_own_recipe_too() -> None:
+    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "recipes=sources"], CONF)))
+    assert [name for name in params.methods if name.endswith("_source")] == list(RATES) == params.tables["recipes"].rows
+    for name, (epochs, rates) in RATES.items():
+        experiment = params.experiment(name, 1)
+        learner = next(iter(experiment.method.learners.values()))
+        found = [learner.optimizer.learning_rate * learner.schedule.at(epoch) for epoch in (1, 75, 101, epochs)]
+        assert (experiment.training.epochs, found) == (epochs, pytest.approx(rates, abs=1e-4, rel=1e-2))
+        unified = params.experiment(name.removesuffix("_source"), 1)
+        assert unified.training.epochs == 120
+        objectives = [entry.objective["name"] for entry in experiment.method.learners.values()]
+        assert objectives == [entry.objective["name"] for entry in unified.method.learners.values()]
+
+
+def test_a_method_may_have_its_own_number_of_epochs_and_batch_size(raw: Content) -> None:
+    common = parse_params(raw).experiment("at", 1)
+    put(raw, "methods.at.epochs", 9)
+    put(raw, "methods.at.batch_size", 4)
+    put(raw, f"{SCHEDULE}.epochs", [0, 1, 2, 9])
+    own = parse_params(raw).experiment("at", 1)
+    assert (own.training.epochs, own.training.batch_size) == (9, 4)
+    assert own.fingerprint != common.fingerprint
+    assert parse_params(raw).experiment("nt", 1).training == common.training
+    put(raw, f"{SCHEDULE}.epochs", [0, 1, 2, 10])
+    assert mistakes(raw) == [f"{SCHEDULE}.epochs: breakpoint 10 lies beyond the last epoch 9 (training.epochs)"]
+
+
 def test_networks_and_their_suites_have_the_same_names() -> None:
     assert names("architecture") == sorted(ARCHITECTURES)
 
@@ -400,6 +447,17 @@ def test_interpolation_passes_its_breakpoints_and_stays_between_them(
         middle = interpolate(epochs, values, (left + right) / 2)
         ends = interpolate(epochs, values, left) + interpolate(epochs, values, right)
         assert middle == pytest.approx(ends / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "expected"),
+    [("linear", [1, 1, 0.75, 0.5, 0.5]), ("cosine", [1, 1, 0.853553, 0.5, 0.5]), ("step", [1, 1, 1, 1, 0])],
+)
+def test_a_schedule_goes_on_in_a_line_a_wave_or_a_step(interpolation: Any, expected: list[float]) -> None:
+    steps = interpolation == "step"
+    epochs, values = ([0.0, 9.0], [1.0, 0.0]) if steps else ([0.0, 1.0, 9.0], [1.0, 1.0, 0.0])
+    at = [0, 1, 3, 8.9, 9] if steps else [0, 1, 3, 5, 5]
+    assert [interpolate(epochs, values, epoch, interpolation) for epoch in at] == pytest.approx(expected, abs=1e-6)
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 4), st.floats(0, 130))

@@ -8,6 +8,7 @@ from pipeline.config.mixture import (
 )
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
+    TRAINING_SECONDS,
     AdamSettings,
     AttackBudget,
     AugmentationSettings,
@@ -22,11 +23,13 @@ from pipeline.config.schema import (
     PGDAttackSettings,
     SelectionSettings,
     SGDSettings,
+    TableColumn,
     TableSettings,
 )
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
+    "TRAINING_SECONDS",
     "AdamSettings",
     "AttackBudget",
     "AugmentationSettings",
@@ -48,6 +51,7 @@ __all__ = [
     "Params",
     "SGDSettings",
     "SelectionSettings",
+    "TableColumn",
     "TableSettings",
     "interpolate",
     "load_params",

@@ -161,7 +161,7 @@ class ModeConnectivitySettings(Closed):
 MixtureSettings = Annotated[
     MovingAverageSettings | GradientProjectionSettings | ModeConnectivitySettings, Field(discriminator="rule")
 ]
-RULES: dict[Any, type[MovingAverageSettings | GradientProjectionSettings | ModeConnectivitySettings]] = {
+RULES: dict[str, type[MovingAverageSettings | GradientProjectionSettings | ModeConnectivitySettings]] = {
     get_args(kind.model_fields["rule"].annotation)[0]: kind
     for kind in (MovingAverageSettings, GradientProjectionSettings, ModeConnectivitySettings)
 }

@@ -10,9 +10,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.mixture import RULES, MixtureSettings
 from pipeline.config.values import (
@@ -20,10 +27,10 @@ from pipeline.config.values import (
     Closed,
     Name,
     Norm,
-    PiecewiseLinear,
     Place,
     Positive,
     Real,
+    Schedule,
     Whole,
     context,
     mapping,
@@ -166,7 +173,7 @@ class LearnerSettings(Closed):
     objective: Annotated[dict[str, Any], AfterValidator(_check_objective)]
     """`name` of a module in `pipeline/objectives/` (or a dotted module path) and that objective's options."""
     optimizer: OptimizerSettings
-    schedule: PiecewiseLinear
+    schedule: Schedule
     """Factor on the learning rate, per epoch."""
     weight_averaging: WeightAveraging | None = None
     """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
@@ -181,6 +188,23 @@ class MethodSettings(Closed):
     """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
     learners: dict[Name, LearnerSettings] = Field(min_length=1)
     mixture: MixtureSettings | None = None
+    epochs: Whole | None = Field(default=None, ge=1)
+    """Its own number, instead of `training.epochs`."""
+    batch_size: Whole | None = Field(default=None, ge=1)
+    """Its own, instead of `training.batch_size`."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _count_its_own_epochs(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Let its schedules be checked against its own last epoch."""
+        own = given.get("epochs") if isinstance(given, dict) else None
+        if info.context is None or type(own) is not int:
+            return handler(given)
+        shared, info.context["epochs"] = info.context["epochs"], own
+        try:
+            return handler(given)
+        finally:
+            info.context["epochs"] = shared
 
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -193,7 +217,8 @@ class MethodSettings(Closed):
             if len(names) > 1:
                 yield ("mixture",), f"{len(names)} learners ({', '.join(names)}) need one that combines them"
             return
-        combined = sorted(RULES[mixture["rule"]].combines(mixture)) if mixture.get("rule") in RULES else []
+        rule = RULES.get(str(mixture.get("rule")))
+        combined = sorted(rule.combines(mixture)) if rule else []
         if combined and names and combined != sorted(names):
             place = ("mixture", "mixing_ratios") if "mixing_ratios" in mixture else ("mixture",)
             yield place, f"names {combined}, learners are {sorted(names)}"
@@ -265,6 +290,8 @@ EvaluationAttack = Annotated[PGDAttackSettings | AutoAttackSettings, Field(discr
 
 DERIVED_METRICS = ("natural", "union", "worst_case_union")
 """What every evaluation gives besides the accuracy under each attack."""
+TRAINING_SECONDS = "training_seconds"
+"""What every training gives: the time of its steps, without measurements in between."""
 
 
 class EvaluationSettings(Closed):
@@ -307,12 +334,19 @@ class TableColumn(Closed):
 
     metric: str
     label: str
+    relative_to: str | None = None
+    """Divide by this method's value of the same seed."""
 
     @field_validator("metric")
     @classmethod
     def _is_measured(cls, value: str, info: ValidationInfo) -> str:
         attacks = context(info, "attacks")
-        return unless(_unknown("metric", [value], attacks and [*DERIVED_METRICS, *attacks]), value)
+        return unless(_unknown("metric", [value], attacks and [*DERIVED_METRICS, TRAINING_SECONDS, *attacks]), value)
+
+    @field_validator("relative_to")
+    @classmethod
+    def _is_a_method(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return unless(_unknown("method", [value] if value else [], context(info, "methods")), value)
 
 
 class TableSettings(Closed):
@@ -367,6 +401,7 @@ class Params(Closed):
             raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
         if seed not in self.seeds:
             raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
+        own = self.methods[method].model_dump(include={"epochs", "batch_size"}, exclude_none=True)
         return Experiment(
             suite=self.suite,
             protocol=self.protocol,
@@ -375,7 +410,7 @@ class Params(Closed):
             data=self.data,
             model=self.model,
             threat_model=self.threat_model,
-            training=self.training,
+            training=self.training.model_copy(update=own),
             method=self.methods[method],
             evaluation=self.evaluation,
         )

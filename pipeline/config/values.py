@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -111,13 +112,18 @@ def _check_breakpoints(epochs: list[float], info: ValidationInfo) -> list[float]
 Breakpoints = Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1), AfterValidator(_check_breakpoints)]
 
 
-class PiecewiseLinear(Closed):
-    """A value that changes linearly between breakpoints, in epochs; epochs count from 1 and 0 is the start."""
+Interpolation = Literal["linear", "cosine", "step"]
+
+
+class Schedule(Closed):
+    """A value that changes between breakpoints, in epochs; epochs count from 1 and 0 is the start."""
 
     epochs: Breakpoints
     """Strictly increasing; before the first and after the last the value stays constant."""
     values: list[Annotated[Real, Field(ge=0)]]
     """The value at each breakpoint."""
+    interpolation: Interpolation = "linear"
+    """From one value to the next: in a straight line, along half a cosine wave, or at once at the next breakpoint."""
 
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -128,12 +134,16 @@ class PiecewiseLinear(Closed):
 
     def at(self, epoch: float) -> float:
         """The value at `epoch`."""
-        return interpolate(self.epochs, self.values, epoch)
+        return interpolate(self.epochs, self.values, epoch, self.interpolation)
 
 
-def interpolate(epochs: list[float], values: list[float], epoch: float) -> float:
-    """Piecewise-linear interpolation, constant outside the breakpoints."""
-    for start, end, low, high in zip(epochs, epochs[1:], values, values[1:], strict=False):
+def interpolate(
+    epochs: list[float], values: list[float], epoch: float, interpolation: Interpolation = "linear"
+) -> float:
+    """The value at `epoch` of a curve through (epoch, value), constant outside the breakpoints."""
+    for start, end, first, second in zip(epochs, epochs[1:], values, values[1:], strict=False):
         if start <= epoch < end:
-            return low + (high - low) * (epoch - start) / (end - start)
+            share = (epoch - start) / (end - start)
+            way = {"linear": share, "cosine": (1 - math.cos(math.pi * share)) / 2, "step": 0.0}[interpolation]
+            return first + (second - first) * way
     return values[0] if epoch < epochs[0] else values[-1]

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import Params, TableSettings
+from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
 
 Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2"}
@@ -66,14 +66,15 @@ def lay_out(name: str, params: Params, results: pd.DataFrame) -> Layout:
     for result in places.values():
         for note in _cell_notes(result):
             letters.setdefault(note, _letter(len(letters)))
-    ranks = {metric: _ranks(column, table.digits) for metric, column in results.groupby("metric")}
+    accuracies = results[results["metric"] != TRAINING_SECONDS]
+    ranks = {metric: _ranks(column, table.digits) for metric, column in accuracies.groupby("metric")}
 
     def cell(method: str, metric: str) -> Cell:
         result = places[method, metric]
         return Cell(
             value=printed(result["mean"], table.digits),
             std=printed(result["std"], table.digits),
-            rank=ranks[metric].get(method, ""),
+            rank=ranks.get(metric, {}).get(method, ""),
             marks=",".join(letters[note] for note in _cell_notes(result)),
         )
 
@@ -134,7 +135,13 @@ def _details(params: Params, table: TableSettings, results: pd.DataFrame) -> Ite
     seeds = ", ".join(map(str, params.seeds))
     yield rf"Mean $\pm$ sample standard deviation over seeds {seeds}" if len(params.seeds) > 1 else f"Seed {seeds}"
     yield f"Protocol: {params.protocol.replace('_', ' ')}"
+    yield from (_time_remark(params, column) for column in table.columns if column.metric == TRAINING_SECONDS)
     yield params.description
+
+
+def _time_remark(params: Params, column: TableColumn) -> str:
+    reference = column.relative_to and params.methods[column.relative_to].label
+    return f"{column.label}: of all training steps, " + (f"relative to {reference}" if reference else "in seconds")
 
 
 def _image_counts(table: TableSettings, results: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config import Experiment, Params, TableSettings
+from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
 from pipeline.tracking import finished_runs
 
 
@@ -19,7 +19,7 @@ def collect(params: Params, table: TableSettings) -> pd.DataFrame:
         RequestError, PipelineError: as `pipeline.tracking.finished_runs`.
     """
     return fill(
-        params, table, finished_runs(params.experiment(row, seed) for row in table.rows for seed in params.seeds)
+        params, table, finished_runs(params.experiment(name, seed) for name in _methods(table) for seed in params.seeds)
     )
 
 
@@ -31,15 +31,21 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame) -> pd.DataFra
 
     Returns:
         One row per method and metric, in the table's order: `method`; `metric`; `mean` and `std` (over seeds, sample
-        standard deviation; percent; NaN where there is none); `seeds` found and `seeds_expected`; `images` (NA where
-        unknown); `missing` (no seed has a number); `command` that measures the missing seeds ("" when none is);
-        `note` for the reader ("" when there is nothing to say).
+        standard deviation; percent, seconds or a ratio; NaN where there is none); `seeds` found and `seeds_expected`;
+        `images` (NA where unknown); `missing` (no seed has a number); `command` that measures the missing seeds (""
+        when none is); `note` for the reader ("" when there is nothing to say).
     """
-    cells = []
-    for method in table.rows:
-        found = {seed: _matching(runs, params.experiment(method, seed)) for seed in params.seeds}
-        cells += [_cell(method, column.metric, found) for column in table.columns]
+    found = {
+        name: {seed: _matching(runs, params.experiment(name, seed)) for seed in params.seeds}
+        for name in _methods(table)
+    }
+    cells = [_cell(method, column, found) for method in table.rows for column in table.columns]
     return pd.DataFrame(cells).astype({"images": "Int64"})
+
+
+def _methods(table: TableSettings) -> list[str]:
+    """The methods whose runs a table needs."""
+    return list(dict.fromkeys([*table.rows, *(column.relative_to or table.rows[0] for column in table.columns)]))
 
 
 def _matching(runs: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -50,28 +56,42 @@ def _matching(runs: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     return runs[same].drop_duplicates("run_id").sort_values("end_time", kind="stable")
 
 
-def _cell(method: str, metric: str, found: dict[int, pd.DataFrame]) -> dict[str, Any]:
+def _cell(method: str, column: TableColumn, found: dict[str, dict[int, pd.DataFrame]]) -> dict[str, Any]:
     values, images, notes, missing = [], [], [], []
-    for seed, runs in found.items():
-        measured = runs[runs[f"metric.{metric}"].notna()] if f"metric.{metric}" in runs else runs.iloc[:0]
-        if measured.empty:
-            missing.append(f"evaluate@{method}-{seed}")
+    for seed in found[method]:
+        names = [method, column.relative_to or method]
+        runs, reference = (_measured(found[name][seed], column.metric) for name in names)
+        if runs.empty or reference.empty:
+            lacking = method if runs.empty else column.relative_to
+            missing.append(f"evaluate@{lacking}-{seed}")
             continue
-        last = measured.iloc[-1]
-        values.append(100 * float(last[f"metric.{metric}"]))
-        if f"count.{metric}" in runs and not math.isnan(last[f"count.{metric}"]):
-            images.append(int(last[f"count.{metric}"]))
-        if measured[f"metric.{metric}"].nunique() > 1:
+        values.append(_value(column, runs.iloc[-1], reference.iloc[-1]))
+        count = runs.iloc[-1].get(f"count.{column.metric}", math.nan)
+        images += [] if math.isnan(count) else [int(count)]
+        if runs[f"metric.{column.metric}"].nunique() > 1 and column.metric != TRAINING_SECONDS:
             notes.append(f"Runs of {method} with seed {seed} differ; the one that finished last is used.")
     return {
         "method": method,
-        "metric": metric,
+        "metric": column.metric,
         "mean": fmean(values) if values else math.nan,
         "std": stdev(values) if len(values) > 1 else math.nan,
         "seeds": len(values),
-        "seeds_expected": len(found),
+        "seeds_expected": len(found[method]),
         "images": max(images) if images else None,
         "missing": not values,
         "command": f"dvc repro {' '.join(missing)}" if missing else "",
         "note": " ".join(notes),
     }
+
+
+def _measured(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Those runs that have the metric."""
+    return runs[runs[f"metric.{metric}"].notna()] if f"metric.{metric}" in runs else runs.iloc[:0]
+
+
+def _value(column: TableColumn, run: pd.Series, reference: pd.Series) -> float:
+    """What the cell says for one seed: percent, seconds, or the ratio to another method's value."""
+    key = f"metric.{column.metric}"
+    if column.relative_to is not None:
+        return float(run[key]) / float(reference[key])
+    return float(run[key]) * (1 if column.metric == TRAINING_SECONDS else 100)

@@ -31,6 +31,24 @@ def test_a_cell_is_the_mean_over_seeds_in_percent(params: Params, runs: pd.DataF
     assert (found["missing"], found["command"], found["note"]) == (False, "", "")
 
 
+def test_a_time_is_a_ratio_to_the_reference_of_the_same_seed(
+    raw: dict[str, Any], params: Params, run_row: RunRow
+) -> None:
+    column = {"metric": "training_seconds", "label": "Time", "relative_to": "at"}
+    raw["tables"]["time"] = {"caption": "Time", "rows": ["nt", "at", "slow_at"], "columns": [column]}
+    seconds = {("nt", 0): 2.0, ("nt", 1): 3.0, ("at", 0): 8.0, ("at", 1): 4.0, ("slow_at", 0): 16.0}
+    rows = [run_row(params.experiment(*key), training_seconds=value) for key, value in seconds.items()]
+    raw_params, runs = parse_params(raw), pd.DataFrame(rows)
+    results = fill(raw_params, raw_params.tables["time"], runs)
+    assert [cell(results, method, "training_seconds")["mean"] for method in ("nt", "at", "slow_at")] == [0.5, 1.0, 2.0]
+    assert cell(results, "slow_at", "training_seconds")["command"] == "dvc repro evaluate@slow_at-1"
+    without_at = fill(raw_params, raw_params.tables["time"], runs[runs["metric.training_seconds"] < 4])
+    assert cell(without_at, "nt", "training_seconds")["command"] == "dvc repro evaluate@at-0 evaluate@at-1"
+    column.pop("relative_to")
+    raw_params = parse_params(raw)
+    assert cell(fill(raw_params, raw_params.tables["time"], runs), "nt", "training_seconds")["mean"] == 2.5
+
+
 def test_rows_come_in_the_order_of_the_table(params: Params, runs: pd.DataFrame) -> None:
     results = fill(params, params.tables["main"], runs)
     metrics = ["natural", "aa_linf", "pgd_l2", "union"]
