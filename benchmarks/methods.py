@@ -1,7 +1,8 @@
 """Cost of one training step of every method relative to AT, timed in turn in one process.
 
 ResNet-18 on CIFAR-10's shapes with the papers' ten attack steps; every round times each method once, so that a noisy
-machine slows all of them. Methods that change in the course of training are timed at their last epoch.
+machine slows all of them. Methods that change in the course of training are timed at their last epoch; a learner that
+rests in some epochs counts for its share of them.
 """
 
 from __future__ import annotations
@@ -21,27 +22,33 @@ from benchmarks.step import seconds
 from pipeline.config import Experiment, parse_params
 from pipeline.devices import Backend, choose_backend
 from pipeline.files import write_json
-from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.provenance import git_commit, versions
 from pipeline.training.learner import Learner
+from pipeline.training.loop import build_learner, build_mixture
 from stages.compose import compose
 
+Step = Callable[[Tensor, Tensor], None]
 
-def step_of(experiment: Experiment, backend: Backend) -> Callable[[Tensor, Tensor], None]:
-    """One step of all learners of a method, at the last epoch."""
-    learners = []
-    for name, settings in experiment.method.learners.items():
-        model = build_model(experiment.architecture, experiment.data.name).to(backend.device)
-        learners.append(Learner(name, settings, model.to(memory_format=torch.channels_last), backend))
-    epochs = experiment.training.epochs
+
+def steps_of(experiment: Experiment, backend: Backend) -> list[tuple[float, Step]]:
+    """For every learner the share of the epochs in which it trains, and its step at the last epoch."""
+    learners = [build_learner(experiment, name, backend) for name in experiment.method.learners]
+    epochs, settings = experiment.training.epochs, experiment.method.mixture
+    if settings is not None:
+        build_mixture(settings, learners, epochs)
     noise = torch.Generator(device=backend.device).manual_seed(0)
 
-    def step(images: Tensor, labels: Tensor) -> None:
-        for learner in learners:
+    def step(learner: Learner) -> Step:
+        def run(images: Tensor, labels: Tensor) -> None:
             learner.step(images, labels, Moment(epochs, epochs, noise, learner.memory))
 
-    return step
+        return run
+
+    def share(learner: Learner) -> float:
+        return sum(settings is None or settings.trains(learner.name, epoch + 1) for epoch in range(epochs)) / epochs
+
+    return [(share(learner), step(learner)) for learner in learners]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,17 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/methods.json"))
     given = parser.parse_args(arguments)
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "competitors=all"], Path("conf"))))
+    params = parse_params(yaml.safe_load(compose(["suite=cifar10"], Path("conf"))))
     backend = choose_backend("auto", "auto")
     images = torch.rand(given.batch_size, 3, 32, 32, device=backend.device).contiguous(
         memory_format=torch.channels_last
     )
     labels = torch.arange(given.batch_size, device=backend.device) % 10
-    steps = {name: step_of(params.experiment(name, params.seeds[0]), backend) for name in params.methods}
-    for step in steps.values():
-        seconds(step, images, labels)
-    rounds = [{name: seconds(step, images, labels) for name, step in steps.items()} for _ in range(given.rounds)]
-    relative = {name: statistics.median(times[name] / times["at"] for times in rounds) for name in steps}
+    methods = {name: steps_of(params.experiment(name, params.seeds[0]), backend) for name in params.methods}
+
+    def measure() -> dict[str, float]:
+        return {
+            name: sum(share * seconds(step, images, labels) for share, step in steps) for name, steps in methods.items()
+        }
+
+    measure()
+    rounds = [measure() for _ in range(given.rounds)]
+    relative = {name: statistics.median(times[name] / times["at"] for times in rounds) for name in methods}
     result = {
         "relative_to_at": relative,
         "rounds": given.rounds,

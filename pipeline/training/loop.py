@@ -103,9 +103,9 @@ class TrainingRun:
     def __init__(
         self, experiment: Experiment, split: ImageSplit, backend: Backend, checkpoints: CheckpointFolder
     ) -> None:
-        self.learners = [_build_learner(experiment, name, backend) for name in experiment.method.learners]
+        self.learners = [build_learner(experiment, name, backend) for name in experiment.method.learners]
         settings = experiment.method.mixture
-        self.mixture = None if settings is None else _build_mixture(settings, self.learners, experiment.training.epochs)
+        self.mixture = None if settings is None else build_mixture(settings, self.learners, experiment.training.epochs)
         self.progress = Progress()
         self._experiment = experiment
         self._backend = backend
@@ -217,7 +217,7 @@ class TrainingRun:
         return TrainingResult(self.result_model.eval(), self.progress.history, selected or self.progress.epoch)
 
 
-def _build_learner(experiment: Experiment, name: str, backend: Backend) -> Learner:
+def build_learner(experiment: Experiment, name: str, backend: Backend) -> Learner:
     """A learner with the initial weights that all learners of the experiment share."""
     settings = experiment.method.learners[name]
     with torch.random.fork_rng(devices=[]):
@@ -228,7 +228,7 @@ def _build_learner(experiment: Experiment, name: str, backend: Backend) -> Learn
     return Learner(name, settings, model.to(backend.device).to(memory_format=torch.channels_last), backend)
 
 
-def _build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int) -> Mixture:
+def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int) -> Mixture:
     """The rule that `settings` names."""
     if isinstance(settings, MovingAverageSettings):
         return GlobalLearner(settings, learners)
