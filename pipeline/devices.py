@@ -38,7 +38,8 @@ def choose_backend(
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms(True)`, which imports torch's compiler, seconds of every short run.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     return Backend(chosen, precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen)))
 

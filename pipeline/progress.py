@@ -114,22 +114,26 @@ class TrainingDisplay(Display):
 class EvaluationDisplay(Display):
     """Attacks, batches, accuracy so far and time left of one evaluation; an `EvaluationObserver`."""
 
-    def on_attack(self, attack: str, part: str, batches: int) -> None:
+    def on_attack(self, attack: str, pieces: int) -> None:
         """An attack begins."""
-        self._name = f"{attack} {part}".strip()
-        self._batches, self._done, self._robust, self._images = batches, 0, 0, 0
+        self._name, self._started = attack, time.monotonic()
+        self._pieces, self._done, self._robust, self._images = pieces, 0, 0, 0
         if self._rich is not None:
-            self._bar = self._rich.add_task(self._name, total=batches, detail="")
+            self._bar = self._rich.add_task(self._name, total=pieces, detail="")
 
-    def on_batch(self, robust: int, images: int) -> None:
-        """A batch has ended."""
-        self._done, self._robust, self._images = self._done + 1, self._robust + robust, self._images + images
-        detail = f"{self._robust} of {self._images} images correct"
+    def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
+        """A part of the attack has ended on a batch."""
+        self._done += 1
+        detail = f"{self._robust + robust} of {self._images + images} images correct"
+        if ends_batch:
+            self._robust, self._images = self._robust + robust, self._images + images
+        after = f" after {part}" if part else ""
         if self._rich is not None:
-            self._rich.update(self._bar, completed=self._done, detail=detail)
-        elif self._done == self._batches:
+            self._rich.update(self._bar, completed=self._done, detail=detail + after)
+        elif self._done == self._pieces:
             self.message(f"{self._name}: {detail}")
-        self.rarely(f"{self._name}: batch {self._done}/{self._batches}, {detail}")
+        left = (time.monotonic() - self._started) / self._done * (self._pieces - self._done)
+        self.rarely(f"{self._name}: {self._done}/{self._pieces}, {detail}{after}, about {left / 60:.0f} min left")
 
 
 def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:

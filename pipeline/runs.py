@@ -11,13 +11,16 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Experiment
+from pipeline.config import EvaluationSettings, Experiment
 from pipeline.errors import RequestError
-from pipeline.files import atomic_write, exclusive, file_digest, write_json
+from pipeline.files import atomic_write, exclusive, file_digest, write_json, write_text
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
 from pipeline.provenance import git_commit, versions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def prepared_folder(dataset: str) -> Path:
@@ -106,46 +109,80 @@ def _write_training(
     write_json(folder / "summary.json", summary)
 
 
-def evaluate_experiment(experiment: Experiment) -> dict[str, float]:
+def evaluate_experiment(experiment: Experiment, shard: str | None = None) -> dict[str, float]:
     """Attack the trained weights of an experiment, with a progress display and its MLflow run.
 
+    Args:
+        experiment: What to evaluate.
+        shard: 'i/n': do the i-th of n slices of the work and journal it, nothing else. Where the journals of all
+            slices lie in one folder, the evaluation without a shard only gathers them.
+
     Returns:
-        Accuracies in [0, 1] by metric.
+        Accuracies in [0, 1] by metric; none for a shard.
 
     Raises:
-        RequestError: the experiment is not trained with these settings, or the data is not prepared.
+        RequestError: the experiment is not trained with these settings, the data is not prepared, or the shard is none.
         PipelineError: a journal entry is damaged, or the tracking server is out of reach.
     """
     from pipeline.data.images import load_split
     from pipeline.devices import choose_backend
-    from pipeline.evaluation.evaluate import Evaluation
+    from pipeline.evaluation.evaluate import Evaluation, Shard
     from pipeline.evaluation.journal import Journal
-    from pipeline.evaluation.verdicts import accuracies
     from pipeline.tracking import DataDescription, track
 
+    chosen = Shard() if shard is None else Shard.parse(shard)
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
     model = load_trained(experiment).to(backend.device)
     split = load_split(prepared_folder(experiment.data.name), experiment.data)
     folder, started = working_folder(experiment), time.perf_counter()
     journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
+
+    def measure() -> pd.DataFrame:
+        with EvaluationDisplay(experiment.identifier) as display:
+            return Evaluation(model, split.test.to(backend.device), experiment.evaluation, journal, display).run(chosen)
+
+    if shard is not None:
+        measure()
+        return {}
     data = DataDescription(experiment.data.name, split.digest, {"train": len(split.train), "test": len(split.test)})
     with exclusive(folder / "lock", f"experiment {experiment.identifier}"), track(experiment, data) as run:
-        with EvaluationDisplay(experiment.identifier) as display:
-            test = split.test.to(backend.device)
-            verdicts = Evaluation(model, test, experiment.evaluation, journal, display).run()
-        metrics, counts = accuracies(verdicts, experiment.evaluation.union)
-        output = evaluation_folder(experiment)
-        with atomic_write(output / "verdicts.parquet") as stream:
-            verdicts.to_parquet(stream, index=False)
-        content = {
+        identity = {
             "fingerprint": experiment.fingerprint,
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
-            "metrics": metrics,
-            "counts": counts,
-            "seconds": time.perf_counter() - started,
         }
-        write_json(output / "metrics.json", content)
+        output, verdicts = evaluation_folder(experiment), measure()
+        metrics = write_evaluation(output, verdicts, experiment.evaluation, identity, time.perf_counter() - started)
         run.log_evaluation(output)
+    return metrics
+
+
+def write_evaluation(
+    output: Path, verdicts: pd.DataFrame, settings: EvaluationSettings, identity: dict[str, str], seconds: float
+) -> dict[str, float]:
+    """Write verdicts and what follows from them: metrics with intervals, accuracies by class, signs of masking.
+
+    Args:
+        output: The folder.
+        verdicts: Of all attacks.
+        settings: That gave them.
+        identity: What the numbers belong to, kept with them.
+        seconds: How long it took.
+
+    Returns:
+        Accuracies in [0, 1] by metric.
+    """
+    from pipeline.evaluation.statistics import class_accuracies, wilson
+    from pipeline.evaluation.trust import signs, summary
+    from pipeline.evaluation.verdicts import accuracies
+
+    metrics, counts = accuracies(verdicts, settings.union)
+    with atomic_write(output / "verdicts.parquet") as stream:
+        verdicts.to_parquet(stream, index=False)
+    write_text(output / "classes.csv", class_accuracies(verdicts).to_csv(index=False))
+    write_json(output / "trust.json", summary(signs(verdicts, settings)))
+    intervals = {name: wilson(value, counts[name]) for name, value in metrics.items()}
+    content = {**identity, "metrics": metrics, "counts": counts, "intervals": intervals, "seconds": seconds}
+    write_json(output / "metrics.json", content)
     return metrics
 
 
@@ -178,3 +215,24 @@ def load_trained(experiment: Experiment) -> Any:
     model = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def load_verdicts(experiment: Experiment) -> pd.DataFrame:
+    """The verdicts of an experiment.
+
+    Raises:
+        RequestError: it is not evaluated with these settings.
+    """
+    import pandas as pd
+
+    folder = evaluation_folder(experiment)
+    way_out = f"run 'python -m stages.evaluate {experiment.name} --seed {experiment.seed}' first"
+    try:
+        evaluated = json.loads((folder / "metrics.json").read_text())["evaluation_fingerprint"]
+    except FileNotFoundError as error:
+        raise RequestError(
+            f"{experiment.identifier} is not evaluated: {error.filename} is missing; {way_out}"
+        ) from None
+    if evaluated != experiment.evaluation_fingerprint:
+        raise RequestError(f"the verdicts in {folder} belong to other settings than params.yaml's; {way_out}")
+    return pd.read_parquet(folder / "verdicts.parquet")

@@ -136,12 +136,18 @@ class TrackedRun:
         self._set_tags({**texts, **_commit_tags(summary["git_commit"]), "trained": "true"})
 
     def log_evaluation(self, folder: Path) -> None:
-        """Log what `evaluate` left in `folder`: metrics `test/...`, numbers of images `test_images/...`, verdicts."""
+        """Log what `evaluate` left in `folder`: metrics `test/...` with the ends of their intervals, `test_low/...` and
+        `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking."""
         content = _read(folder / "metrics.json")
         self._log_metrics(_metrics({f"test/{name}": value for name, value in content["metrics"].items()}, 0))
         self._log_metrics(_metrics({f"test_images/{name}": count for name, count in content["counts"].items()}, 0))
-        self._log_files(folder, "verdicts.parquet", "metrics.json")
-        self._set_tags({"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"})
+        for end, place in (("low", 0), ("high", 1)):
+            ends = {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
+            self._log_metrics(_metrics(ends, 0))
+        self._log_files(folder, "verdicts.parquet", "metrics.json", "classes.csv", "trust.json")
+        suspicious = _read(folder / "trust.json")["suspicious"]
+        tags = {"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"}
+        self._set_tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"})
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:
@@ -237,7 +243,7 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
 
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
-        fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, end_time (UTC), and
+        fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
         `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
 
     Raises:
@@ -285,6 +291,7 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "protocol": experiment.protocol,
         "suite": experiment.suite,
         "run_id": run.info.run_id,
+        "gradient_masking": run.data.tags.get("gradient_masking"),
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),

@@ -12,14 +12,19 @@ from stages import cli
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    given = cli.experiment_parser(__doc__).parse_args(arguments)
+    parser = cli.experiment_parser(__doc__)
+    parser.add_argument("--shard", metavar="i/n", help="do the i-th of n slices and journal it; see docs/evaluation.md")
+    given = parser.parse_args(arguments)
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.runs import evaluate_experiment
+        from pipeline.runs import evaluate_experiment, working_folder
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
-        metrics = evaluate_experiment(experiment)
+        metrics = evaluate_experiment(experiment, given.shard)
+        if given.shard:
+            print(f"shard {given.shard} of {experiment.identifier} is journaled below {working_folder(experiment)}")
+            return
         print(
             f"evaluated {experiment.identifier}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items())
         )

@@ -36,10 +36,12 @@ def test_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_attack_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     with EvaluationDisplay("at-1") as display:
-        display.on_attack("aa_linf", "apgd_t", batches=2)
-        display.on_batch(3, 4)
-        display.on_batch(2, 4)
-    assert capsys.readouterr().out == "at-1: aa_linf apgd_t: 5 of 8 images correct\n"
+        display.on_attack("aa_linf", pieces=4)
+        display.on_piece("apgd_ce", 4, 4, ends_batch=False)
+        display.on_piece("apgd_t", 3, 4, ends_batch=True)
+        display.on_piece("apgd_ce", 3, 4, ends_batch=False)
+        display.on_piece("apgd_t", 2, 4, ends_batch=True)
+    assert capsys.readouterr().out == "at-1: aa_linf: 5 of 8 images correct\n"
 
 
 def read_until_closed(leader: int, shown: list[str]) -> None:

@@ -129,12 +129,15 @@ def write_results(folder: Path, experiment: Experiment = EXPERIMENT, weights: st
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
         "metrics": METRICS,
         "counts": COUNTS,
+        "intervals": {name: [value / 2, 1.0] for name, value in METRICS.items()},
     }
     (train / "summary.json").write_text(json.dumps(summary))
     (train / "history.json").write_text(json.dumps([record(epoch) for epoch in (1, 2, 3)]))
     (train / "model.safetensors").write_bytes(b"weights")
     (evaluate / "metrics.json").write_text(json.dumps(evaluation))
     (evaluate / "verdicts.parquet").write_bytes(b"verdicts")
+    (evaluate / "classes.csv").write_text("attack,label,images,accuracy,low,high\n")
+    (evaluate / "trust.json").write_text('{"suspicious": true, "signs": []}')
     return folder
 
 
@@ -179,10 +182,12 @@ def test_a_run_says_what_it_is_and_holds_what_was_measured(store: Path) -> None:
     assert run.data.tags.items() >= expected.items()
     assert run.data.metrics["test/union"] == 0.45
     assert run.data.metrics["test_images/pgd_l2"] == 64
+    assert (run.data.metrics["test_low/union"], run.data.metrics["test_high/union"]) == (0.225, 1.0)
+    assert run.data.tags["gradient_masking"] == "suspected"
     assert run.data.metrics["summary/selected_epoch"] == 2
     assert curve("loss/linf") == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
-    files = {"experiment.json", "history.json", "model.safetensors", "summary.json", "verdicts.parquet", "metrics.json"}
-    assert artifacts(run) == files
+    trained = {"experiment.json", "history.json", "model.safetensors", "summary.json"}
+    assert artifacts(run) == trained | {"verdicts.parquet", "metrics.json", "classes.csv", "trust.json"}
     assert run.info.artifact_uri.startswith((store / "mlartifacts" / "small").as_uri())
     assert not (store / "mlruns").exists()
     settings = next((store / "mlartifacts").rglob("experiment.json"))

@@ -56,7 +56,7 @@ class PGD(AttackBudget):
         images: Tensor,
         labels: Tensor,
         generator: torch.Generator,
-        loss_function: LossFunction = functional.cross_entropy,
+        loss_function: LossFunction | None = None,
         radius: Tensor | None = None,
     ) -> Tensor:
         """Adversarial examples for `images`.
@@ -66,23 +66,33 @@ class PGD(AttackBudget):
             images: (batch, channels, height, width), float32 in [0, 1].
             labels: (batch,), int64.
             generator: Source of the random start, on the device of `images`.
-            loss_function: What is maximised, of (logits in float32, labels).
+            loss_function: What is maximised, of (logits in float32, labels); None: `loss`.
             radius: linf only: a radius for every pixel, of the shape of `images` (None: `epsilon` everywhere).
 
         Returns:
             Detached images of the same shape, in [0, 1] and within `epsilon` (or `radius`) of `images` in the norm.
         """
         bound = self.epsilon if radius is None else radius
+        maximised, direction = loss_function or self.loss, torch.zeros_like(images)
         with frozen(model):
             perturbed = project(self.norm, self.starting_points(images, generator), images, bound)
             for _ in range(self.steps):
                 perturbed.requires_grad_(True)
-                loss = loss_function(model(perturbed).float(), labels)
+                loss = maximised(model(perturbed).float(), labels)
                 (gradient,) = torch.autograd.grad(loss, perturbed)
                 with torch.no_grad():
-                    step = self.step_size * steepest_direction(self.norm, gradient)
+                    direction = self.accumulate(gradient, direction)
+                    step = self.step_size * steepest_direction(self.norm, direction)
                     perturbed = project(self.norm, perturbed + step, images, bound)
             return perturbed.detach()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What is maximised unless `perturb` is told otherwise: the mean cross-entropy."""
+        return functional.cross_entropy(logits, labels)
+
+    def accumulate(self, gradient: Tensor, before: Tensor) -> Tensor:
+        """What the next step follows, of the gradient and of what the step before followed (zeros at the start)."""
+        return gradient
 
     def starting_points(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Where the attack begins, in the ball and the box."""

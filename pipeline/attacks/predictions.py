@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.pgd import PGD
 from pipeline.data.images import ImageSet
 from pipeline.devices import Backend
 from pipeline.streams import stream
+
+
+class Attack(Protocol):
+    """Finds adversarial examples."""
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Adversarial examples for `images`; see `PGD.perturb`."""
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -19,7 +27,7 @@ def channels_last(images: Tensor) -> Tensor:
 def predictions(
     model: nn.Module,
     images: ImageSet,
-    attack: PGD | None,
+    attack: Attack | None,
     seed: int,
     backend: Backend,
     batch_size: int,
@@ -31,7 +39,7 @@ def predictions(
     Args:
         model: Maps images to logits; used in eval mode, its mode is restored.
         images: On the backend's device.
-        attack: PGD against the true labels (None: images as they are). It may craft in bfloat16.
+        attack: Against the true labels (None: images as they are). It may craft in bfloat16.
         seed: Seed of the attack's noise, one stream per batch.
         backend: Device and arithmetic of the crafting; the prediction itself is float32.
         batch_size: Images at once.

@@ -40,6 +40,8 @@ from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.models import check_input
 
+EVALUATION_VERSION = 2
+"""Part of every evaluation's fingerprint: raise it when a change of the code changes verdicts."""
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 
@@ -263,29 +265,65 @@ class TrainingSettings(Closed):
     """CPU threads (null: as torch decides). Not part of an experiment's identity."""
 
 
-class PGDAttackSettings(Closed):
+class AttackedImages(Closed):
+    """What all attacks of an evaluation share."""
+
+    norm: Norm
+    epsilon: Budget
+    images: Whole | None = Field(default=None, gt=0)
+    """Attack only the first so many test images (null: all)."""
+
+
+class PGDAttackSettings(AttackedImages):
     """PGD with a fixed number of steps and a random start, the last iterate counts."""
 
     name: Literal["pgd"]
-    norm: Norm
-    epsilon: Budget
     step_size: Positive
     steps: Whole = Field(ge=1)
-    images: Whole | None = Field(default=None, gt=0)
-    """Attack only the first so many test images (null: all)."""
 
 
-class AutoAttackSettings(Closed):
-    """The standard AutoAttack ensemble of Croce and Hein (2020), by its authors' package."""
+class MIMAttackSettings(AttackedImages):
+    """The momentum iterative method (Dong et al., 2018)."""
+
+    name: Literal["mim"]
+    step_size: Positive
+    steps: Whole = Field(ge=1)
+    decay: Real = Field(default=1.0, ge=0)
+    """mu: how much of the accumulated gradient stays."""
+
+
+class CWAttackSettings(AttackedImages):
+    """PGD on the margin of Carlini and Wagner (2017)."""
+
+    name: Literal["cw"]
+    step_size: Positive
+    steps: Whole = Field(ge=1)
+    confidence: Real = Field(default=50.0, ge=0)
+    """kappa."""
+
+
+class NoiseAttackSettings(AttackedImages):
+    """Random points on the ball; an image must be classified correctly at all of them."""
+
+    name: Literal["noise"]
+    draws: Whole = Field(default=100, ge=1)
+
+
+AutoAttackMember = Literal["apgd_ce", "apgd_dlr", "apgd_t", "fab_t", "square"]
+
+
+class AutoAttackSettings(AttackedImages):
+    """Attacks of AutoAttack (Croce and Hein, 2020), by its authors' package, each on what the ones before left."""
 
     name: Literal["autoattack"]
-    norm: Norm
-    epsilon: Budget
-    images: Whole | None = Field(default=None, gt=0)
-    """Attack only the first so many test images (null: all)."""
+    members: list[AutoAttackMember] = Field(default=["apgd_ce", "apgd_t", "fab_t", "square"], min_length=1)
+    """The standard ensemble unless it says otherwise; one alone is that attack by itself."""
 
 
-EvaluationAttack = Annotated[PGDAttackSettings | AutoAttackSettings, Field(discriminator="name")]
+EvaluationAttack = Annotated[
+    PGDAttackSettings | MIMAttackSettings | CWAttackSettings | NoiseAttackSettings | AutoAttackSettings,
+    Field(discriminator="name"),
+]
 
 
 DERIVED_METRICS = ("natural", "union", "worst_case_union")
@@ -303,6 +341,11 @@ class EvaluationSettings(Closed):
     """By the name of the metric that each gives, for example `aa_linf`."""
     union: list[Name] = Field(min_length=2)
     """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
+
+    def digest(self, test_images: int | None) -> str:
+        """16 hexadecimal digits over everything that changes the verdicts of one model on so many test images."""
+        content = {"version": EVALUATION_VERSION, "test_images": test_images, **self.model_dump(mode="json")}
+        return _digest(content)
 
     @field_validator("attacks")
     @classmethod
@@ -450,10 +493,7 @@ class Experiment(Closed):
     @property
     def evaluation_fingerprint(self) -> str:
         """16 hexadecimal digits over the trained weights' identity and everything that changes the verdicts."""
-        content: dict[str, Any] = {"weights": self.fingerprint, "evaluation": self.evaluation.model_dump(mode="json")}
-        if self.data.test_images is not None:
-            content["test_images"] = self.data.test_images
-        return _digest(content)
+        return _digest({"weights": self.fingerprint, "evaluation": self.evaluation.digest(self.data.test_images)})
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""

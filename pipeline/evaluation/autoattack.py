@@ -1,8 +1,9 @@
-"""AutoAttack standard (Croce and Hein, 2020) through its authors' own package, attack by attack."""
+"""The attacks of AutoAttack (Croce and Hein, 2020) through its authors' own package, one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackSettings
+from pipeline.config import AutoAttackMember, AutoAttackSettings
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> adversarial images; images that could not be fooled may come back as they were."""
@@ -44,31 +45,30 @@ PACKAGES = ("autoattack", "pyautoattack")
 """The same code by the same authors; the first that is installed is used."""
 
 
-def standard_attacks(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[str, Perturb]:
-    """The four attacks of the standard ensemble in their order: APGD-CE, APGD-T, FAB-T, Square.
+def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[AutoAttackMember, Perturb]:
+    """The attacks that `settings` names, in its order.
 
     Args:
         model: In eval mode; maps float32 images in [0, 1] to logits of at least ten classes.
-        settings: Norm and radius.
+        settings: Norm, radius and members.
         seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
     """
     package = import_module(next(name for name in PACKAGES if find_spec(name)))
     device = next(model.parameters()).device
-    norm = {"linf": "Linf", "l2": "L2"}[settings.norm]
+    norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[settings.norm]
     suite = package.AutoAttack(
         _Viewable(model).eval(), norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device
     )
-    suite.apgd.loss = "ce"
     suite.fab.targeted = True
-    members = {"apgd_ce": suite.apgd, "apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
+    members = {"apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
 
-    def seeded(member: Any) -> Perturb:
-        def perturb(images: Tensor, labels: Tensor) -> Tensor:
-            member.seed = seed
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                adversarial: Tensor = member.perturb(images.contiguous(), labels)
-            return adversarial.detach()
+    def perturb(name: AutoAttackMember, images: Tensor, labels: Tensor) -> Tensor:
+        member = members.get(name, suite.apgd)
+        if member is suite.apgd:
+            member.loss = name.removeprefix("apgd_")
+        member.seed = seed
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            adversarial: Tensor = member.perturb(images.contiguous(), labels)
+        return adversarial.detach()
 
-        return perturb
-
-    return {name: seeded(member) for name, member in members.items()}
+    return {name: partial(perturb, name) for name in settings.members}

@@ -5,16 +5,27 @@ from __future__ import annotations
 import pandas as pd
 
 
-def verdict_frame(attack: str, labels: list[int], predicted: list[int]) -> pd.DataFrame:
+def verdict_frame(
+    attack: str, labels: list[int], predicted: list[int], fooled_by: list[str] | None = None, first: int = 0
+) -> pd.DataFrame:
     """Verdicts of one attack.
+
+    Args:
+        attack: Its name.
+        labels: Of every image.
+        predicted: Class after the attack.
+        first: Position of the first image.
+        fooled_by: The member of an ensemble that fooled the model first, "" where none did (None: no ensemble).
 
     Returns:
         One row per image: `attack` (name), `image` (position in the suite's fixed test order), `label`, `predicted`
-        (class after the attack), `correct` (predicted == label; for AutoAttack: never fooled).
+        (class after the attack), `correct` (predicted == label; for AutoAttack: never fooled), `fooled_by`.
     """
-    frame = pd.DataFrame({"attack": attack, "image": range(len(labels)), "label": labels, "predicted": predicted})
+    frame = pd.DataFrame({"attack": attack, "image": range(first, first + len(labels)), "label": labels})
+    frame["predicted"] = predicted
     frame = frame.astype({"attack": "category", "image": "int32", "label": "int16", "predicted": "int16"})
     frame["correct"] = frame["label"] == frame["predicted"]
+    frame["fooled_by"] = pd.Categorical(fooled_by or [""] * len(labels))
     return frame
 
 
@@ -26,11 +37,13 @@ def accuracies(verdicts: pd.DataFrame, union: list[str]) -> tuple[dict[str, floa
 
     Args:
         verdicts: As written by `evaluate`.
-        union: Names of the attacks that make up the union.
+        union: Names of the attacks that make up the union; none for no union.
     """
     by_attack = verdicts.groupby("attack", observed=True)["correct"]
     values = {str(name): float(value) for name, value in by_attack.mean().items()}
     counts = {str(name): int(value) for name, value in by_attack.count().items()}
+    if not union:
+        return values, counts
     values["union"] = sum(values[name] for name in union) / len(union)
     counts["union"] = min(counts[name] for name in union)
     correct = verdicts[verdicts["attack"].isin(union)].pivot_table(

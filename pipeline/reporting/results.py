@@ -11,6 +11,8 @@ import pandas as pd
 from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
 from pipeline.tracking import finished_runs
 
+MASKING = "There are signs of gradient masking: see `trust.json` of this run."
+
 
 def collect(params: Params, table: TableSettings) -> pd.DataFrame:
     """The cells of a table, from MLflow; see `fill`.
@@ -40,7 +42,16 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame) -> pd.DataFra
         for name in _methods(table)
     }
     cells = [_cell(method, column, found) for method in table.rows for column in table.columns]
+    for cell in cells:
+        attack = params.evaluation.attacks.get(cell["metric"])
+        if attack is not None and attack.name == "autoattack" and _masks(found[cell["method"]]):
+            cell["note"] = f"{cell['note']} {MASKING}".strip()
     return pd.DataFrame(cells).astype({"images": "Int64"})
+
+
+def _masks(runs: dict[int, pd.DataFrame]) -> bool:
+    """Whether the last run of any seed shows signs of gradient masking."""
+    return any(len(frame) and frame.iloc[-1].get("gradient_masking") == "suspected" for frame in runs.values())
 
 
 def _methods(table: TableSettings) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import AutoAttackSettings
-from pipeline.evaluation.autoattack import standard_attacks
+from pipeline.evaluation.autoattack import ensemble
 from pipeline.models import build_model
 
 
@@ -23,9 +23,9 @@ def test_colour_images_in_channels_last(norm: Literal["linf", "l2"], part: str) 
     with torch.no_grad():
         labels = model(images).argmax(1)
     settings = AutoAttackSettings(name="autoattack", norm=norm, epsilon=0.01)
-    attacks = standard_attacks(model, settings, seed=0)
+    attacks = ensemble(model, settings, seed=0)
     assert list(attacks) == ["apgd_ce", "apgd_t", "fab_t", "square"]
-    adversarial = attacks[part](images, labels)
+    adversarial = attacks[part](images, labels)  # type: ignore[index]
     order = float("inf") if norm == "linf" else 2
     # FAB returns its smallest adversarial perturbation only where it is within the radius.
     assert torch.linalg.vector_norm((adversarial - images).flatten(1), ord=order, dim=1).max() <= 0.01 + 1e-5

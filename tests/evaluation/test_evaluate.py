@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import nn
 
 from pipeline.config import EvaluationSettings
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RequestError
 from pipeline.evaluation import evaluate as module
-from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.evaluate import Evaluation, Shard
 from pipeline.evaluation.journal import Journal
+from pipeline.streams import stream_seed
 
 LINF = {"norm": "linf", "epsilon": "20/255"}
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -28,17 +30,17 @@ ATTACKS: dict[str, dict[str, Any]] = {
 
 
 class Silent:
-    """An observer that counts the batches it is told of."""
+    """An observer that counts the pieces it is told of."""
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.pieces = 0
 
-    def on_attack(self, attack: str, part: str, batches: int) -> None:
-        assert batches >= 0
+    def on_attack(self, attack: str, pieces: int) -> None:
+        assert pieces >= 0
 
-    def on_batch(self, robust: int, images: int) -> None:
+    def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
         assert 0 <= robust <= images
-        self.batches += 1
+        self.pieces += 1
 
 
 def settings(batch_size: int = 6) -> EvaluationSettings:
@@ -93,16 +95,69 @@ def test_natural_verdicts_are_the_models_predictions(
 
 
 @pytest.mark.parametrize(("name", "norm", "epsilon"), [("aa_linf", "Linf", 20 / 255), ("aa_l2", "L2", 0.3)])
-def test_autoattack_gives_the_verdicts_of_its_authors_package(
+def test_autoattack_gives_the_verdicts_of_its_authors_package_on_every_batch(
     whole: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit, name: str, norm: Any, epsilon: float
 ) -> None:
-    images, labels = tiny_split.test.batch(torch.arange(10))
-    attack = AutoAttack(digits_model, norm=norm, eps=epsilon, seed=3, version="standard", device="cpu")
-    adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=6)
-    with torch.no_grad():
-        robust = (digits_model(adversarial).argmax(1) == labels).tolist()
+    robust: list[bool] = []
+    for number, batch in enumerate((torch.arange(6), torch.arange(6, 10))):
+        images, labels = tiny_split.test.batch(batch)
+        seed = stream_seed(3, "autoattack", number)
+        attack = AutoAttack(digits_model, norm=norm, eps=epsilon, seed=seed, version="standard", device="cpu")
+        adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=6)
+        with torch.no_grad():
+            robust += (digits_model(adversarial).argmax(1) == labels).tolist()
     assert whole.loc[whole["attack"] == name, "correct"].tolist() == robust
     assert 0 < sum(robust) < 10, "a test on images that are all robust, or none, shows little"
+
+
+def test_every_fooled_image_names_the_attack_that_fooled_it(whole: pd.DataFrame) -> None:
+    natural = whole[whole["attack"] == "natural"].set_index("image")["correct"]
+    for _, row in whole[whole["attack"].isin(["aa_linf", "aa_l2"])].iterrows():
+        fooled = natural[row["image"]] and not row["correct"]
+        assert row["fooled_by"] in (("apgd_ce", "apgd_t", "fab_t", "square") if fooled else ("",))
+
+
+MEMBERS = ("apgd_ce", "apgd_dlr", "apgd_t", "fab_t", "square")
+
+
+def test_every_attack_by_itself_and_the_ensemble_is_at_most_each(
+    digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path
+) -> None:
+    linf = {"epsilon": "20/255", "images": 12, "norm": "linf"}
+    steps = {"step_size": "5/255", "steps": 5}
+    attacks: dict[str, Any] = {name: {"name": "autoattack", "members": [name], **linf} for name in MEMBERS}
+    attacks |= {"aa": {"name": "autoattack", **linf}, "noise": {"name": "noise", "draws": 5, **linf}}
+    attacks |= {name: {"name": name, **steps, **linf} for name in ("pgd", "mim", "cw")}
+    content = {"batch_size": 12, "attacks": attacks, "union": ["aa", "pgd"]}
+    settings = EvaluationSettings.model_validate(content)
+    verdicts = Evaluation(digits_model, tiny_split.test, settings, Journal(tmp_path), Silent()).run()
+    accuracy = verdicts.groupby("attack", observed=True)["correct"].mean()
+    assert accuracy["aa"] <= min(accuracy[list(MEMBERS)])
+    assert accuracy["aa"] <= min(accuracy["pgd"], accuracy["mim"], accuracy["cw"]) <= accuracy["noise"]
+    assert accuracy["pgd"] < accuracy["natural"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shards_done_anywhere_make_the_same_verdicts(
+    short: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, count: int
+) -> None:
+    merged = tmp_path / "merged"
+    for index in reversed(range(count)):
+        elsewhere = tmp_path / f"machine{index}"
+        part = Evaluation(digits_model, tiny_split.test, SHORT, Journal(elsewhere), Silent()).run(Shard(index, count))
+        assert len(part) < len(short)
+        if elsewhere.exists():
+            shutil.copytree(elsewhere, merged, dirs_exist_ok=True)
+    before = sorted(merged.rglob("*.json"))
+    gathered = Evaluation(digits_model, tiny_split.test, SHORT, Journal(merged), Silent()).run()
+    assert_frame_equal(gathered, short)
+    assert sorted(merged.rglob("*.json")) == before, "something was attacked again"
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2", "1/2/3"])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="expected i/n with 1 <= i <= n"):
+        Shard.parse(text)
 
 
 def test_autoattack_is_at_most_natural_accuracy(whole: pd.DataFrame) -> None:
@@ -121,9 +176,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(
     short: pd.DataFrame, digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, survived: int
 ) -> None:
     class Dying(Silent):
-        def on_batch(self, robust: int, images: int) -> None:
-            super().on_batch(robust, images)
-            if self.batches == survived:
+        def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
+            super().on_piece(part, robust, images, ends_batch)
+            if self.pieces == survived:
                 raise Killed
 
     with pytest.raises(Killed):

@@ -31,6 +31,13 @@ def test_a_cell_is_the_mean_over_seeds_in_percent(params: Params, runs: pd.DataF
     assert (found["missing"], found["command"], found["note"]) == (False, "", "")
 
 
+def test_signs_of_masking_are_noted_at_autoattack(params: Params, runs: pd.DataFrame) -> None:
+    suspected = runs.assign(gradient_masking=["no sign", "no sign", "suspected"])
+    results = fill(params, params.tables["main"], suspected)
+    assert "signs of gradient masking" in cell(results, "at", "aa_linf")["note"]
+    assert cell(results, "at", "natural")["note"] == cell(results, "nt", "aa_linf")["note"] == ""
+
+
 def test_a_time_is_a_ratio_to_the_reference_of_the_same_seed(
     raw: dict[str, Any], params: Params, run_row: RunRow
 ) -> None:
@@ -113,8 +120,10 @@ def test_numbers_come_from_the_store(params: Params, tmp_path: Path, monkeypatch
     (folder / "verdicts.parquet").write_bytes(b"verdicts")
     (folder / "metrics.json").write_text(
         f'{{"evaluation_fingerprint": "{experiment.evaluation_fingerprint}",'
-        ' "metrics": {"natural": 0.875}, "counts": {"natural": 360}}'
+        ' "metrics": {"natural": 0.875}, "counts": {"natural": 360}, "intervals": {"natural": [0.8, 0.9]}}'
     )
+    (folder / "classes.csv").write_text("attack,label,images,accuracy,low,high\n")
+    (folder / "trust.json").write_text('{"suspicious": false, "signs": []}')
     with track(experiment, DataDescription("digits", "0" * 64, {"test": 360})) as run:
         run.log_evaluation(folder)
     shutil.rmtree(folder)  # tables are made from MLflow alone

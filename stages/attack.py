@@ -1,0 +1,44 @@
+"""Evaluate weights from elsewhere on the suite of params.yaml: a state dict as .safetensors or .pt.
+
+    python -m stages.attack model.pt --architecture resnet18 --attacks pgd20_linf,aa_linf --images 1000
+
+The file must hold tensors alone; names may differ from the project's where order and shapes agree. Verdicts, metrics,
+accuracies by class and the signs of gradient masking go to --output; a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("weights", type=Path, help="the file")
+    parser.add_argument("--architecture", help="one of the project's networks (default: that of params.yaml)")
+    parser.add_argument("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel")
+    parser.add_argument("--std", type=float, nargs="+", help="what it then divides by")
+    parser.add_argument("--attacks", help="names from evaluation.attacks, comma-separated; '' for none (default: all)")
+    parser.add_argument("--images", type=int, help="attack only the first so many test images")
+    parser.add_argument("--output", type=Path, help="folder (default: results/external/<file name>)")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.external import ExternalModel, attack_external
+
+        params = load_params(given.params)
+        model = ExternalModel(given.weights, given.architecture or params.model.architecture, given.mean, given.std)
+        attacks = None if given.attacks is None else [name for name in given.attacks.split(",") if name]
+        output = given.output or Path("results/external") / given.weights.stem
+        metrics = attack_external(params, model, attacks, given.images, output)
+        print(f"evaluated {given.weights}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items()))
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
