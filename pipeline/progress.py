@@ -150,7 +150,8 @@ class PreparationDisplay(Display):
             self._rich.update(self._bar, completed=self._done, detail=detail)
         elif self._done == self._images:
             self.message(f"{self._done:,} of {self._images:,} images, {detail}")
-        self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
+        else:
+            self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
 
 
 def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:

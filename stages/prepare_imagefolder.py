@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         help="shorter side of training images in pixels, or 'original' to keep them as they are; default: %(default)s",
     )
     made.add_argument(
-        "--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes; default: every core"
+        "--workers",
+        type=_positive,
+        default=_cores(),
+        help="processes; default: as many as there are cores, %(default)s",
     )
     made.add_argument("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing")
     made.add_argument(
@@ -69,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--images-per-shard", type=_positive, default=2048, help="default: %(default)s")
     return made
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

@@ -278,7 +278,8 @@ def _load(batches: _Batches, workers: Workers) -> Iterator[Batch]:
             ) from None
         if isinstance(batch, PipelineError):
             raise batch
-        yield batch
+        images, labels = batch  # a list, where it was pinned
+        yield images, labels
 
 
 def _unchanged(batch: Any) -> Any:

@@ -87,6 +87,7 @@ def prepare_imagefolder(
         Interrupted: `should_stop` gave a reason.
         OSError: a file cannot be written. In every case finished shards are kept and there is no manifest.
     """
+    observer.message(f"listing {source}")
     tree = list_tree(source)
     val_names = [file.name for file in tree.files["val"]]
     listed = None if subset_list is None else read_list(subset_list, val_names)
@@ -96,7 +97,9 @@ def prepare_imagefolder(
         tasks = _plan(tree, destination, settings)
         _remove_others(destination, tasks)
         if tree.ignored:
-            observer.message(f"{len(tree.ignored)} files are no images, and ignored, for example {tree.ignored[0]}")
+            observer.message(
+                f"files that are no images and are ignored: {len(tree.ignored)}, for example {tree.ignored[0]}"
+            )
         observer.on_start(sum(len(files) for files in tree.files.values()))
         results = make_shards(tasks, workers, observer, should_stop)
         damaged = _damaged(tasks, results)

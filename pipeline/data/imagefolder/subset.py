@@ -49,6 +49,8 @@ def own_choice(names: Sequence[str], damaged: Collection[str], count: int = SUBS
 def read_list(path: Path, names: Collection[str]) -> Subset:
     """Read a list of validation images: one path a line, below val/ or with 'val/' in front; empty lines are skipped.
 
+    RobustBench's `imagenet_test_image_ids.txt` is such a list.
+
     Raises:
         RequestError: the file cannot be read or is empty, or names images twice or that are not among `names`.
     """

@@ -66,7 +66,10 @@ def test_the_manifest_says_what_is_there(prepared: Prepared) -> None:
 def test_the_observer_hears_of_every_image(prepared: Prepared) -> None:
     watcher = prepared.watcher
     assert (watcher.total, watcher.made, watcher.found) == (42, 42, 0)
-    assert watcher.messages == ["1 files are no images, and ignored, for example train/n01440764/notes.txt"]
+    assert watcher.messages == [
+        f"listing {prepared.source}",
+        "files that are no images and are ignored: 1, for example train/n01440764/notes.txt",
+    ]
 
 
 def test_the_number_of_processes_changes_no_byte(prepared: Prepared, tmp_path: Path) -> None:
