@@ -136,6 +136,28 @@ class EvaluationDisplay(Display):
         self.rarely(f"{self._name}: {self._done}/{self._pieces}, {detail}{after}, about {left / 60:.0f} min left")
 
 
+class PreparationDisplay(Display):
+    """Images, images/s and time left of preparing an ImageFolder tree; a `PreparationObserver`."""
+
+    def on_start(self, images: int) -> None:
+        """Preparing begins or continues."""
+        self._images, self._done, self._made, self._started = images, 0, 0, time.monotonic()
+        if self._rich is not None:
+            self._bar = self._rich.add_task(self._title, total=images, detail="")
+
+    def on_images(self, count: int, found: bool) -> None:
+        """A shard of so many images was made, or was found finished."""
+        self._done, self._made = self._done + count, self._made + (0 if found else count)
+        rate = self._made / max(time.monotonic() - self._started, 1e-9)
+        detail = f"{rate:,.0f} images/s" if self._made else "found finished"
+        if self._rich is not None:
+            self._rich.update(self._bar, completed=self._done, detail=detail)
+        elif self._done == self._images:
+            self.message(f"{self._done:,} of {self._images:,} images, {detail}")
+        else:
+            self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
+
+
 def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:
     """The values under a prefix, for example 'natural 97.1%  pgd_linf 61.3%'."""
     values = {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}

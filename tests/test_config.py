@@ -207,7 +207,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ),
     (
         "model.architecture",
-        "resnet",
+        "resnet1",
         "model.architecture",
         "did you mean 'resnet18'? Valid: small_cnn, resnet18, wr",
     ),

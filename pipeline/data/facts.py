@@ -32,6 +32,8 @@ CIFAR100 = (
     "woman", "worm",
 )
 # fmt: on
+IMAGENET = tuple(f"class_{number:04d}" for number in range(1000))
+"""ILSVRC2012 in the order of its folders (n01440764, ...), whose names are in the manifest of the prepared images."""
 
 DATASETS: dict[str, DataFacts] = {
     "digits": DataFacts(1, 8, DIGITS, 1437, 360),
@@ -39,4 +41,5 @@ DATASETS: dict[str, DataFacts] = {
     "cifar100": DataFacts(3, 32, CIFAR100, 50_000, 10_000),
     "mnist": DataFacts(1, 28, DIGITS, 60_000, 10_000),
     "svhn": DataFacts(3, 32, DIGITS, 73_257, 26_032),
+    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 50_000),
 }

@@ -23,12 +23,16 @@ class Architecture:
     constructor: str
     channels: int | None = None
     size: int | None = None
+    standardises: bool = False
+    """The network standardises its inputs itself."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture("small_cnn", "SmallCNN"),
     "resnet18": Architecture("resnet", "resnet18", channels=3, size=32),
     "wrn32_10": Architecture("wide_resnet", "wrn32_10", channels=3, size=32),
+    "resnet50": Architecture("imagenet", "resnet50", channels=3, size=224, standardises=True),
+    "wrn50_2": Architecture("imagenet", "wrn50_2", channels=3, size=224, standardises=True),
 }
 
 
@@ -49,24 +53,29 @@ def _takes(architecture: Architecture, images: DataFacts) -> bool:
     return architecture.channels in (None, images.channels) and architecture.size in (None, images.size)
 
 
-def build_model(architecture: str, dataset: str, normalization: Normalization | None = None) -> nn.Module:
+def build_model(
+    architecture: str, dataset: str, normalization: Normalization | None = None, classes: int | None = None
+) -> nn.Module:
     """A freshly initialised network for the images and classes of `dataset`, drawn from torch's default generator.
 
     Args:
         architecture: A key of `ARCHITECTURES`.
         dataset: A key of `DATASETS`.
         normalization: Standardise inputs inside the network; attacks still see [0, 1].
+        classes: How many logits, where images in folders have other classes than `dataset`; None: the data set's.
 
     Raises:
-        RequestError: the architecture is unknown, or cannot take the data set's images.
+        RequestError: the architecture is unknown, cannot take the data set's images, or standardises its inputs itself.
     """
     try:
         check_input(architecture, dataset)
     except ValueError as error:
         raise RequestError(str(error)) from None
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
+    if wanted.standardises and normalization is not None:
+        raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
     constructor = getattr(import_module(f"pipeline.models.{wanted.module}"), wanted.constructor)
-    model: nn.Module = constructor(channels=images.channels, classes=len(images.classes))
+    model: nn.Module = constructor(channels=images.channels, classes=classes or len(images.classes))
     if normalization is None:
         return model
     from pipeline.models.normalization import Normalized

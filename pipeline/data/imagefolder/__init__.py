@@ -1,0 +1,1 @@
+"""Image sets that are too large for memory: ImageFolder trees, resized once into shards and streamed from them."""

@@ -1,0 +1,93 @@
+"""Reduce an ImageFolder tree (train/<class>/*.JPEG, val/<class>/*.JPEG) once, and store it as shards to stream from.
+
+The same command continues what was stopped. ImageNet itself has to be obtained by hand; its validation images must be
+sorted into one folder per class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    given = _parser().parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
+        from pipeline.progress import PreparationDisplay
+
+        with cli.stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
+            manifest = prepare_imagefolder(
+                given.source,
+                given.destination,
+                ShardSettings(given.size, given.images_per_shard),
+                display,
+                workers=given.workers,
+                subset_list=given.subset_list,
+                allow_damaged=given.allow_damaged,
+                should_stop=should_stop,
+            )
+        images, subset = manifest["images"], manifest["subset"]
+        print(
+            f"prepared {images['train']:,} training and {images['val']:,} validation images of "
+            f"{len(manifest['classes'])} classes in {given.destination}: digest {manifest['digest'][:16]}..."
+        )
+        print(f"evaluation on {subset['images']:,} validation images ({subset['chosen_by']})")
+        if manifest["damaged"]:
+            print(f"left out: {len(manifest['damaged'])} damaged images, listed in manifest.json")
+
+    return cli.run(stage)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("source", type=Path, help="folder with train/ and val/")
+    made.add_argument("destination", type=Path, help="folder for the shards: new, empty, or one to continue in")
+    made.add_argument(
+        "--size",
+        type=_size,
+        default=256,
+        help="shorter side of training images in pixels, or 'original' to keep them as they are; default: %(default)s",
+    )
+    made.add_argument(
+        "--workers",
+        type=_positive,
+        default=_cores(),
+        help="processes; default: as many as there are cores, %(default)s",
+    )
+    made.add_argument("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing")
+    made.add_argument(
+        "--subset-list",
+        type=Path,
+        metavar="FILE",
+        help="validation images to evaluate on, one path below val/ a line; default: 5,000 in a fixed random order",
+    )
+    made.add_argument("--images-per-shard", type=_positive, default=2048, help="default: %(default)s")
+    return made
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
+
+
+def _size(text: str) -> int | None:
+    return None if text == "original" else _positive(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

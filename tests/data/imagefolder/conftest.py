@@ -1,0 +1,86 @@
+"""A small ImageFolder tree, and what it is prepared to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
+from pipeline.files import file_digest
+from tests.pictures import write_tree
+
+SETTINGS = ShardSettings(size=48, images_per_shard=6)
+
+
+@dataclass
+class Watcher:
+    """A `PreparationObserver` that remembers."""
+
+    total: int = 0
+    made: int = 0
+    found: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    def on_start(self, images: int) -> None:
+        self.total = images
+
+    def on_images(self, count: int, found: bool) -> None:
+        self.found += count if found else 0
+        self.made += 0 if found else count
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished preparation."""
+
+    source: Path
+    folder: Path
+    manifest: dict[str, Any]
+    watcher: Watcher
+
+
+def prepare(source: Path, folder: Path, settings: ShardSettings = SETTINGS, **options: Any) -> Prepared:
+    """Prepare with one process, unless `options` say otherwise."""
+    watcher = Watcher()
+    manifest = prepare_imagefolder(source, folder, settings, watcher, **{"workers": 1, **options})
+    return Prepared(source, folder, manifest, watcher)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of every file but the lock, which names the process that held it."""
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != "lock"}
+
+
+@pytest.fixture(scope="session")
+def shared_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree that tests leave as it is."""
+    return write_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture
+def tree(shared_tree: Path, tmp_path: Path) -> Path:
+    """A tree that a test may change."""
+    return Path(shutil.copytree(shared_tree, tmp_path / "tree"))
+
+
+@pytest.fixture(scope="session")
+def prepared(shared_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The shared tree, prepared; tests leave it as it is."""
+    return prepare(shared_tree, tmp_path_factory.mktemp("prepared") / "pictures")
+
+
+@pytest.fixture
+def own_copy(prepared: Prepared, tmp_path: Path) -> Path:
+    """A prepared folder that a test may damage."""
+    return Path(shutil.copytree(prepared.folder, tmp_path / "pictures"))
+
+
+Harm = Callable[[Path], Any]

@@ -1,0 +1,266 @@
+"""Batches: the same bits with any number of processes and ranks, from any step on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, CentreCrop, RandomCrop
+from pipeline.data.imagefolder.loader import (
+    Batch,
+    StoredImages,
+    TrainingStream,
+    Workers,
+    evaluation_batches,
+    load_images,
+    open_images,
+    open_subset,
+)
+from pipeline.data.imagefolder.tree import list_tree
+from pipeline.errors import PipelineError, RequestError
+from pipeline.streams import stream
+from tests.data.imagefolder.conftest import Harm, Prepared, prepare
+
+CROP = RandomCrop(size=32)
+WORKERS = [Workers(0), Workers(1), Workers(2, ahead=1)]
+
+
+@pytest.fixture(scope="module")
+def train(prepared: Prepared) -> StoredImages:
+    return open_images(prepared.folder, "train")
+
+
+@pytest.fixture(scope="module")
+def training(train: StoredImages) -> TrainingStream:
+    """27 images in batches of 8: three whole ones and one of three."""
+    return TrainingStream(train, CROP, batch_size=8, seed=5)
+
+
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second)
+    for (images, labels), (other_images, other_labels) in zip(first, second, strict=True):
+        assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
+
+
+def test_an_epoch_has_every_image_once(training: TrainingStream) -> None:
+    batches = list(training.batches(1))
+    assert [len(labels) for _, labels in batches] == [8, 8, 8, 3] and training.steps_per_epoch == 4
+    for images, labels in batches:
+        assert images.shape[1:] == (3, 32, 32) and images.dtype == torch.uint8 and labels.dtype == torch.int64
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.bincount(torch.cat([labels for _, labels in batches])).tolist() == [9, 9, 9]
+
+
+def test_a_batch_is_the_addressed_crops_of_the_addressed_images(training: TrainingStream, train: StoredImages) -> None:
+    order = torch.randperm(27, generator=stream(5, "order", 3)).tolist()
+    images, labels = list(training.batches(3))[1]
+    for place, index in enumerate(order[8:16]):
+        expected = CROP.apply(train.image(index), stream(5, "crop", 3, index))
+        assert np.array_equal(images[place].permute(1, 2, 0).numpy(), expected)
+        assert labels[place] == train.labels[index]
+
+
+@pytest.mark.parametrize("workers", WORKERS[1:], ids=str)
+def test_the_number_of_processes_changes_no_bit(training: TrainingStream, workers: Workers) -> None:
+    several = replace(training, workers=workers)
+    for epoch in (1, 2):
+        assert_same(list(several.batches(epoch)), list(training.batches(epoch)))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_the_ranks_together_see_the_batch_of_one_process(training: TrainingStream, ranks: int) -> None:
+    workers = WORKERS[1] if ranks == 2 else WORKERS[0]
+    parts = [list(replace(training, rank=rank, ranks=ranks, workers=workers).batches(1)) for rank in range(ranks)]
+    joined = [tuple(torch.cat(tensors) for tensors in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
+    assert_same([(images, labels) for images, labels in joined], list(training.batches(1)))
+    sizes = [[len(labels) for _, labels in part] for part in parts]
+    assert all(max(column) - min(column) <= 1 for column in zip(*sizes, strict=True))
+
+
+@pytest.mark.parametrize("workers", WORKERS[:2], ids=str)
+def test_an_epoch_continues_at_any_step(training: TrainingStream, workers: Workers) -> None:
+    whole = list(training.batches(2))
+    for first in range(5):
+        assert_same(list(replace(training, workers=workers).batches(2, first)), whole[first:])
+
+
+def test_seed_and_epoch_decide(training: TrainingStream) -> None:
+    first = next(training.batches(1))[0]
+    for other in (training.batches(2), replace(training, seed=6).batches(1)):
+        assert not torch.equal(first, next(other)[0])
+
+
+def test_an_images_crop_does_not_depend_on_what_else_is_selected(training: TrainingStream) -> None:
+    chosen = torch.tensor([20, 3, 11])
+    few = replace(training, images=training.images.subset(chosen), batch_size=3)
+    ((images, labels),) = few.batches(1)
+    order = torch.randperm(3, generator=stream(5, "order", 1))
+    whole = {image.numpy().tobytes() for batch, _ in training.batches(1) for image in batch}
+    assert all(image.numpy().tobytes() in whole for image in images)
+    assert torch.equal(labels, training.images.labels[chosen[order]])
+
+
+@pytest.mark.parametrize("workers", WORKERS[:2], ids=str)
+def test_other_random_streams_are_left_alone(training: TrainingStream, workers: Workers) -> None:
+    before = torch.get_rng_state()
+    list(replace(training, workers=workers).batches(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_smaller_last_batch_may_be_left_out(training: TrainingStream) -> None:
+    whole = replace(training, drop_last=True)
+    assert whole.steps_per_epoch == 3
+    assert_same(list(whole.batches(1)), list(training.batches(1))[:3])
+
+
+def test_any_resolution(training: TrainingStream) -> None:
+    for size in (17, 128, 288):
+        images, _ = next(replace(training, crop=RandomCrop(size)).batches(1))
+        assert images.shape == (8, 3, size, size)
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(2, 2), (-1, 1), (8, 9)])
+def test_ranks_that_cannot_share_a_batch_are_refused(training: TrainingStream, rank: int, ranks: int) -> None:
+    with pytest.raises(RequestError, match="expected 0 <= rank < ranks <= batch_size; give every rank an image"):
+        replace(training, rank=rank, ranks=ranks)
+
+
+def test_too_few_images_for_a_batch_are_refused(training: TrainingStream) -> None:
+    with pytest.raises(RequestError, match="27 images do not fill a batch of 28; use smaller batches"):
+        replace(training, batch_size=28, drop_last=True)
+
+
+@pytest.mark.parametrize("crop", [STANDARD, FAST_AT, CentreCrop(40, 48)])
+@pytest.mark.parametrize("workers", WORKERS[:2], ids=str)
+def test_evaluation_sees_what_torchvision_makes_of_the_source(
+    prepared: Prepared, crop: CentreCrop, workers: Workers
+) -> None:
+    steps = [transforms.Resize(crop.resize)] if crop.resize else []
+    transform = transforms.Compose([*steps, transforms.CenterCrop(crop.size), transforms.PILToTensor()])
+    reference = [*ImageFolder(str(prepared.source / "val"), transform)]
+    batches = list(evaluation_batches(open_images(prepared.folder, "val"), crop, 4, workers))
+    assert [len(labels) for _, labels in batches] == [4, 4, 4, 3]
+    assert torch.equal(torch.cat([images for images, _ in batches]), torch.stack([image for image, _ in reference]))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [label for _, label in reference]
+
+
+def test_evaluation_continues_at_any_batch(prepared: Prepared) -> None:
+    images = open_images(prepared.folder, "val")
+    whole = list(evaluation_batches(images, CentreCrop(40, 48), 4))
+    for first in range(5):
+        assert_same(list(evaluation_batches(images, CentreCrop(40, 48), 4, first=first)), whole[first:])
+
+
+def test_the_evaluated_images_are_the_listed_ones_in_their_order(
+    prepared: Prepared, own_copy: Path, tmp_path: Path
+) -> None:
+    names = [file.name for file in list_tree(prepared.source).files["val"]]
+    (tmp_path / "ids.txt").write_text("\n".join(names[position] for position in (9, 0, 12)))
+    prepare(prepared.source, own_copy, subset_list=tmp_path / "ids.txt")
+    chosen, crop = open_subset(own_copy), CentreCrop(40, 48)
+    assert chosen.numbers.tolist() == [9, 0, 12] and chosen.labels.tolist() == [1, 0, 2]
+    loaded = load_images(chosen, crop)
+    everything = load_images(open_images(own_copy, "val"), crop, Workers(1))
+    assert torch.equal(loaded.images, everything.images[[9, 0, 12]]) and loaded.labels.tolist() == [1, 0, 2]
+
+
+def test_training_sees_the_odd_images_in_colour(prepared: Prepared, train: StoredImages) -> None:
+    for index in range(3):
+        with Image.open(prepared.source / "train" / list_tree(prepared.source).files["train"][index].name) as source:
+            reference = transforms.functional.resize(source.convert("RGB"), 48)
+        error = np.asarray(train.image(index), dtype=float) - np.asarray(reference)
+        assert np.sqrt((error**2).mean()) < 6
+
+
+def shorten(folder: Path) -> None:
+    path = folder / "train-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("harm", "text"),
+    [
+        (shutil.rmtree, "manifest.json: is missing, preparing was not begun or has not ended"),
+        (
+            lambda folder: (folder / "train-00001.safetensors").unlink(),
+            "train-00001.safetensors: is missing. 'python -m",
+        ),
+        (shorten, "train-00001.safetensors: is damaged, it has .* bytes, the manifest says"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused_at_the_start(own_copy: Path, harm: Harm, text: str) -> None:
+    harm(own_copy)
+    with pytest.raises(RequestError, match=text):
+        open_images(own_copy, "train")
+
+
+def test_a_list_that_was_edited_is_refused(own_copy: Path) -> None:
+    path = own_copy / "subset.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(RequestError, match=r"subset\.txt: is not the list in the manifest\. 'python -m"):
+        open_subset(own_copy)
+
+
+@pytest.mark.parametrize("workers", WORKERS[:2], ids=str)
+def test_a_shard_that_is_damaged_later_is_named_without_a_traceback(own_copy: Path, workers: Workers) -> None:
+    images = open_images(own_copy, "train")
+    path = own_copy / "train-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-3000] + bytes(3000))
+    with pytest.raises(
+        RequestError, match=r"^\S*train-00002.safetensors: image 1\d is damaged \(.*'python -m"
+    ) as caught:
+        list(TrainingStream(images, CROP, 8, 0, workers=workers).batches(1))
+    assert "Traceback" not in str(caught.value)
+
+
+class Deadly(RandomCrop):
+    """Stands in for a system that is out of memory."""
+
+    def apply(self, image: Image.Image, generator: torch.Generator) -> NDArray[np.uint8]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("not reached")
+
+
+def test_a_process_that_is_killed_is_an_error_with_a_way_out(train: StoredImages) -> None:
+    with pytest.raises(PipelineError, match="was killed, often for want of memory; use fewer than 2 workers"):
+        list(TrainingStream(train, Deadly(), 8, 0, workers=Workers(2)).batches(1))
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_stays_flat(training: TrainingStream) -> None:
+    large = replace(training, crop=RandomCrop(224))
+    passed, before = 0, 0
+    for epoch in range(1, 17):
+        for images, _ in large.batches(epoch):
+            passed += images.nbytes
+        if epoch == 4:
+            passed, before = 0, resident()
+    assert passed > 40e6 and resident() - before < 10e6
+
+
+def test_labels_and_pixels_belong_together(prepared: Prepared, train: StoredImages) -> None:
+    files = list_tree(prepared.source).files["train"]
+    assert train.labels.tolist() == [file.label for file in files]
+    for index in (5, 13, 26):
+        with Image.open(prepared.source / "train" / files[index].name) as source:
+            reference: Tensor = transforms.functional.pil_to_tensor(transforms.functional.resize(source, 48))
+        stored = transforms.functional.pil_to_tensor(train.image(index))
+        assert stored.shape == reference.shape
+        assert (stored.float() - reference.float()).square().mean().sqrt() < 6
