@@ -1,0 +1,122 @@
+"""Our AutoAttack against its authors' package called directly: the same verdicts, and how long each takes.
+
+A small network is trained on digits for a minute; then both attack the same images with the same seed and batch size,
+in turn in one process, starting with another one every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.attacks.pgd import PGD
+from pipeline.config import EvaluationSettings, load_params
+from pipeline.data.images import ImageSet, load_split
+from pipeline.errors import PipelineError
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.journal import Journal
+from pipeline.files import write_json
+from pipeline.models import build_model
+from pipeline.provenance import git_commit, versions
+from pipeline.runs import prepared_folder
+from pipeline.streams import stream_seed
+
+EPSILON = 40 / 255
+
+
+class Silent:
+    """Watches nothing."""
+
+    def on_attack(self, attack: str, pieces: int) -> None:
+        """Nothing."""
+
+    def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
+        """Nothing."""
+
+
+def trained_model(images: ImageSet) -> nn.Module:
+    """A network that resists a little: 150 steps of adversarial training."""
+    torch.manual_seed(0)
+    model = build_model("small_cnn", "digits").to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    attack, generator = PGD(norm="linf", epsilon=EPSILON, step_size=EPSILON / 4, steps=7), torch.Generator()
+    for step in range(150):
+        order = torch.randperm(len(images), generator=generator.manual_seed(step))[:128]
+        inputs, labels = images.batch(order)
+        loss = nn.functional.cross_entropy(model.train()(attack.perturb(model, inputs, labels, generator)), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return model.eval()
+
+
+def ours(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
+    """Verdicts and seconds of the project's evaluation, journal included."""
+    attack = {"name": "autoattack", "norm": "linf", "epsilon": EPSILON}
+    settings = EvaluationSettings.model_validate(
+        {"batch_size": len(images), "attacks": {"aa": attack, "again": attack}, "union": ["aa", "again"]}
+    )
+    settings = settings.model_copy(update={"attacks": {"aa": settings.attacks["aa"]}})
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        verdicts = Evaluation(model, images, settings, Journal(Path(folder)), Silent()).run()
+        elapsed = time.perf_counter() - started
+    return verdicts.loc[verdicts["attack"] == "aa", "correct"].tolist(), elapsed
+
+
+def theirs(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
+    """Verdicts and seconds of the package."""
+    from pyautoattack import AutoAttack
+
+    inputs, labels = images.batch(torch.arange(len(images)))
+    seed = stream_seed(0, "autoattack", 0)
+    started = time.perf_counter()
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device="cpu", verbose=False)
+    adversarial, _ = attack.run_standard_evaluation(inputs, labels, batch_size=len(images))
+    elapsed = time.perf_counter() - started
+    with torch.no_grad():
+        return (model(adversarial).argmax(1) == labels).tolist(), elapsed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/autoattack.json"))
+    given = parser.parse_args(arguments)
+    params = load_params(Path("params.yaml"))
+    split = load_split(prepared_folder("digits"), params.data)
+    model, images = trained_model(split.train), split.test.subset(torch.arange(given.images))
+    ratios, robust = [], 0
+    for number in range(given.rounds):
+        runs = {run: run(model, images) for run in ((ours, theirs) if number % 2 == 0 else (theirs, ours))}
+        if runs[ours][0] != runs[theirs][0]:
+            raise PipelineError("the verdicts differ from those of the package")
+        ratios.append(runs[ours][1] / runs[theirs][1])
+        robust = sum(runs[ours][0])
+    result = {
+        "ratio_median": statistics.median(ratios),
+        "ratio_least": min(ratios),
+        "ratio_most": max(ratios),
+        "rounds": given.rounds,
+        "images": given.images,
+        "robust_images": robust,
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    write_json(given.output, result)
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

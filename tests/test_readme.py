@@ -1,0 +1,21 @@
+"""What the README shows is what the pipeline wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+def rows(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("table", ["reports/tables/table1.md", "reports/cifar10-reduced/table1.md"])
+def test_the_readmes_numbers_are_those_of_the_committed_tables(table: str) -> None:
+    shown = set(rows(REPOSITORY / "README.md"))
+    measured = [row for row in rows(REPOSITORY / table) if "--<sup>" not in row]
+    assert len(measured) > 2
+    assert [row for row in measured if row not in shown] == []
