@@ -33,6 +33,11 @@ def codec() -> str:
         import jpeglib
 
         return f"libjpeg 9c (jpeglib {jpeglib.__version__})"
+    return pillow_codec()
+
+
+def pillow_codec() -> str:
+    """The codec that `by_pillow` uses, in the same words."""
     if features.check_feature("libjpeg_turbo"):
         return f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {PIL.__version__})"
     return f"libjpeg {features.version('jpg')} (Pillow {PIL.__version__})"
@@ -46,8 +51,11 @@ def is_exact() -> bool:
 
 def jpeg_compression(image: Image, quality: int) -> Image:
     """Compress with this quality (chroma at half the resolution) and decompress. Takes RGB."""
-    if "jpeglib" in codec():
-        return _by_jpeglib(image, quality)
+    return _by_jpeglib(image, quality) if "jpeglib" in codec() else by_pillow(image, quality)
+
+
+def by_pillow(image: Image, quality: int) -> Image:
+    """The same with the codec of Pillow, whichever that is."""
     stream = BytesIO()
     Pillow.fromarray(image).save(stream, "JPEG", quality=quality)
     return np.asarray(Pillow.open(stream))
