@@ -1,6 +1,6 @@
 """Our corruptions against facts about the official ones, on the real CIFAR-10 test images; writes docs/corruptions.md.
 
-    python -m benchmarks.corruptions --root data/raw --all
+    python -m benchmarks.corruptions --root data/raw --folder data/regenerated
 
 Of a corruption that draws nothing, the bytes must be the released ones. Of a random one, whose release was never
 seeded, the mean PSNR over the first 200 images is compared: the deviation is given in standard deviations over seeds of
@@ -18,7 +18,6 @@ import hashlib
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -172,20 +171,19 @@ def milliseconds(begin: float, images: int) -> str:
     return f"{(time.perf_counter() - begin) / images * 1000:.2f}"
 
 
-def whole_files(clean: CleanImages, facts: Facts) -> dict[str, list[str]]:
+def whole_files(clean: CleanImages, folder: Path, names: tuple[str, ...], facts: Facts) -> dict[str, list[str]]:
     """By name: are all images of all severities the released ones, and is the file that `regenerate` writes?"""
+    manifest = regenerate("corruptions", clean, folder, names, seed=0)
     cells = {}
-    with TemporaryDirectory(prefix="corruptions-") as folder:
-        manifest = regenerate("corruptions", clean, Path(folder), DETERMINISTIC, seed=0)
-        for name in DETERMINISTIC:
-            equal = 0
-            for severity in SEVERITIES:
-                count = len(clean.images)
-                rows = row_chunks(array_file(Path(folder), name), (severity - 1) * count, count, 1000)
-                digest = hashlib.md5(b"".join(chunk.tobytes() for chunk in rows)).hexdigest()
-                equal += digest == facts[name, severity].md5_10000
-            released = "the released one" if manifest["files"][name]["official_bytes"] else "**not the released one**"
-            cells[name] = [f"{equal} of {len(SEVERITIES)} equal", released]
+    for name in names:
+        equal = 0
+        for severity in SEVERITIES:
+            count = len(clean.images)
+            rows = row_chunks(array_file(folder, name), (severity - 1) * count, count, 1000)
+            digest = hashlib.md5(b"".join(chunk.tobytes() for chunk in rows)).hexdigest()
+            equal += digest == facts[name, severity].md5_10000
+        released = "the released one" if manifest["files"][name]["official_bytes"] else "**not the released one**"
+        cells[name] = [f"{equal} of {len(SEVERITIES)} equal", released]
     return cells
 
 
@@ -218,12 +216,13 @@ def main(arguments: list[str] | None = None) -> int:
     """The command: 0 if every digest is the released one and no deviation is above three."""
     parser = argparse.ArgumentParser(prog="benchmarks.corruptions", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--root", type=Path, default=Path("data/raw"), help="folder of the official CIFAR-10")
-    parser.add_argument("--all", action="store_true", help="also all 10,000 images of the deterministic ones (minutes)")
+    parser.add_argument("--folder", type=Path, help="also all 10,000 images, written here and kept (1.2 GB, minutes)")
+    parser.add_argument("--names", nargs="+", default=DETERMINISTIC, choices=DETERMINISTIC, help="only these of them")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "corruptions.md")
     options = parser.parse_args(arguments)
     clean, facts = test_images(options.root), corruption_facts()
     images = clean.images[:IMAGES]
-    whole = whole_files(clean, facts) if options.all else {}
+    whole = whole_files(clean, options.folder, tuple(options.names), facts) if options.folder else {}
     deterministic = [
         deterministic_row(name, images, facts, whole.get(name, [NOT_MEASURED] * 2)) for name in DETERMINISTIC
     ]

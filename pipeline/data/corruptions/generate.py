@@ -222,7 +222,8 @@ class _Workers:
 
     def __enter__(self) -> _Workers:
         if self._processes > 1:
-            context = multiprocessing.get_context("spawn")  # threads of libraries do not survive a fork
+            context = multiprocessing.get_context("forkserver")  # libraries' threads do not survive a plain fork
+            context.set_forkserver_preload([__name__])
             self._pool = ProcessPoolExecutor(self._processes, context, _start_worker, (self._state,))
         return self
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from PIL import features
 
 from pipeline.data.corruptions import filters, jpeg
 from pipeline.data.corruptions.blur import glass_blur
@@ -232,8 +233,8 @@ def test_the_jpeg_codec_is_named_and_judged(
     fake.__dict__["__version__"] = "1.0.2"
     monkeypatch.setitem(sys.modules, "jpeglib", fake)
     monkeypatch.setattr(jpeg, "find_spec", lambda _: object() if package else None)
-    monkeypatch.setattr(jpeg.features, "check_feature", lambda _: turbo)
-    monkeypatch.setattr(jpeg.features, "version", lambda _: version)
+    monkeypatch.setattr(features, "check_feature", lambda _: turbo)
+    monkeypatch.setattr(features, "version", lambda _: version)
     jpeg.codec.cache_clear()
     assert jpeg.codec().startswith(name)
     assert jpeg.is_exact() == exact

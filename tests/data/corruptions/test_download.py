@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.data.corruptions import download, facts
+from pipeline.data.corruptions import facts
 from pipeline.data.corruptions.download import download_release
 from pipeline.data.corruptions.facts import CORRUPTIONS, Release
 from pipeline.data.corruptions.folders import open_corruptions
@@ -156,7 +156,7 @@ def test_a_server_that_is_not_there_is_named(published: Published, root: Path) -
 
 def test_a_full_disk_is_noticed_before(published: Published, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=100)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(PipelineError, match=r"needs .* bytes on this disk, 100 are free") as caught:
         download_release(published.release, root)
     assert caught.value.exit_code == 1

@@ -117,7 +117,7 @@ def test_a_failure_leaves_whole_files_and_no_others(
 ) -> None:
     def failing(name: str, *arguments: Any) -> Any:
         if name == "fog":
-            raise OSError("no space left")
+            raise OSError(28, "no space left")
         return corrupt(name, *arguments)
 
     monkeypatch.setattr(generate, "corrupt", failing)
