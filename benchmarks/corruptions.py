@@ -1,6 +1,6 @@
 """Our corruptions against facts about the official ones, on the real CIFAR-10 test images; writes docs/corruptions.md.
 
-    python -m benchmarks.corruptions --root data/raw --folder data/regenerated
+    python -m benchmarks.corruptions --root data/raw --folder FOLDER
 
 Of a corruption that draws nothing, the bytes must be the released ones. Of a random one, whose release was never
 seeded, the mean PSNR over the first 200 images is compared: the deviation is given in standard deviations over seeds of
