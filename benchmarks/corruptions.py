@@ -79,7 +79,7 @@ def _rows(file: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_images(root: Path) -> CleanImages:
+def load_images(root: Path) -> CleanImages:
     """CIFAR-10's, in the official order."""
     _, test = read_official("cifar10", root)
     images = np.ascontiguousarray(test.images.permute(0, 2, 3, 1).numpy())
@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--names", nargs="+", default=DETERMINISTIC, choices=DETERMINISTIC, help="only these of them")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "corruptions.md")
     options = parser.parse_args(arguments)
-    clean, facts = test_images(options.root), corruption_facts()
+    clean, facts = load_images(options.root), corruption_facts()
     images = clean.images[:IMAGES]
     whole = whole_files(clean, options.folder, tuple(options.names), facts) if options.folder else {}
     deterministic = [

@@ -6,10 +6,12 @@ import os
 import shutil
 import ssl
 import tarfile
+import time
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -19,17 +21,26 @@ from pipeline.files import exclusive, file_digest
 
 NETWORK_TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
+LINE_INTERVAL = 10.0
+"""Seconds between lines about the download."""
 BLOCK = 1 << 20
 NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
 RANGE_NOT_SATISFIABLE = 416
 PARTIAL_CONTENT = 206
 
+Report = Callable[[str], None]
 
-def download_release(release: Release, root: Path) -> None:
+
+def download_release(release: Release, root: Path, report: Report) -> None:
     """Fetch the archive of `release` and unpack the files that are missing below `root`.
 
     What was fetched before a failure is kept in a hidden file, and the next call goes on from there. The archive is
     removed once its files are in place.
+
+    Args:
+        release: What to fetch.
+        root: Where its folder belongs.
+        report: Told in a sentence how far it is, every 10 seconds.
 
     Raises:
         RequestError: the download failed or gave other bytes than the official ones; or a file that is there is not
@@ -41,7 +52,7 @@ def download_release(release: Release, root: Path) -> None:
         _refuse_other_files(release, root / release.folder)
         partial = root / f".{release.archive}.part"
         _require_room(release, partial)
-        _fetch(release, partial)
+        _fetch(release, partial, report)
         digest = file_digest(partial, "md5")
         if digest != release.archive_md5:
             partial.unlink()
@@ -70,11 +81,11 @@ def _require_room(release: Release, partial: Path) -> None:
         )
 
 
-def _fetch(release: Release, partial: Path) -> None:
+def _fetch(release: Release, partial: Path, report: Report) -> None:
     """Append to `partial` until it is as long as the server says."""
     try:
         with open(partial, "ab") as stream:
-            expected = _append(release.address, stream)
+            expected = _append(release.address, stream, report)
             stream.flush()
             os.fsync(stream.fileno())
             reason = "the connection ended early" if expected is not None and stream.tell() < expected else None
@@ -88,7 +99,7 @@ def _fetch(release: Release, partial: Path) -> None:
         )
 
 
-def _append(address: str, stream: BinaryIO) -> int | None:
+def _append(address: str, stream: BinaryIO, report: Report) -> int | None:
     """Fetch what is missing at the end of `stream`; the length that it should have, None if the server does not say."""
     start = stream.seek(0, os.SEEK_END)
     request = Request(address, headers={"Range": f"bytes={start}-"} if start else {})
@@ -98,12 +109,22 @@ def _append(address: str, stream: BinaryIO) -> int | None:
                 start = 0
                 stream.truncate(0)
             length = response.headers.get("Content-Length")
-            shutil.copyfileobj(response, stream, BLOCK)
+            expected = start + int(length) if length is not None else None
+            _copy(response, stream, report, f"{address}: {{:,}} of {expected or 'unknown'} bytes")
+            return expected
     except HTTPError as error:
         if start and error.code == RANGE_NOT_SATISFIABLE:
             return start  # nothing is missing; the digest decides whether that is right
         raise
-    return start + int(length) if length is not None else None
+
+
+def _copy(source: IO[bytes], stream: BinaryIO, report: Report, line: str) -> None:
+    spoken = time.monotonic()
+    while block := source.read(BLOCK):
+        stream.write(block)
+        if time.monotonic() - spoken > LINE_INTERVAL:
+            spoken = time.monotonic()
+            report(line.format(stream.tell()))
 
 
 def _unpack(release: Release, archive: Path, root: Path) -> None:

@@ -7,7 +7,7 @@ in the order of the test set; perturbations: (images, frames, height, width, cha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,15 @@ from pipeline.data.corruptions.download import download_release
 from pipeline.data.corruptions.facts import (
     BENCHMARK_CORRUPTIONS,
     BENCHMARK_PERTURBATIONS,
+    CORRUPTIONS,
     FRAMES,
+    PERTURBATIONS,
     RELEASES,
     SEQUENCE_FOLDERS,
     SEVERITIES,
     Release,
 )
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, did_you_mean
 from pipeline.files import file_digest
 
 MANIFEST_FILE = "manifest.json"
@@ -72,7 +74,11 @@ def row_chunks(path: Path, first: int, count: int, size: int) -> Iterator[NDArra
 
 
 def open_corruptions(
-    root: Path, dataset: str, names: tuple[str, ...] = BENCHMARK_CORRUPTIONS, download: bool = False
+    root: Path,
+    dataset: str,
+    names: tuple[str, ...] = BENCHMARK_CORRUPTIONS,
+    download: bool = False,
+    report: Callable[[str], None] = print,
 ) -> ImageFolder:
     """The official CIFAR-10-C or CIFAR-100-C below `root`.
 
@@ -81,15 +87,19 @@ def open_corruptions(
         dataset: 'cifar10' or 'cifar100'.
         names: The corruptions that are wanted; only their files must be there.
         download: Fetch the archive (2.9 GB) if files are missing. Files that are there are never replaced.
+        report: Told of the download's progress.
 
     Raises:
-        RequestError: there is no such release; files are missing, damaged or of another shape. All are named.
+        RequestError: there is no such release, a name does not exist, or files are missing, damaged or of another
+            shape. All are named.
+        PipelineError: there is no room on the disk for the download.
     """
     release = _release(dataset)
+    check_names("corruptions", names)
     folder = root / release.folder
     wanted = (LABELS, *names)
     if download and any(not array_file(folder, name).exists() for name in wanted):
-        download_release(release, root)
+        download_release(release, root, report)
     shapes: dict[str, tuple[int, ...]] = {
         name: (len(SEVERITIES) * release.images, release.size, release.size, 3) for name in names
     }
@@ -98,6 +108,18 @@ def open_corruptions(
     _refuse(folder, problems, _ways_out(release))
     labels = np.load(array_file(folder, LABELS))[: release.images].astype(np.int64)
     return ImageFolder(folder, "corruptions", "official", names, labels)
+
+
+def check_names(kind: Kind, names: tuple[str, ...]) -> None:
+    """Refuse names that are not of this kind.
+
+    Raises:
+        RequestError: the first such name, and the valid ones.
+    """
+    valid = CORRUPTIONS if kind == "corruptions" else PERTURBATIONS
+    for name in names:
+        if name not in valid:
+            raise RequestError(f"'{name}' is not one of the {kind}: {did_you_mean(name, list(valid))}")
 
 
 def _release(dataset: str) -> Release:
@@ -129,9 +151,11 @@ def open_perturbations(
         names: The perturbations that are wanted.
 
     Raises:
-        RequestError: there is no such release, or files are missing, truncated or of another shape. All are named.
+        RequestError: there is no such release, a name does not exist, or files are missing, truncated or of another
+            shape. All are named.
     """
     release = _release(dataset)
+    check_names("perturbations", names)
     folder = root / SEQUENCE_FOLDERS[dataset]
     if labels.shape != (release.images,):
         raise RequestError(f"{folder}: labels of shape {labels.shape} were given, expected ({release.images},)")

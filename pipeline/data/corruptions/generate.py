@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.corruptions.catalogue import check_image, corrupt, image_generator
-from pipeline.data.corruptions.facts import CORRUPTIONS, FRAMES, PERTURBATIONS, RELEASES, SEVERITIES
-from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, read_manifest
+from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
+from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, check_names, read_manifest
 from pipeline.data.corruptions.jpeg import codec
 from pipeline.data.corruptions.perturbations import perturb
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.errors import PipelineError, RequestError
 from pipeline.files import atomic_write, exclusive, file_digest, write_json
 
 CHUNK = 100
@@ -94,26 +96,25 @@ def regenerate(
 
     Raises:
         RequestError: unknown names, images or labels that do not fit together, or a folder that holds something else.
+        PipelineError: there is no room on the disk for all files.
         OSError: a file cannot be written; files before it are whole, it is absent.
     """
     _check_request(kind, clean, names)
     with exclusive(destination / ".lock", f"{destination}"):
         manifest = _begin(destination, _identity(kind, clean, seed))
+        shapes = {name: _shape(kind, name, clean.images.shape) for name in names}
+        _require_room(destination, shapes)
         repeats = len(SEVERITIES) if kind == "corruptions" else 1
         labels = np.tile(clean.labels.astype(np.uint8), repeats)
         _write(destination, LABELS, manifest, labels.shape, [labels], report)
         with _Workers(clean, seed, processes) as workers:
-            for name in names:
-                shape = _shape(kind, name, clean.images.shape)
+            for name, shape in shapes.items():
                 _write(destination, name, manifest, shape, workers.rows(kind, name), report)
     return manifest
 
 
 def _check_request(kind: Kind, clean: CleanImages, names: tuple[str, ...]) -> None:
-    valid = CORRUPTIONS if kind == "corruptions" else PERTURBATIONS
-    for name in names:
-        if name not in valid:
-            raise RequestError(f"'{name}' is not one of the {kind}: {did_you_mean(name, list(valid))}")
+    check_names(kind, names)
     if clean.images.ndim != 4 or not len(clean.images) or clean.labels.shape != (len(clean.images),):
         raise RequestError(
             f"data set '{clean.dataset}': images of shape {clean.images.shape} and labels of shape "
@@ -166,6 +167,17 @@ def _begin(destination: Path, identity: dict[str, Any]) -> dict[str, Any]:
             "\n".join([f"{destination}: was made differently", *lines, "Remove that folder, or name another one."])
         )
     return manifest
+
+
+def _require_room(destination: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Ask for it before the first of many hours, not at their end."""
+    missing = [shape for name, shape in shapes.items() if not array_file(destination, name).exists()]
+    needed, free = sum(math.prod(shape) for shape in missing), shutil.disk_usage(destination).free
+    if free < needed:
+        raise PipelineError(
+            f"{destination}: {len(missing)} files need {needed:,} bytes on this disk, {free:,} are free: make room, or "
+            "ask for fewer corruptions"
+        )
 
 
 def _shape(kind: Kind, name: str, images: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+from types import ModuleType
+
 import cv2
 import numpy as np
 import pytest
@@ -11,10 +15,18 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import features
 
+from benchmarks.corruptions import TURBO, corruption_facts, perturbation_facts
 from pipeline.data.corruptions import filters, jpeg
 from pipeline.data.corruptions.blur import glass_blur
 from pipeline.data.corruptions.catalogue import CATALOGUE, corrupt, image_generator
-from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, CORRUPTIONS, DETERMINISTIC, RELEASES, SEVERITIES
+from pipeline.data.corruptions.facts import (
+    BENCHMARK_CORRUPTIONS,
+    CORRUPTIONS,
+    DETERMINISTIC,
+    PERTURBATIONS,
+    RELEASES,
+    SEVERITIES,
+)
 from pipeline.data.corruptions.filters import Image, clipped_zoom, gaussian, motion_blur, plasma, to_uint8, unit
 from pipeline.data.corruptions.weather import TEXTURES, frost_texture
 from pipeline.errors import RequestError
@@ -30,6 +42,14 @@ KEEP_CONSTANTS = [
     "pixelate",
     "elastic_transform",
 ]
+
+
+def test_facts_are_known_of_every_corruption_and_perturbation() -> None:
+    known = corruption_facts()
+    assert set(known) == {(name, severity) for name in (*CORRUPTIONS, TURBO) for severity in SEVERITIES}
+    for (name, _), fact in known.items():
+        assert (fact.psnr_sd > 0) == (name in RANDOM) == (fact.md5_200 == "") == (fact.md5_10000 == "")
+    assert set(perturbation_facts()) == set(PERTURBATIONS)
 
 
 def flat(level: int, size: int = 32, channels: int = 3) -> Image:
@@ -202,8 +222,6 @@ def test_all_256_values_survive_single_precision() -> None:
     ],
 )
 def test_the_frost_textures_are_the_official_ones(name: str, shape: tuple[int, ...], md5: str) -> None:
-    import hashlib
-
     texture = frost_texture(name)
     assert name in TEXTURES
     assert texture.shape == shape
@@ -226,9 +244,6 @@ def test_frost_covers_an_image_that_is_larger_than_the_textures() -> None:
 def test_the_jpeg_codec_is_named_and_judged(
     monkeypatch: pytest.MonkeyPatch, package: bool, turbo: bool, version: str, name: str, exact: bool
 ) -> None:
-    import sys
-    from types import ModuleType
-
     fake = ModuleType("jpeglib")
     fake.__dict__["__version__"] = "1.0.2"
     monkeypatch.setitem(sys.modules, "jpeglib", fake)

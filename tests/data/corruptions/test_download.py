@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.data.corruptions import facts
-from pipeline.data.corruptions.download import download_release
+from pipeline.data.corruptions import download, facts
+from pipeline.data.corruptions.download import download_release as download_and_report
 from pipeline.data.corruptions.facts import CORRUPTIONS, Release
 from pipeline.data.corruptions.folders import open_corruptions
 from pipeline.errors import PipelineError, RequestError
@@ -70,6 +70,10 @@ def published(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def download_release(release: Release, root: Path) -> None:
+    download_and_report(release, root, report=lambda _: None)
 
 
 def names(folder: Path) -> set[str]:
@@ -161,3 +165,11 @@ def test_a_full_disk_is_noticed_before(published: Published, root: Path, monkeyp
         download_release(published.release, root)
     assert caught.value.exit_code == 1
     assert published.server.requests == []
+
+
+def test_a_slow_download_speaks(published: Published, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "LINE_INTERVAL", 0.0)
+    said: list[str] = []
+    open_corruptions(root, "cifar10", download=True, report=said.append)
+    size = len(published.server.content)
+    assert said[-1] == f"{published.release.address}: {size:,} of {size} bytes"

@@ -40,6 +40,13 @@ def test_only_the_files_that_are_asked_for_must_be_there(installed: Path, root: 
         open_corruptions(root, "cifar10", CORRUPTIONS)
 
 
+def test_names_that_do_not_exist_are_refused(installed: Path, root: Path) -> None:
+    with pytest.raises(RequestError, match="'fgo' is not one of the corruptions: did you mean 'fog'"):
+        open_corruptions(root, "cifar10", ("fgo",))
+    with pytest.raises(RequestError, match="'fog' is not one of the perturbations"):
+        open_perturbations(root, "cifar10", LABELS, ("fog",))
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 

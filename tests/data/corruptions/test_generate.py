@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.data.corruptions.facts import CORRUPTIONS, FRAMES, PERTURBATIONS, 
 from pipeline.data.corruptions.folders import Kind, open_regenerated
 from pipeline.data.corruptions.generate import CleanImages, regenerate
 from pipeline.data.corruptions.perturbations import perturb
-from pipeline.errors import RequestError
+from pipeline.errors import PipelineError, RequestError
 
 
 @pytest.fixture
@@ -179,3 +180,11 @@ def test_a_slow_file_speaks(clean: CleanImages, destination: Path, monkeypatch: 
     said: list[str] = []
     make(clean, destination, ("contrast",), report=said.append)
     assert any("of 25 rows" in line and "a second" in line for line in said)
+
+
+def test_a_full_disk_is_noticed_before(clean: CleanImages, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=3199)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(PipelineError, match="2 files need 3,200 bytes on this disk, 3,199 are free: make room"):
+        make(clean, destination)
+    assert files(destination) == {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.corruptions import IMAGES, TURBO, corrupted, corruption_facts, perturbation_facts, psnr, test_images
+from benchmarks.corruptions import IMAGES, TURBO, corrupted, corruption_facts, load_images, perturbation_facts, psnr
 from pipeline.data.corruptions.catalogue import image_generator
 from pipeline.data.corruptions.facts import CORRUPTIONS, DETERMINISTIC, SEVERITIES
 from pipeline.data.corruptions.jpeg import codec, is_exact
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
-    return test_images(ROOT).images[:IMAGES]
+    return load_images(ROOT).images[:IMAGES]
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
