@@ -1,0 +1,137 @@
+"""The 19 corruptions at five severities: one table of parameters, one way to call them.
+
+Parameters are those of the CIFAR releases (ImageNet-C's are far stronger). Images of another size keep the ones that
+are in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.data.corruptions import blur, digital, noise, weather
+from pipeline.data.corruptions.facts import CORRUPTIONS, DETERMINISTIC, SEVERITIES
+from pipeline.data.corruptions.filters import Image
+from pipeline.data.corruptions.jpeg import jpeg_compression
+from pipeline.errors import RequestError, did_you_mean
+from pipeline.streams import stream_seed
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A function of an image (and of a generator, if it is random) and what it is given at severities 1 to 5."""
+
+    function: Callable[..., Image]
+    parameters: tuple[tuple[Any, ...], ...]
+    rgb: bool = False
+    """It needs three channels: a grey-scale image becomes RGB before it, and grey again after it."""
+
+
+# fmt: off
+CATALOGUE: dict[str, Corruption] = {
+    "gaussian_noise": Corruption(noise.gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))),
+    "shot_noise": Corruption(noise.shot_noise, ((500,), (250,), (100,), (75,), (50,))),
+    "impulse_noise": Corruption(noise.impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))),
+    "defocus_blur": Corruption(blur.defocus_blur, ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))),
+    "glass_blur": Corruption(
+        blur.glass_blur, ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
+    ),
+    "motion_blur": Corruption(blur.motion_blur, ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))),
+    "zoom_blur": Corruption(blur.zoom_blur, ((1.06,), (1.11,), (1.16,), (1.21,), (1.26,))),
+    "snow": Corruption(
+        weather.snow,
+        (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ),
+        rgb=True,
+    ),
+    "frost": Corruption(weather.frost, ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)), rgb=True),
+    "fog": Corruption(weather.fog, ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
+    "brightness": Corruption(weather.brightness, ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,)), rgb=True),
+    "contrast": Corruption(digital.contrast, ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,))),
+    "elastic_transform": Corruption(
+        digital.elastic_transform,
+        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    ),
+    "pixelate": Corruption(digital.pixelate, ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)), rgb=True),
+    "jpeg_compression": Corruption(jpeg_compression, ((80,), (65,), (58,), (50,), (40,)), rgb=True),
+    "speckle_noise": Corruption(noise.speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,))),
+    "gaussian_blur": Corruption(blur.gaussian_blur, ((0.4,), (0.6,), (0.7,), (0.8,), (1,))),
+    "spatter": Corruption(
+        weather.spatter,
+        (
+            (0.62, 0.1, 0.7, 0.7, 0.5, "water"),
+            (0.65, 0.1, 0.8, 0.7, 0.5, "water"),
+            (0.65, 0.3, 1, 0.69, 0.5, "water"),
+            (0.65, 0.1, 0.7, 0.69, 0.6, "mud"),
+            (0.65, 0.1, 0.5, 0.68, 0.6, "mud"),
+        ),
+        rgb=True,
+    ),
+    "saturate": Corruption(digital.saturate, ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)), rgb=True),
+}
+# fmt: on
+
+
+def corrupt(name: str, image: Image, severity: int, generator: np.random.Generator) -> Image:
+    """One corrupted image.
+
+    Args:
+        name: One of `CORRUPTIONS`.
+        image: (height, width, channels), uint8, 1 or 3 channels (RGB), 4 pixels a side or more.
+        severity: 1 to 5.
+        generator: Of the random ones; the `DETERMINISTIC` ones draw nothing.
+
+    Returns:
+        The same shape, uint8.
+
+    Raises:
+        RequestError: the name or the severity does not exist, or the image is something else.
+    """
+    check_image(image)
+    if name not in CATALOGUE:
+        raise RequestError(f"corruption '{name}' does not exist: {did_you_mean(name, list(CORRUPTIONS))}")
+    if severity not in SEVERITIES:
+        raise RequestError(f"severity {severity} of '{name}' does not exist: it is one of 1, 2, 3, 4, 5")
+    corruption = CATALOGUE[name]
+    drawn = () if name in DETERMINISTIC else (generator,)
+    given = to_rgb(image) if corruption.rgb else image
+    return like(corruption.function(given, *drawn, *corruption.parameters[severity - 1]), image)
+
+
+def check_image(image: Image) -> None:
+    """Refuse what is not an image.
+
+    Raises:
+        RequestError: the array has another type or shape than `corrupt` takes.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or min(image.shape[:2]) < 4:
+        raise RequestError(
+            f"an image of type {image.dtype} and shape {image.shape} was given, expected uint8 and (height, width, "
+            "channels) with 4 pixels a side or more and 1 or 3 channels"
+        )
+
+
+def to_rgb(image: Image) -> Image:
+    """(height, width, 3): a grey-scale image three times over, an RGB image as it is."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def like(made: Image, image: Image) -> Image:
+    """`made` with the channels of `image`: its luma where that is grey-scale."""
+    if made.shape == image.shape:
+        return made
+    return np.asarray(cv2.cvtColor(made, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[..., None]
+
+
+def image_generator(seed: int, *address: str | int) -> np.random.Generator:
+    """The generator of one image: by its address alone, so that order, batches and processes never matter."""
+    return np.random.default_rng(stream_seed(seed, *address))

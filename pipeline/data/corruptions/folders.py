@@ -1,0 +1,234 @@
+"""Folders of corrupted images: the official ones, checked, and regenerated ones, told apart for good.
+
+All files are NumPy arrays of uint8. Corruptions: (5 * images, height, width, channels), severity 1 first, each severity
+in the order of the test set; perturbations: (images, frames, height, width, channels).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.corruptions.download import download_release
+from pipeline.data.corruptions.facts import (
+    BENCHMARK_CORRUPTIONS,
+    BENCHMARK_PERTURBATIONS,
+    CORRUPTIONS,
+    FRAMES,
+    PERTURBATIONS,
+    RELEASES,
+    SEQUENCE_FOLDERS,
+    SEVERITIES,
+    Release,
+)
+from pipeline.errors import RequestError, did_you_mean
+from pipeline.files import file_digest
+
+MANIFEST_FILE = "manifest.json"
+LABELS = "labels"
+
+Kind = Literal["corruptions", "perturbations"]
+Provenance = Literal["official", "unverified", "regenerated"]
+"""official: every MD5 is the published one. unverified: lies where official files belong, but no MD5 was published (the
+-P sequences). regenerated: written by `regenerate`; deterministic files may have the official bytes all the same."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder whose files were all checked."""
+
+    path: Path
+    kind: Kind
+    provenance: Provenance
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """(images,): the classes of the test images, in the order of the files."""
+
+    def file(self, name: str) -> Path:
+        """The array of one corruption or perturbation."""
+        return array_file(self.path, name)
+
+    def __len__(self) -> int:
+        """The number of test images."""
+        return len(self.labels)
+
+
+def array_file(folder: Path, name: str) -> Path:
+    """Where the array of this name lies."""
+    return folder / f"{name}.npy"
+
+
+def row_chunks(path: Path, first: int, count: int, size: int) -> Iterator[NDArray[np.uint8]]:
+    """Copies of rows `first` to `first + count - 1` of an array, at most `size` at once.
+
+    The file is mapped anew for every chunk: pages of a mapping that lives on count as memory of this process.
+    """
+    for start in range(first, first + count, size):
+        yield np.array(np.load(path, mmap_mode="r")[start : min(start + size, first + count)])
+
+
+def open_corruptions(
+    root: Path,
+    dataset: str,
+    names: tuple[str, ...] = BENCHMARK_CORRUPTIONS,
+    download: bool = False,
+    report: Callable[[str], None] = print,
+) -> ImageFolder:
+    """The official CIFAR-10-C or CIFAR-100-C below `root`.
+
+    Args:
+        root: Folder that holds `CIFAR-10-C/` or `CIFAR-100-C/`.
+        dataset: 'cifar10' or 'cifar100'.
+        names: The corruptions that are wanted; only their files must be there.
+        download: Fetch the archive (2.9 GB) if files are missing. Files that are there are never replaced.
+        report: Told of the download's progress.
+
+    Raises:
+        RequestError: there is no such release, a name does not exist, or files are missing, damaged or of another
+            shape. All are named.
+        PipelineError: there is no room on the disk for the download.
+    """
+    release = _release(dataset)
+    check_names("corruptions", names)
+    folder = root / release.folder
+    wanted = (LABELS, *names)
+    if download and any(not array_file(folder, name).exists() for name in wanted):
+        download_release(release, root, report)
+    shapes: dict[str, tuple[int, ...]] = {
+        name: (len(SEVERITIES) * release.images, release.size, release.size, 3) for name in names
+    }
+    shapes[LABELS] = (len(SEVERITIES) * release.images,)
+    problems = [_problem(array_file(folder, name), shapes[name], release.files[name]) for name in wanted]
+    _refuse(folder, problems, _ways_out(release))
+    labels = np.load(array_file(folder, LABELS))[: release.images].astype(np.int64)
+    return ImageFolder(folder, "corruptions", "official", names, labels)
+
+
+def check_names(kind: Kind, names: tuple[str, ...]) -> None:
+    """Refuse names that are not of this kind.
+
+    Raises:
+        RequestError: the first such name, and the valid ones.
+    """
+    valid = CORRUPTIONS if kind == "corruptions" else PERTURBATIONS
+    for name in names:
+        if name not in valid:
+            raise RequestError(f"'{name}' is not one of the {kind}: {did_you_mean(name, list(valid))}")
+
+
+def _release(dataset: str) -> Release:
+    if dataset not in RELEASES:
+        raise RequestError(
+            f"data set '{dataset}' has no official corrupted images, only {' and '.join(RELEASES)} have: regenerate "
+            "them from its test images"
+        )
+    return RELEASES[dataset]
+
+
+def _ways_out(release: Release) -> str:
+    return (
+        f"Put the official files there by hand ({release.archive}, MD5 {release.archive_md5}, from {release.address}), "
+        "or remove the wrong ones and allow the download of what is missing, or regenerate images from the test set in "
+        "a folder of their own (their numbers are marked 'regenerated')."
+    )
+
+
+def open_perturbations(
+    root: Path, dataset: str, labels: NDArray[np.integer[Any]], names: tuple[str, ...] = BENCHMARK_PERTURBATIONS
+) -> ImageFolder:
+    """CIFAR-10-P or CIFAR-100-P below `root`: checked for type and shape, since no digest was ever published.
+
+    Args:
+        root: Folder that holds `CIFAR-10-P/` or `CIFAR-100-P/`.
+        dataset: 'cifar10' or 'cifar100'.
+        labels: (images,) classes of the test images in the official order; the release has none.
+        names: The perturbations that are wanted.
+
+    Raises:
+        RequestError: there is no such release, a name does not exist, or files are missing, truncated or of another
+            shape. All are named.
+    """
+    release = _release(dataset)
+    check_names("perturbations", names)
+    folder = root / SEQUENCE_FOLDERS[dataset]
+    if labels.shape != (release.images,):
+        raise RequestError(f"{folder}: labels of shape {labels.shape} were given, expected ({release.images},)")
+    image = (release.size, release.size, 3)
+    problems = [_problem(array_file(folder, name), (release.images, FRAMES[name], *image), None) for name in names]
+    _refuse(
+        folder,
+        problems,
+        f"Put the files of {SEQUENCE_FOLDERS[dataset]} there by hand (its authors share a folder, there is no archive "
+        "to download), or regenerate them from the test set in a folder of their own.",
+    )
+    return ImageFolder(folder, "perturbations", "unverified", names, labels.astype(np.int64))
+
+
+def open_regenerated(folder: Path, kind: Kind, names: tuple[str, ...]) -> ImageFolder:
+    """A folder that `regenerate` wrote, checked against its manifest.
+
+    Raises:
+        RequestError: the manifest is missing, damaged or of another kind; files are missing or damaged. All are named.
+    """
+    manifest = read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise RequestError(f"{folder / MANIFEST_FILE}: is of {manifest['kind']}, {kind} were asked for")
+    files = manifest["files"]
+    absent = [f"{array_file(folder, name)}: is not in {MANIFEST_FILE}" for name in names if name not in files]
+    listed = [name for name in (LABELS, *names) if name in files]
+    problems = [_problem(array_file(folder, name), tuple(files[name]["shape"]), files[name]["md5"]) for name in listed]
+    _refuse(folder, [*absent, *problems], "Remove the damaged files and regenerate: what is whole is kept.")
+    labels = np.load(array_file(folder, LABELS))[: manifest["images"]].astype(np.int64)
+    return ImageFolder(folder, kind, "regenerated", names, labels)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a regenerated folder says about itself.
+
+    Raises:
+        RequestError: it says nothing, or nothing that can be read.
+    """
+    path = folder / MANIFEST_FILE
+    way_out = "Regenerate the images in an empty folder, or name the folder that holds them."
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["regenerated"] is not True:
+            raise ValueError("'regenerated' is not true")
+        for name in (LABELS, *manifest["files"]):
+            manifest["files"][name]["md5"], tuple(manifest["files"][name]["shape"])
+        manifest["kind"], int(manifest["images"])
+    except FileNotFoundError:
+        raise RequestError(f"{path}: is missing. {way_out}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {way_out}") from None
+    return manifest
+
+
+def _problem(path: Path, shape: tuple[int, ...], md5: str | None) -> str | None:
+    """What is wrong with a file, or None. The digest is computed last: it reads everything."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return f"{path}: is missing"
+    except (ValueError, EOFError) as error:
+        size = path.stat().st_size
+        return f"{path}: is truncated or no NumPy array ({size} bytes; {error}), expected uint8 of shape {shape}"
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
+        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        return f"{path}: holds {found}, expected uint8 of shape {shape}"
+    digest = file_digest(path, "md5") if md5 is not None else None
+    return f"{path}: expected MD5 {md5}, found {digest}" if digest != md5 else None
+
+
+def _refuse(folder: Path, problems: list[str | None], ways_out: str) -> None:
+    """Raise one error for all problems."""
+    lines = [f"  {problem}" for problem in problems if problem is not None]
+    if lines:
+        wrong = "files are" if len(lines) > 1 else "file is"
+        raise RequestError("\n".join([f"{folder}: {len(lines)} {wrong} missing or damaged", *lines, ways_out]))

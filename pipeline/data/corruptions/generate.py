@@ -1,0 +1,293 @@
+"""Corrupted images made anew from any labelled image set, in the official format, and marked as regenerated."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.corruptions.catalogue import check_image, corrupt, image_generator
+from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
+from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, check_names, read_manifest
+from pipeline.data.corruptions.jpeg import codec
+from pipeline.data.corruptions.perturbations import perturb
+from pipeline.errors import PipelineError, RequestError
+from pipeline.files import atomic_write, exclusive, file_digest, write_json
+
+CHUNK = 100
+"""Images that are made at once: at most 10 MB of CIFAR sequences."""
+LINE_INTERVAL = 30.0
+"""Seconds between lines about one file."""
+LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "pillow", "matplotlib", "torchvision")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CleanImages:
+    """What is corrupted.
+
+    dataset: its name, part of every random stream's address. images: (n, height, width, channels), uint8. labels: (n,).
+    """
+
+    dataset: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
+
+    def digest(self) -> str:
+        """sha256 over shape, images and labels."""
+        digest = hashlib.sha256(f"{self.images.shape}".encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(self.labels.astype(np.int64).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One piece of work: a few neighbouring images, one corruption at one severity, or one perturbation."""
+
+    kind: Kind
+    name: str
+    severity: int
+    start: int
+
+
+def regenerate(
+    kind: Kind,
+    clean: CleanImages,
+    destination: Path,
+    names: tuple[str, ...],
+    seed: int,
+    processes: int = 1,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Write one file per name, `labels.npy` and `manifest.json`; files that are whole already are kept.
+
+    An image's randomness is addressed by seed, data set, name, severity and position: the bytes do not depend on
+    `processes` or on what else is made. Memory does not grow with the number of images.
+
+    Args:
+        kind: Which of the two formats (see `pipeline.data.corruptions.folders`).
+        clean: The images.
+        destination: A folder of its own.
+        names: Of corruptions or of perturbations.
+        seed: Of the random ones.
+        processes: How many to work in; 1 works in this one.
+        report: Told in a sentence of every file, and every 30 seconds.
+
+    Returns:
+        The manifest: 'regenerated' (true), 'kind', 'dataset', 'source_digest', 'images', 'seed', 'versions',
+        'jpeg_codec', and 'files' with the MD5 and shape of each; 'official_bytes' of a file is true if it equals a
+        released one.
+
+    Raises:
+        RequestError: unknown names, images or labels that do not fit together, or a folder that holds something else.
+        PipelineError: there is no room on the disk for all files.
+        OSError: a file cannot be written; files before it are whole, it is absent.
+    """
+    _check_request(kind, clean, names)
+    with exclusive(destination / ".lock", f"{destination}"):
+        manifest = _begin(destination, _identity(kind, clean, seed))
+        shapes = {name: _shape(kind, name, clean.images.shape) for name in names}
+        _require_room(destination, shapes)
+        repeats = len(SEVERITIES) if kind == "corruptions" else 1
+        labels = np.tile(clean.labels.astype(np.uint8), repeats)
+        _write(destination, LABELS, manifest, labels.shape, [labels], report)
+        with _Workers(clean, seed, processes) as workers:
+            for name, shape in shapes.items():
+                _write(destination, name, manifest, shape, workers.rows(kind, name), report)
+    return manifest
+
+
+def _check_request(kind: Kind, clean: CleanImages, names: tuple[str, ...]) -> None:
+    check_names(kind, names)
+    if clean.images.ndim != 4 or not len(clean.images) or clean.labels.shape != (len(clean.images),):
+        raise RequestError(
+            f"data set '{clean.dataset}': images of shape {clean.images.shape} and labels of shape "
+            f"{clean.labels.shape} were given, expected (n, height, width, channels) and (n,), n at least 1"
+        )
+    check_image(clean.images[0])
+    if clean.labels.min() < 0 or clean.labels.max() > 255:
+        raise RequestError(
+            f"data set '{clean.dataset}': labels are {clean.labels.min()} to {clean.labels.max()}, the format holds "
+            "0 to 255"
+        )
+
+
+def _identity(kind: Kind, clean: CleanImages, seed: int) -> dict[str, Any]:
+    """Everything that the bytes of a file follow from."""
+    return {
+        "regenerated": True,
+        "kind": kind,
+        "dataset": clean.dataset,
+        "source_digest": clean.digest(),
+        "images": len(clean.images),
+        "seed": seed,
+        "versions": {library: _version(library) for library in LIBRARIES},
+        "jpeg_codec": codec(),
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return f"unknown ({cv2.__version__})" if library.startswith("opencv") else "unknown"
+
+
+def _begin(destination: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The manifest to go on with; anything else in the folder is refused."""
+    if not (destination / MANIFEST_FILE).exists():
+        foreign = sorted(path.name for path in destination.glob("*.npy"))
+        if foreign:
+            raise RequestError(
+                f"{destination}: holds {', '.join(foreign)} and no {MANIFEST_FILE}: official files are never mixed "
+                "with regenerated ones. Name another folder."
+            )
+        return {**identity, "files": {}}
+    manifest = read_manifest(destination)
+    differing = [key for key, value in identity.items() if manifest.get(key) != value]
+    if differing:
+        lines = [f"  {key}: {manifest.get(key)} there, {identity[key]} asked for" for key in differing]
+        raise RequestError(
+            "\n".join([f"{destination}: was made differently", *lines, "Remove that folder, or name another one."])
+        )
+    return manifest
+
+
+def _require_room(destination: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Ask for it before the first of many hours, not at their end."""
+    missing = [shape for name, shape in shapes.items() if not array_file(destination, name).exists()]
+    needed, free = sum(math.prod(shape) for shape in missing), shutil.disk_usage(destination).free
+    if free < needed:
+        raise PipelineError(
+            f"{destination}: {len(missing)} files need {needed:,} bytes on this disk, {free:,} are free: make room, or "
+            "ask for fewer corruptions"
+        )
+
+
+def _shape(kind: Kind, name: str, images: tuple[int, ...]) -> tuple[int, ...]:
+    if kind == "corruptions":
+        return (len(SEVERITIES) * images[0], *images[1:])
+    return (images[0], FRAMES[name], *images[1:])
+
+
+def _write(
+    destination: Path,
+    name: str,
+    manifest: dict[str, Any],
+    shape: tuple[int, ...],
+    rows: Iterable[NDArray[np.uint8]],
+    report: Report,
+) -> None:
+    """Write one array unless it is there and whole, and then say so in the manifest."""
+    path = array_file(destination, name)
+    known = manifest["files"].get(name)
+    if known is not None and path.exists() and file_digest(path, "md5") == known["md5"]:
+        report(f"{path}: is there, kept")
+        return
+    begin = spoken = time.monotonic()
+    written, digest = 0, hashlib.md5()
+    with atomic_write(path) as stream:
+        header = BytesIO()
+        layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, layout)
+        digest.update(header.getvalue())
+        stream.write(header.getvalue())
+        for part in rows:
+            content = part.tobytes()
+            digest.update(content)
+            stream.write(content)
+            written += len(part)
+            if time.monotonic() - spoken > LINE_INTERVAL:
+                spoken = time.monotonic()
+                report(f"{path}: {written} of {shape[0]} rows, {written / (spoken - begin):.0f} a second")
+    official = RELEASES[manifest["dataset"]].files.get(name) if manifest["dataset"] in RELEASES else None
+    is_official = manifest["kind"] == "corruptions" and digest.hexdigest() == official
+    manifest["files"][name] = {"md5": digest.hexdigest(), "shape": list(shape), "official_bytes": is_official}
+    write_json(destination / MANIFEST_FILE, manifest)
+    report(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s")
+
+
+class _Workers:
+    """Makes chunks, in this process or in others, and gives them in their order."""
+
+    def __init__(self, clean: CleanImages, seed: int, processes: int) -> None:
+        self._images = len(clean.images)
+        self._processes = processes
+        self._state = _State(clean, seed)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Workers:
+        if self._processes > 1:
+            context = multiprocessing.get_context("forkserver")  # libraries' threads do not survive a plain fork
+            context.set_forkserver_preload([__name__])
+            self._pool = ProcessPoolExecutor(self._processes, context, _start_worker, (self._state,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def rows(self, kind: Kind, name: str) -> Iterator[NDArray[np.uint8]]:
+        """All rows of a file."""
+        severities = SEVERITIES if kind == "corruptions" else (0,)
+        starts = range(0, self._images, CHUNK)
+        chunks = (_Chunk(kind, name, severity, start) for severity in severities for start in starts)
+        if self._pool is None:
+            yield from map(self._state.make, chunks)
+            return
+        waiting: deque[Future[NDArray[np.uint8]]] = deque()
+        for chunk in chunks:  # never many more than are worked on: results wait in memory
+            waiting.append(self._pool.submit(_make, chunk))
+            if len(waiting) > 2 * self._processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a worker has from the beginning."""
+
+    clean: CleanImages
+    seed: int
+
+    def make(self, chunk: _Chunk) -> NDArray[np.uint8]:
+        """The rows of a chunk."""
+        images = self.clean.images[chunk.start : chunk.start + CHUNK]
+        return np.stack([self._one(chunk, chunk.start + offset, image) for offset, image in enumerate(images)])
+
+    def _one(self, chunk: _Chunk, index: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        address = (chunk.kind, self.clean.dataset, chunk.name, chunk.severity, index)
+        generator = image_generator(self.seed, *address)
+        if chunk.kind == "corruptions":
+            return corrupt(chunk.name, image, chunk.severity, generator)
+        return perturb(chunk.name, image, generator)
+
+
+_state: list[_State] = []
+"""Of a worker process."""
+
+
+def _start_worker(state: _State) -> None:
+    cv2.setNumThreads(1)
+    _state.append(state)
+
+
+def _make(chunk: _Chunk) -> NDArray[np.uint8]:
+    return _state[0].make(chunk)

@@ -1,0 +1,190 @@
+"""Regenerated folders: their form, that they are addressed, resumed, and never mixed with anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.data.corruptions import generate
+from pipeline.data.corruptions.catalogue import corrupt, image_generator
+from pipeline.data.corruptions.facts import CORRUPTIONS, FRAMES, PERTURBATIONS, Release
+from pipeline.data.corruptions.folders import Kind, open_regenerated
+from pipeline.data.corruptions.generate import CleanImages, regenerate
+from pipeline.data.corruptions.perturbations import perturb
+from pipeline.errors import PipelineError, RequestError
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    return tmp_path / "made"
+
+
+def make(
+    clean: CleanImages,
+    destination: Path,
+    names: tuple[str, ...] = ("contrast", "fog"),
+    kind: Kind = "corruptions",
+    **options: Any,
+) -> dict[str, Any]:
+    return regenerate(kind, clean, destination, names, **{"seed": 0, "report": lambda _: None, **options})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+
+
+def test_corruptions_have_the_official_form(clean: CleanImages, destination: Path) -> None:
+    manifest = make(clean, destination, CORRUPTIONS)
+    assert np.array_equal(np.load(destination / "labels.npy"), np.tile(clean.labels, 5).astype(np.uint8))
+    for name in CORRUPTIONS:
+        made = np.load(destination / f"{name}.npy")
+        assert (made.shape, made.dtype) == ((25, 8, 8, 1), np.uint8)
+        row = 3 * 5 + 2  # severity 4, image 2
+        generator = image_generator(0, "corruptions", "digits", name, 4, 2)
+        assert np.array_equal(made[row], corrupt(name, clean.images[2], 4, generator))
+    assert json.loads((destination / "manifest.json").read_text()) == manifest
+    assert manifest["regenerated"] is True
+    assert {"source_digest", "seed", "versions", "jpeg_codec", "images"} <= manifest.keys()
+    assert {path.name for path in destination.iterdir()} == {
+        ".lock",
+        "manifest.json",
+        "labels.npy",
+        *[f"{name}.npy" for name in CORRUPTIONS],
+    }
+
+
+def test_sequences_have_the_official_form(clean: CleanImages, destination: Path) -> None:
+    manifest = make(clean, destination, PERTURBATIONS, "perturbations")
+    assert np.array_equal(np.load(destination / "labels.npy"), clean.labels)
+    for name in PERTURBATIONS:
+        made = np.load(destination / f"{name}.npy")
+        assert made.shape == (5, FRAMES[name], 8, 8, 1)
+        generator = image_generator(0, "perturbations", "digits", name, 0, 4)
+        assert np.array_equal(made[4], perturb(name, clean.images[4], generator))
+    assert len(open_regenerated(destination, "perturbations", PERTURBATIONS)) == manifest["images"] == 5
+
+
+def test_the_digests_are_those_of_files_that_numpy_would_write(clean: CleanImages, destination: Path) -> None:
+    manifest = make(clean, destination)
+    for name, known in manifest["files"].items():
+        path = destination / f"{name}.npy"
+        np.save(destination / "again.npy", np.load(path))
+        assert path.read_bytes() == (destination / "again.npy").read_bytes()
+        assert hashlib.md5(path.read_bytes()).hexdigest() == known["md5"]
+
+
+def test_other_images_processes_and_names_change_no_image(clean: CleanImages, tmp_path: Path) -> None:
+    make(clean, tmp_path / "one")
+    make(clean, tmp_path / "two", processes=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    fewer = replace(clean, images=clean.images[:3], labels=clean.labels[:3])
+    make(fewer, tmp_path / "three", ("fog",))
+    few, all_of_them = np.load(tmp_path / "three" / "fog.npy"), np.load(tmp_path / "one" / "fog.npy")
+    assert np.array_equal(few[3:6], all_of_them[5:8])
+    make(clean, tmp_path / "four", seed=1)
+    assert files(tmp_path / "four")["fog.npy"] != files(tmp_path / "one")["fog.npy"]
+    assert files(tmp_path / "four")["contrast.npy"] == files(tmp_path / "one")["contrast.npy"]
+
+
+def test_chunks_do_not_show(clean: CleanImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(clean, tmp_path / "one")
+    monkeypatch.setattr(generate, "CHUNK", 2)
+    make(clean, tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_whole_files_are_kept_and_others_made_again(clean: CleanImages, destination: Path) -> None:
+    make(clean, destination)
+    before = files(destination)
+    times = {name: (destination / name).stat().st_mtime_ns for name in before}
+    (destination / "fog.npy").write_bytes(before["fog.npy"][:-1])
+    said: list[str] = []
+    make(clean, destination, ("contrast", "fog", "snow"), report=said.append)
+    assert {name: files(destination)[name] for name in before} == before
+    assert (destination / "contrast.npy").stat().st_mtime_ns == times["contrast.npy"]
+    assert [line.split(": ")[1].startswith("is there") for line in said] == [True, True, False, False]
+    open_regenerated(destination, "corruptions", ("contrast", "fog", "snow"))
+
+
+def test_a_failure_leaves_whole_files_and_no_others(
+    clean: CleanImages, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str, *arguments: Any) -> Any:
+        if name == "fog":
+            raise OSError(28, "no space left")
+        return corrupt(name, *arguments)
+
+    monkeypatch.setattr(generate, "corrupt", failing)
+    with pytest.raises(OSError, match="no space left"):
+        make(clean, destination)
+    assert {path.name for path in destination.iterdir()} == {".lock", "manifest.json", "labels.npy", "contrast.npy"}
+    monkeypatch.undo()
+    make(clean, destination)
+    open_regenerated(destination, "corruptions", ("contrast", "fog"))
+
+
+def test_a_folder_that_was_made_differently_is_refused(clean: CleanImages, destination: Path) -> None:
+    make(clean, destination)
+    before = files(destination)
+    with pytest.raises(RequestError, match=r"was made differently\n  seed: 0 there, 1 asked for\nRemove that folder"):
+        make(clean, destination, seed=1)
+    with pytest.raises(RequestError, match="source_digest"):
+        make(replace(clean, labels=clean.labels[::-1].copy()), destination)
+    with pytest.raises(RequestError, match="kind: corruptions there, perturbations asked for"):
+        make(clean, destination, ("rotate",), "perturbations")
+    assert files(destination) == before
+
+
+def test_official_files_are_never_mixed_with_regenerated_ones(clean: CleanImages, installed: Path) -> None:
+    before = files(installed)
+    with pytest.raises(RequestError, match=r"holds .*fog\.npy.* and no manifest\.json: official files are never mixed"):
+        make(clean, installed)
+    assert files(installed) == before
+
+
+def test_released_bytes_are_recognized(release: Release, clean: CleanImages, destination: Path) -> None:
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    manifest = make(CleanImages("cifar10", images, np.array([7, 8, 9])), destination)
+    assert manifest["files"]["labels"]["official_bytes"] is True
+    assert manifest["files"]["contrast"]["official_bytes"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "names", "message"),
+    [
+        ({}, ("fgo",), "'fgo' is not one of the corruptions: did you mean 'fog'"),
+        ({"labels": np.zeros(4, int)}, ("fog",), r"labels of shape \(4,\) were given, expected"),
+        ({"labels": np.full(5, 256)}, ("fog",), "labels are 256 to 256, the format holds 0 to 255"),
+        ({"images": np.zeros((5, 8, 8), np.uint8)}, ("fog",), r"images of shape \(5, 8, 8\)"),
+        ({"images": np.zeros((5, 8, 8, 1))}, ("fog",), "type float64"),
+        ({"images": np.zeros((0, 8, 8, 1), np.uint8), "labels": np.zeros(0, int)}, ("fog",), "n at least 1"),
+    ],
+)
+def test_impossible_requests_are_refused_before_anything_is_written(
+    clean: CleanImages, destination: Path, change: dict[str, Any], names: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        make(replace(clean, **change), destination, names)
+    assert not destination.exists()
+
+
+def test_a_slow_file_speaks(clean: CleanImages, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "LINE_INTERVAL", 0.0)
+    said: list[str] = []
+    make(clean, destination, ("contrast",), report=said.append)
+    assert any("of 25 rows" in line and "a second" in line for line in said)
+
+
+def test_a_full_disk_is_noticed_before(clean: CleanImages, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=3199)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(PipelineError, match="2 files need 3,200 bytes on this disk, 3,199 are free: make room"):
+        make(clean, destination)
+    assert files(destination) == {}
