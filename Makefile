@@ -19,7 +19,7 @@ define run-experiments
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
 
-.PHONY: help setup repro cifar10-reduced test tables suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables suite prepare ui bench lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,10 @@ cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
 cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
 	python -m stages.compose suite=cifar10_reduced
 	$(run-experiments)
+	python -m stages.report
+
+ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
+	dvc repro ood/dvc.yaml
 	python -m stages.report
 
 test: setup ## Run the whole test suite

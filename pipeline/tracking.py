@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.config import TRAINING_SECONDS, Experiment
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance import git_commit
 
@@ -148,6 +148,15 @@ class TrackedRun:
         suspicious = _read(folder / "trust.json")["suspicious"]
         tags = {"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"}
         self._set_tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"})
+
+    def log_ood(self, folder: Path) -> None:
+        """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted."""
+        content = _read(folder / "metrics.json")
+        numbers = {f"ood/{name}": value for name, value in content["metrics"].items()}
+        self._log_metrics(_metrics({**numbers, "ood/images": content["images"]}, 0))
+        self._log_files(folder, "corruptions.csv", "perturbations.csv")
+        provenance = ", ".join(f"{kind} {value}" for kind, value in content["provenance"].items())
+        self._set_tags({"ood_fingerprint": content["ood_fingerprint"], "ood_provenance": provenance})
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:
@@ -295,8 +304,19 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
+        **_ood(experiment, run),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
+
+
+def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
+    """The metrics on corrupted images, if they were measured with the experiment's settings."""
+    tags, metrics = run.data.tags, run.data.metrics
+    if tags.get("ood_fingerprint") != experiment.ood_fingerprint:
+        return {}
+    found = {f"metric.{name}": metrics[f"ood/{name}"] for name in OOD_METRICS}
+    counts = {f"count.{name}": int(metrics["ood/images"]) for name in OOD_METRICS}
+    return {**found, **counts, "ood_provenance": tags["ood_provenance"]}
 
 
 def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.config import load_params
+        from pipeline.config import OOD_METRICS, load_params
         from pipeline.reporting.results import collect
         from pipeline.reporting.tables import compile_pdf, write_table
         from pipeline.runs import results_folder
@@ -30,7 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
             if ensure_logged(experiment, results_folder(experiment)):
                 print(f"logged {experiment.identifier} to MLflow from its files")
         for name, table in params.tables.items():
-            for path in write_table(name, params, collect(params, table), output):
+            results = collect(params, table)
+            measured = results[~results["missing"]]["metric"].isin(OOD_METRICS)
+            if any(column.metric in OOD_METRICS for column in table.columns) and not measured.any():
+                print(f"{name}: nothing is measured on corrupted images yet; 'make ood' does")
+                continue
+            for path in write_table(name, params, results, output):
                 print(f"wrote {path}")
         pdf = compile_pdf(output)
         print(

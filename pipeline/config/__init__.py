@@ -8,6 +8,7 @@ from pipeline.config.mixture import (
 )
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
+    OOD_METRICS,
     TRAINING_SECONDS,
     AdamSettings,
     AttackBudget,
@@ -21,6 +22,7 @@ from pipeline.config.schema import (
     Experiment,
     LearnerSettings,
     Normalization,
+    OODSettings,
     Params,
     PGDAttackSettings,
     SelectionSettings,
@@ -31,6 +33,7 @@ from pipeline.config.schema import (
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
+    "OOD_METRICS",
     "TRAINING_SECONDS",
     "AdamSettings",
     "AttackBudget",
@@ -51,6 +54,7 @@ __all__ = [
     "MovingAverageSettings",
     "Norm",
     "Normalization",
+    "OODSettings",
     "PGDAttackSettings",
     "Params",
     "SGDSettings",

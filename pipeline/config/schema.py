@@ -326,6 +326,21 @@ EvaluationAttack = Annotated[
 ]
 
 
+class OODSettings(Closed):
+    """Corruptions (C) and perturbation sequences (P) of the test images; Generalist++ IV-D."""
+
+    source: Literal["auto", "official", "regenerated"] = "auto"
+    """`official`: the released files below `data.root`; `regenerated`: our own, made from the test images; `auto`: the
+    released ones where they lie there."""
+    images: Whole | None = Field(default=None, gt=0)
+    """Only the first so many test images, in the official order (null: all)."""
+    seed: Whole = Field(default=0, ge=0)
+    """Of the random corruptions that are regenerated."""
+
+
+OOD_METRICS = ("ood_c_severity_5", "ood_c", "ood_mce", "ood_p", "ood_mfp")
+"""What `stages.ood` gives: accuracy under corruptions at severity 5 and over all severities, mean corruption error,
+accuracy along sequences, mean flip probability."""
 DERIVED_METRICS = ("natural", "union", "worst_case_union")
 """What every evaluation gives besides the accuracy under each attack."""
 TRAINING_SECONDS = "training_seconds"
@@ -384,7 +399,8 @@ class TableColumn(Closed):
     @classmethod
     def _is_measured(cls, value: str, info: ValidationInfo) -> str:
         attacks = context(info, "attacks")
-        return unless(_unknown("metric", [value], attacks and [*DERIVED_METRICS, TRAINING_SECONDS, *attacks]), value)
+        known = attacks and [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks]
+        return unless(_unknown("metric", [value], known), value)
 
     @field_validator("relative_to")
     @classmethod
@@ -421,6 +437,7 @@ class Params(Closed):
     training: TrainingSettings
     methods: dict[Name, MethodSettings] = Field(min_length=1)
     evaluation: EvaluationSettings
+    ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
 
     @field_validator("seeds")
@@ -456,6 +473,7 @@ class Params(Closed):
             training=self.training.model_copy(update=own),
             method=self.methods[method],
             evaluation=self.evaluation,
+            ood=self.ood,
         )
 
 
@@ -473,6 +491,7 @@ class Experiment(Closed):
     training: TrainingSettings
     method: MethodSettings
     evaluation: EvaluationSettings
+    ood: OODSettings = OODSettings()
 
     @property
     def identifier(self) -> str:
@@ -494,6 +513,11 @@ class Experiment(Closed):
     def evaluation_fingerprint(self) -> str:
         """16 hexadecimal digits over the trained weights' identity and everything that changes the verdicts."""
         return _digest({"weights": self.fingerprint, "evaluation": self.evaluation.digest(self.data.test_images)})
+
+    @property
+    def ood_fingerprint(self) -> str:
+        """16 hexadecimal digits over the trained weights' identity and the settings of corrupted images."""
+        return _digest({"weights": self.fingerprint, "ood": self.ood.model_dump(mode="json")})
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""

@@ -19,6 +19,10 @@ Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2"}
 
 
+UNRANKED = (TRAINING_SECONDS, "ood_mce", "ood_mfp")
+"""Metrics of which more is not better."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number as it is printed."""
@@ -66,7 +70,7 @@ def lay_out(name: str, params: Params, results: pd.DataFrame) -> Layout:
     for result in places.values():
         for note in _cell_notes(result):
             letters.setdefault(note, _letter(len(letters)))
-    accuracies = results[results["metric"] != TRAINING_SECONDS]
+    accuracies = results[~results["metric"].isin(UNRANKED)]
     ranks = {metric: _ranks(column, table.digits) for metric, column in accuracies.groupby("metric")}
 
     def cell(method: str, metric: str) -> Cell:

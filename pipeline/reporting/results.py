@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
 from pipeline.tracking import finished_runs
 
+REGENERATED = "Regenerated images, not the released files."
 MASKING = "There are signs of gradient masking: see `trust.json` of this run."
 
 
@@ -46,12 +47,19 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame) -> pd.DataFra
         attack = params.evaluation.attacks.get(cell["metric"])
         if attack is not None and attack.name == "autoattack" and _masks(found[cell["method"]]):
             cell["note"] = f"{cell['note']} {MASKING}".strip()
+        if cell["metric"] in OOD_METRICS and not cell["missing"] and _regenerated(found[cell["method"]]):
+            cell["note"] = f"{cell['note']} {REGENERATED}".strip()
     return pd.DataFrame(cells).astype({"images": "Int64"})
 
 
 def _masks(runs: dict[int, pd.DataFrame]) -> bool:
     """Whether the last run of any seed shows signs of gradient masking."""
     return any(len(frame) and frame.iloc[-1].get("gradient_masking") == "suspected" for frame in runs.values())
+
+
+def _regenerated(runs: dict[int, pd.DataFrame]) -> bool:
+    """Whether any seed was measured on corrupted images of our own."""
+    return any(len(frame) and "regenerated" in str(frame.iloc[-1].get("ood_provenance")) for frame in runs.values())
 
 
 def _methods(table: TableSettings) -> list[str]:
@@ -74,7 +82,8 @@ def _cell(method: str, column: TableColumn, found: dict[str, dict[int, pd.DataFr
         runs, reference = (_measured(found[name][seed], column.metric) for name in names)
         if runs.empty or reference.empty:
             lacking = method if runs.empty else column.relative_to
-            missing.append(f"evaluate@{lacking}-{seed}")
+            stage = "ood/dvc.yaml:ood" if column.metric in OOD_METRICS else "evaluate"
+            missing.append(f"{stage}@{lacking}-{seed}")
             continue
         values.append(_value(column, runs.iloc[-1], reference.iloc[-1]))
         count = runs.iloc[-1].get(f"count.{column.metric}", math.nan)

@@ -18,7 +18,7 @@ from pipeline.reporting.layout import Cell, Layout, lay_out, printed
 __all__ = ["compile_pdf", "markdown", "write_table"]
 
 CSV_COLUMNS = ["method", "label", "metric", "value", "std", "seeds", "images", "missing", "command"]
-SYMBOLS = {r"\infty": "∞", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
+SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
 SCRIPT = re.compile(r"(?P<kind>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<single>[^\\{}]))")
 
 

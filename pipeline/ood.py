@@ -1,0 +1,169 @@
+"""Corrupted test images, and an experiment's accuracy on them: what `stages.corrupt` and `stages.ood` do."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import DataSettings, Experiment, Params
+from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, BENCHMARK_PERTURBATIONS, CORRUPTIONS, RELEASES
+from pipeline.data.corruptions.folders import (
+    ImageFolder,
+    Kind,
+    open_corruptions,
+    open_perturbations,
+    open_regenerated,
+)
+from pipeline.errors import RequestError
+from pipeline.files import write_json, write_text
+from pipeline.runs import load_trained, prepared_folder, results_folder
+
+if TYPE_CHECKING:
+    from pipeline.data.corruptions.generate import CleanImages
+
+NAMES: dict[Kind, tuple[str, ...]] = {"corruptions": CORRUPTIONS, "perturbations": BENCHMARK_PERTURBATIONS}
+CHOICE = "choice.json"
+
+
+def corrupted_folder(dataset: str) -> Path:
+    """Where the choice between released and regenerated images is kept, and the latter."""
+    return Path("data/corrupted") / dataset
+
+
+def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[str, str]:
+    """Check the released files, or write our own; see `OODSettings.source`.
+
+    Args:
+        params: Gives the data set, `data.root` and `ood`.
+        processes: How many to regenerate in.
+        download: Fetch the released corruptions where they are missing.
+
+    Returns:
+        Provenance by kind: 'official', 'unverified' or 'regenerated'.
+
+    Raises:
+        RequestError: `official` is asked for and files are missing or damaged, or the data is not prepared.
+    """
+    from pipeline.data.corruptions.generate import regenerate
+
+    settings, dataset = params.ood, params.data.name
+    clean = _clean_images(params.data, settings.images)
+    chosen: dict[str, str] = {}
+    for kind, names in NAMES.items():
+        released = _released(kind, params, download)
+        if released is None:
+            regenerate(kind, clean, _regenerated(dataset, kind), names, settings.seed, processes)
+        chosen[kind] = "regenerated" if released is None else released.provenance
+    write_json(corrupted_folder(dataset) / CHOICE, chosen)
+    return chosen
+
+
+def _released(kind: Kind, params: Params, download: bool) -> ImageFolder | None:
+    """The released files; None where our own are to be used."""
+    dataset, root, source = params.data.name, params.data.root, params.ood.source
+    wanted = download and kind == "corruptions"
+    if source == "regenerated" or (source == "auto" and not wanted and not _lies_there(kind, dataset, root)):
+        return None
+    return _open_released(kind, params.data, download)
+
+
+def _open_released(kind: Kind, data: DataSettings, download: bool = False) -> ImageFolder:
+    if kind == "corruptions":
+        return open_corruptions(data.root, data.name, NAMES[kind], download)
+    return open_perturbations(data.root, data.name, _clean_images(data, None).labels, NAMES[kind])
+
+
+def _lies_there(kind: Kind, dataset: str, root: Path) -> bool:
+    """Whether the folder of a release is there, whole or not: a damaged one is to be spoken of."""
+    if dataset not in RELEASES:
+        return False
+    suffix = "C" if kind == "corruptions" else "P"
+    return (root / f"{RELEASES[dataset].folder[:-1]}{suffix}").exists()
+
+
+def _regenerated(dataset: str, kind: Kind) -> Path:
+    return corrupted_folder(dataset) / kind
+
+
+def _clean_images(data: DataSettings, count: int | None) -> CleanImages:
+    """The first test images in the official order."""
+    from pipeline.data.corruptions.generate import CleanImages
+    from pipeline.data.images import load_split
+
+    test = load_split(prepared_folder(data.name), data.model_copy(update={"test_images": None})).test
+    images = test.images[:count].permute(0, 2, 3, 1).contiguous().numpy()
+    return CleanImages(data.name, images, test.labels[:count].numpy())
+
+
+def measure_ood(experiment: Experiment) -> dict[str, float]:
+    """Accuracy of an experiment's weights on the corrupted images, written below `results/` and logged to MLflow.
+
+    Returns:
+        `OOD_METRICS`, in [0, 1].
+
+    Raises:
+        RequestError: the experiment is not trained, or the corrupted images are not there.
+        PipelineError: the tracking server is out of reach.
+    """
+    from pipeline.data.images import load_split
+    from pipeline.devices import choose_backend
+    from pipeline.evaluation.ood import (
+        corruption_accuracies,
+        corruption_summary,
+        corruption_verdicts,
+        perturbation_scores,
+        perturbation_summary,
+        perturbation_verdicts,
+    )
+    from pipeline.tracking import DataDescription, track
+
+    backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
+    model = load_trained(experiment).to(backend.device)
+    folders, started = _folders(experiment), time.perf_counter()
+    options: Any = {"device": backend.device, "images": experiment.ood.images}
+    accuracies = corruption_accuracies(corruption_verdicts(model, folders["corruptions"], **options))
+    scores = perturbation_scores(perturbation_verdicts(model, folders["perturbations"], **options))
+    c, p = corruption_summary(accuracies, names=BENCHMARK_CORRUPTIONS), perturbation_summary(scores)
+    metrics = {
+        "ood_c_severity_5": c["accuracy_severity_5"],
+        "ood_c": c["accuracy"],
+        "ood_mce": c["mce"],
+        "ood_p": p["accuracy"],
+        "ood_mfp": p["mfp"],
+    }
+    output = results_folder(experiment) / "ood"
+    write_text(output / "corruptions.csv", accuracies.to_csv(index=False))
+    write_text(output / "perturbations.csv", scores.to_csv(index=False))
+    content = {
+        "fingerprint": experiment.fingerprint,
+        "ood_fingerprint": experiment.ood_fingerprint,
+        "provenance": {kind: folder.provenance for kind, folder in folders.items()},
+        "metrics": metrics,
+        "images": len(folders["corruptions"]),
+        "seconds": time.perf_counter() - started,
+    }
+    write_json(output / "metrics.json", content)
+    split = load_split(prepared_folder(experiment.data.name), experiment.data)
+    data = DataDescription(experiment.data.name, split.digest, {"train": len(split.train), "test": len(split.test)})
+    with track(experiment, data) as run:
+        run.log_ood(output)
+    return metrics
+
+
+def _folders(experiment: Experiment) -> dict[Kind, ImageFolder]:
+    """The checked images of both kinds."""
+    dataset = experiment.data.name
+    try:
+        chosen = json.loads((corrupted_folder(dataset) / CHOICE).read_text())
+    except FileNotFoundError:
+        raise RequestError(
+            f"the corrupted images of {dataset} are not ready: run 'python -m stages.corrupt' first"
+        ) from None
+    return {
+        kind: open_regenerated(_regenerated(dataset, kind), kind, NAMES[kind])
+        if chosen[kind] == "regenerated"
+        else _open_released(kind, experiment.data)
+        for kind in NAMES
+    }

@@ -1,0 +1,33 @@
+"""Make the corrupted test images of the suite ready: check the released files, or write our own.
+
+Our own are marked 'regenerated' wherever their numbers appear. A killed run goes on with the file it was at.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: %(default)s, one per core")
+    parser.add_argument("--download", action="store_true", help="fetch the released corruptions (2.9 GB) if missing")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.ood import corrupted_folder, prepare_corrupted
+
+        params = load_params(given.params)
+        for kind, provenance in prepare_corrupted(params, given.processes, given.download).items():
+            print(f"{kind} of {params.data.name}: {provenance} ({corrupted_folder(params.data.name)})")
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
