@@ -50,8 +50,8 @@ ood: setup ## Corruptions and perturbation sequences for every experiment of the
 	dvc repro ood/dvc.yaml
 	python -m stages.report
 
-test: setup ## Run the whole test suite
-	python -m pytest
+test: setup ## Run the whole test suite, in JOBS processes
+	python -m pytest -n $(JOBS)
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from pipeline.config import Params, parse_params
@@ -25,12 +26,14 @@ TINY = [
     "training.epochs=4",
     "training.batch_size=16",
     "training.threads=1",
+    "training.validation_interval=1",
     "data.train_images=48",
     "data.held_out_images=32",
     "data.test_images=24",
     "threat_model.linf.steps=2",
     "threat_model.l2.steps=2",
     "methods.generalist_d_nt_linf.mixture.breakpoints=[0,1,2,4]",
+    "methods.generalist_d_nt_linf.mixture.decay=0.95",
     "methods.generalist_d_nt_linf.mixture.warmup_epochs=2",
     "methods.generalist_d_nt_linf.mixture.communication_interval=2",
     "evaluation.batch_size=16",
@@ -38,6 +41,10 @@ TINY = [
 """Hydra overrides that shrink the suite `digits`: four epochs of three steps."""
 
 MakeParams = Callable[..., Params]
+
+# An example that a busy machine slows down is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

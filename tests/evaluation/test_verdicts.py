@@ -49,6 +49,6 @@ def test_worst_case_is_at_most_every_member_and_they_at_most_one(pairs: list[tup
 
 def test_columns_and_types_are_small() -> None:
     table = verdict_frame("natural", [1, 2], [1, 3])
-    assert list(table.columns) == ["attack", "image", "label", "predicted", "correct"]
+    assert list(table.columns) == ["attack", "image", "label", "predicted", "correct", "fooled_by"]
     assert table["correct"].tolist() == [True, False]
     assert {str(kind) for kind in table.dtypes} == {"category", "int32", "int16", "bool"}
