@@ -18,7 +18,7 @@ from pipeline.data.corruptions.folders import (
 )
 from pipeline.errors import RequestError
 from pipeline.files import write_json, write_text
-from pipeline.runs import load_trained, prepared_folder, results_folder
+from pipeline.runs import load_trained, prepared_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
@@ -30,6 +30,11 @@ CHOICE = "choice.json"
 def corrupted_folder(dataset: str) -> Path:
     """Where the choice between released and regenerated images is kept, and the latter."""
     return Path("data/corrupted") / dataset
+
+
+def ood_folder(experiment: Experiment) -> Path:
+    """What `measure_ood` leaves; not within the results that the report stage of `dvc.yaml` depends on."""
+    return Path("results/ood") / experiment.suite / experiment.identifier
 
 
 def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[str, str]:
@@ -133,7 +138,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         "ood_p": p["accuracy"],
         "ood_mfp": p["mfp"],
     }
-    output = results_folder(experiment) / "ood"
+    output = ood_folder(experiment)
     write_text(output / "corruptions.csv", accuracies.to_csv(index=False))
     write_text(output / "perturbations.csv", scores.to_csv(index=False))
     content = {

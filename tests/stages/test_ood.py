@@ -46,7 +46,7 @@ def test_an_experiment_is_measured_on_regenerated_images_and_the_tables_say_so(p
     assert images_of(place) == before
     place.run("evaluate", *ARGUMENTS).expect(0)
     place.run("ood", *ARGUMENTS).expect(0)
-    folder = place.folder / f"results/digits/{METHOD}-1/ood"
+    folder = place.folder / f"results/ood/digits/{METHOD}-1"
     content = json.loads((folder / "metrics.json").read_text())
     assert set(content["metrics"]) == set(OOD_METRICS)
     assert all(0 <= value <= 1 for value in content["metrics"].values())
