@@ -109,13 +109,16 @@ def _write_training(
     write_json(folder / "summary.json", summary)
 
 
-def evaluate_experiment(experiment: Experiment, shard: str | None = None) -> dict[str, float]:
+def evaluate_experiment(
+    experiment: Experiment, shard: str | None = None, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Attack the trained weights of an experiment, with a progress display and its MLflow run.
 
     Args:
         experiment: What to evaluate.
         shard: 'i/n': do the i-th of n slices of the work and journal it, nothing else. Where the journals of all
             slices lie in one folder, the evaluation without a shard only gathers them.
+        check: Called after every piece of work; raises to stop.
 
     Returns:
         Accuracies in [0, 1] by metric; none for a shard.
@@ -138,8 +141,9 @@ def evaluate_experiment(experiment: Experiment, shard: str | None = None) -> dic
     journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
 
     def measure() -> pd.DataFrame:
+        test = split.test.to(backend.device)
         with EvaluationDisplay(experiment.identifier) as display:
-            return Evaluation(model, split.test.to(backend.device), experiment.evaluation, journal, display).run(chosen)
+            return Evaluation(model, test, experiment.evaluation, journal, display, check).run(chosen)
 
     if shard is not None:
         measure()

@@ -61,6 +61,27 @@ def _describe(error: OSError) -> str:
 
 
 @contextmanager
+def stop_at_once() -> Iterator[Callable[[], None]]:
+    """Raise KeyboardInterrupt on SIGTERM and Ctrl-C; the given check raises it again where a library swallowed it."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield check
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_on_signal() -> Iterator[Callable[[], str | None]]:
     """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once."""
     reasons: list[str] = []

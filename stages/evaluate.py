@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import evaluate_experiment, working_folder
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
-        metrics = evaluate_experiment(experiment, given.shard)
+        with cli.stop_at_once() as check:
+            metrics = evaluate_experiment(experiment, given.shard, check)
         if given.shard:
             print(f"shard {given.shard} of {experiment.identifier} is journaled below {working_folder(experiment)}")
             return

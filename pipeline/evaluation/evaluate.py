@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,6 +79,7 @@ class Evaluation:
         settings: Attacks and batch size.
         journal: Of this model and these settings.
         observer: Told of progress.
+        check: Called after every piece; raises to stop.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class Evaluation:
         settings: EvaluationSettings,
         journal: Journal,
         observer: EvaluationObserver,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model.eval()
         self._images = images
         self._settings = settings
         self._journal = journal
         self._observer = observer
+        self._check = check
         self._backend = Backend(images.images.device, bfloat16=False)
 
     def run(self, shard: Shard = Shard()) -> pd.DataFrame:
@@ -129,6 +132,7 @@ class Evaluation:
                 self._journal.write(name, "all", number, piece)
             frames.append(verdict_frame(name, labels, piece, first=number * size))
             self._observer.on_piece("", int(frames[-1]["correct"].sum()), len(labels), ends_batch=True)
+            self._check()
         return pd.concat(frames, ignore_index=True) if frames else verdict_frame(name, [], [])
 
     def _ensemble(
@@ -161,6 +165,7 @@ class Evaluation:
                 fooled_by[place] = "" if guess == truth[place] else part
             robust_now = sum(map(int.__eq__, predicted, truth))
             self._observer.on_piece(part, robust_now, len(truth), ends_batch=part == settings.members[-1])
+            self._check()
         return verdict_frame(name, truth, predicted, fooled_by, first=int(indices[0]))
 
     @torch.no_grad()

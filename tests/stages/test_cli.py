@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -66,6 +67,15 @@ def test_a_defect_of_the_project_is_not_hidden() -> None:
 
     with pytest.raises(AssertionError, match="a defect"):
         cli.run(stage)
+
+
+def test_an_interrupt_that_a_library_catches_is_raised_again() -> None:
+    with cli.stop_at_once() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as a bare except would
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            check()
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

@@ -126,7 +126,7 @@ def test_mlflow_has_one_finished_run_with_whole_curves(ordeal: Ordeal) -> None:
 
 def test_a_killed_evaluation_goes_on_to_the_same_verdicts(ordeal: Ordeal, uninterrupted: Workplace) -> None:
     place, moments = ordeal.place, random.Random(20240512)
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 75)):
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 75), (signal.SIGTERM, 75)):
         process, pieces = place.start("evaluate", *ARGUMENTS), len(journal(place)) + moments.randint(1, 2)
         wait_for_pieces(pieces, place, process)
         assert interrupt(process, number).code == code
