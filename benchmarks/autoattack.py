@@ -79,7 +79,7 @@ def theirs(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
     inputs, labels = images.batch(torch.arange(len(images)))
     seed = stream_seed(0, "autoattack", 0)
     started = time.perf_counter()
-    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device="cpu", verbose=False)
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device="cpu")
     adversarial, _ = attack.run_standard_evaluation(inputs, labels, batch_size=len(images))
     elapsed = time.perf_counter() - started
     with torch.no_grad():
