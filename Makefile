@@ -81,5 +81,5 @@ format: setup ## Put the code in style
 types: setup ## Check types
 	mypy
 
-clean: ## Remove what runs left: runs/, results/, prepared data, the MLflow store
-	rm -rf runs results data/prepared mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
+clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store
+	rm -rf runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts

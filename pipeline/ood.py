@@ -146,7 +146,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         "ood_fingerprint": experiment.ood_fingerprint,
         "provenance": {kind: folder.provenance for kind, folder in folders.items()},
         "metrics": metrics,
-        "images": len(folders["corruptions"]),
+        "images": int(accuracies["images"].min()),
         "seconds": time.perf_counter() - started,
     }
     write_json(output / "metrics.json", content)
