@@ -19,7 +19,7 @@ define run-experiments
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults-grid test tables suite prepare ui bench lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -49,6 +49,15 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
 	dvc repro ood/dvc.yaml
 	python -m stages.report
+
+plan: setup ## Say what the ablation grid will cost in time, disk and memory
+	python -m stages.plan --workers $(JOBS) $(GRID)
+
+ablation: setup ## Run the ablation grid on a local Prefect server: [JOBS=n] workers, [GRID="--studies optimizers --yes"]
+	python -m stages.ablation --workers $(JOBS) $(GRID)
+
+faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
+	GENERALIST_SLOW_TESTS=1 python -m pytest -n 0 tests/grid/test_faults.py
 
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS)
@@ -81,5 +90,5 @@ format: setup ## Put the code in style
 types: setup ## Check types
 	mypy
 
-clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store
-	rm -rf runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
+clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store, Prefect's
+	rm -rf .prefect runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
