@@ -316,8 +316,8 @@ class Submission:
         while self._waiting and (self._limit is None or len(self._active) < self._limit):
             ours = {_tag(one): one for one in self._waiting.pop(0)}
             for run in self._runs(FlowRunFilterTags(any_=list(ours)), UNDER_WAY):
-                adopted = [ours.pop(tag) for tag in run.tags if tag in ours]
-                self._active.setdefault(run.id, []).extend(adopted)
+                adopted = [ours.pop(tag) for tag in _tags_in_order(run) if tag in ours]
+                self._active[run.id] = [*self._active.get(run.id, []), *adopted]
             if ours:
                 run = self._create(list(ours.values()))
                 self._active[run.id] = list(ours.values())
@@ -395,28 +395,35 @@ class Submission:
             self._waiting.append(left)  # somebody has deleted it
         elif run.state.is_cancelled():
             self._give_up(left, "cancelled by a person")
-        elif run.state.is_crashed():
-            self._count(left[0], run)
-            self._waiting += [left[1:]] if left[1:] else []
-        else:
+        elif not run.state.is_crashed():
             for one in left:
                 self._count(one, run)
+        elif self._moved(left[0]):
+            print(f"{run.name}: crashed in {left[0].identifier}; what it left is submitted again")
+            self._waiting.append(left)
+        else:
+            self._count(left[0], run)
+            self._waiting += [left[1:]] if left[1:] else []
 
-    def _count(self, one: Experiment, run: FlowRun) -> None:
-        """Count a failure, and submit the experiment again, alone; a kill after a further epoch is no failure."""
+    def _moved(self, one: Experiment) -> bool:
+        """Whether a further epoch was finished since the last crash: then it was killed, and does not itself fail."""
         from pipeline.tracking import last_epoch
 
-        assert run.state is not None
-        epoch = last_epoch(one)
-        moved = run.state.is_crashed() and epoch > self._epochs.get(one.fingerprint, 0)
-        self._epochs[one.fingerprint] = epoch
-        failures = self._failures[one.fingerprint] = self._failures.get(one.fingerprint, 0) + (not moved)
-        ended = f"{one.identifier}: its run ended {run.state.name}"
+        before, now = self._epochs.get(one.fingerprint, 0), last_epoch(one)
+        self._epochs[one.fingerprint] = now
+        return now > before
+
+    def _count(self, one: Experiment, run: FlowRun) -> None:
+        """Count a failure; submit the experiment again, alone, or set it aside."""
+        failures = self._failures[one.fingerprint] = self._failures.get(one.fingerprint, 0) + 1
+        name = run.state.name if run.state is not None else "unknown"
         if failures >= self._attempts:
+            print(f"{one.identifier}: its run ended {name}; after {failures} failures it is set aside")
             self._give_up([one], self._tail(one, run))
-            print(f"{ended}; after {failures} failures it is set aside")
             return
-        print(f"{ended} at epoch {epoch}; it is submitted again ({failures} of {self._attempts} failures)")
+        print(
+            f"{one.identifier}: its run ended {name}; it is submitted again ({failures} of {self._attempts} failures)"
+        )
         self._waiting.append([one])
 
     def _give_up(self, experiments: list[Experiment], reason: str) -> None:
@@ -470,6 +477,11 @@ def _online(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[W
 
 def _tag(one: Experiment) -> str:
     return f"evaluation:{one.evaluation_fingerprint}"
+
+
+def _tags_in_order(run: FlowRun) -> list[str]:
+    """Of its experiments, in the order in which it works on them."""
+    return [_tag(Experiment.model_validate(content)) for content in run.parameters["experiments"]]
 
 
 def _is_dead(run: UUID) -> bool:
