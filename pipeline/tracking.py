@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+USER_INTERFACE = "http://127.0.0.1:5000"
+"""Where `make ui` shows a store that is a database."""
 SQLITE = "sqlite:///"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 PATIENCE = 5.0
@@ -51,6 +54,7 @@ DIGEST_LENGTH = 32
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
@@ -253,6 +257,7 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
+        page (where MLflow's web interface shows the run),
         `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
 
     Raises:
@@ -287,10 +292,10 @@ def _rows(uri: str, suite: str, experiments: list[Experiment]) -> Iterator[dict[
         runs.setdefault((tags.get("fingerprint", ""), tags.get("evaluation_fingerprint", "")), []).append(run)
     for experiment in experiments:
         for run in runs.get((experiment.fingerprint, experiment.evaluation_fingerprint), []):
-            yield _row(experiment, run)
+            yield _row(uri, experiment, run)
 
 
-def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
+def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
     metrics = run.data.metrics
     return {
         "fingerprint": experiment.fingerprint,
@@ -301,12 +306,36 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "suite": experiment.suite,
         "run_id": run.info.run_id,
         "gradient_masking": run.data.tags.get("gradient_masking"),
+        "page": _page(uri, run),
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
         **_ood(experiment, run),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
+
+
+def _page(uri: str, run: Run) -> str:
+    """On the server, without a password; on the address of 'make ui' where the store is a database."""
+    server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
+    base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def read_artifact(run_id: str, name: str) -> bytes:
+    """The content of a file of a run, for example `history.json`.
+
+    Raises:
+        PipelineError: the run has no such file, or it is out of reach.
+    """
+    uri = tracking_uri()
+    with _reported(uri), TemporaryDirectory() as folder:
+        from mlflow import MlflowClient
+
+        try:
+            return Path(MlflowClient(uri).download_artifacts(run_id, name, folder)).read_bytes()
+        except OSError as error:
+            raise PipelineError(f"MLflow run {run_id}: its artifact {name} cannot be read ({error})") from None
 
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:

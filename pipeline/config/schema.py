@@ -431,6 +431,11 @@ class Params(Closed):
     seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
+    figures_folder: str = "reports/figures"
+    report_file: Annotated[str, Field(pattern=r"^reports/([A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9_-]+\.html$")] = (
+        "reports/report.html"
+    )
+    """The suite's report, one HTML file."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
