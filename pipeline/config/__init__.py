@@ -1,16 +1,17 @@
 """The schema of `params.yaml`, and how it is read."""
 
+from pipeline.config.ablation import Cell, cells
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
     ModeConnectivitySettings,
     MovingAverageSettings,
 )
+from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     OOD_METRICS,
     TRAINING_SECONDS,
-    AdamSettings,
     AttackBudget,
     AugmentationSettings,
     AutoAttackMember,
@@ -26,7 +27,6 @@ from pipeline.config.schema import (
     Params,
     PGDAttackSettings,
     SelectionSettings,
-    SGDSettings,
     TableColumn,
     TableSettings,
 )
@@ -41,6 +41,7 @@ __all__ = [
     "AutoAttackMember",
     "AutoAttackSettings",
     "Budget",
+    "Cell",
     "Closed",
     "DataSettings",
     "DatasetName",
@@ -61,6 +62,7 @@ __all__ = [
     "SelectionSettings",
     "TableColumn",
     "TableSettings",
+    "cells",
     "interpolate",
     "load_params",
     "parse_fraction",

@@ -29,7 +29,7 @@ class MovingAverageSettings(Closed):
     decay_warmup: bool = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
-    """What is mixed: the raw weights, or each learner's own moving average (item 7)."""
+    """What is mixed: the raw weights, or, of the learners that keep one, their own moving average (item 7)."""
     batch_norm: Literal["average", "recompute"] = "average"
     """BatchNorm statistics of the global learner: mixed like weights, or recomputed on clean training images."""
 
