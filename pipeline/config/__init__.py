@@ -1,6 +1,15 @@
 """The schema of `params.yaml`, and how it is read."""
 
 from pipeline.config.ablation import Cell, cells
+from pipeline.config.figures import (
+    AblationFigure,
+    Axis,
+    ClassWiseFigure,
+    FigureSettings,
+    FrameworkFigure,
+    TradeOffFigure,
+    TrainingCurvesFigure,
+)
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
@@ -35,19 +44,24 @@ from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_frac
 __all__ = [
     "OOD_METRICS",
     "TRAINING_SECONDS",
+    "AblationFigure",
     "AdamSettings",
     "AttackBudget",
     "AugmentationSettings",
     "AutoAttackMember",
     "AutoAttackSettings",
+    "Axis",
     "Budget",
     "Cell",
+    "ClassWiseFigure",
     "Closed",
     "DataSettings",
     "DatasetName",
     "EvaluationAttack",
     "EvaluationSettings",
     "Experiment",
+    "FigureSettings",
+    "FrameworkFigure",
     "GradientProjectionSettings",
     "LearnerSettings",
     "MixtureSettings",
@@ -62,6 +76,8 @@ __all__ = [
     "SelectionSettings",
     "TableColumn",
     "TableSettings",
+    "TradeOffFigure",
+    "TrainingCurvesFigure",
     "cells",
     "interpolate",
     "load_params",

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.figures import FigureSettings
 from pipeline.config.mixture import RULES, MixtureSettings
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.studies import AblationSettings
@@ -411,6 +412,8 @@ class Params(Closed):
     seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
+    figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
+    """The same for figures."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
@@ -420,6 +423,7 @@ class Params(Closed):
     ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
+    figures: dict[Name, FigureSettings] = {}
 
     @field_validator("seeds")
     @classmethod
