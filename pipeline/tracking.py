@@ -17,13 +17,13 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pandas as pd
@@ -51,11 +51,13 @@ BATCH = {"metrics": 1000, "params": 100}
 PARAMETER_LENGTH = 500
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
+ARTIFACTS_AT_A_TIME = 8
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+T = TypeVar("T")
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
 
@@ -281,6 +283,71 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
 
 
+def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The training of runs, epoch by epoch.
+
+    Returns:
+        By run, one row per epoch with the columns that training records: `epoch` (from 1), `loss/<learner>`,
+        `mixing_ratio/<learner>`, `redistributed` (0 or 1), `held_out/<learner or global>/<metric>` in [0, 1], NaN in
+        epochs without that measurement, and more. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "history.json", lambda path: pd.DataFrame(json.loads(path.read_text())))
+
+
+def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Accuracies by class of runs.
+
+    Returns:
+        By run, one row per attack (or `natural`) and class: `attack`, `label` (from 0), `images`, `accuracy` in [0, 1]
+        and its interval `low`, `high`. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "classes.csv", pd.read_csv)
+
+
+def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T]) -> dict[str, T]:
+    """A file of many runs, several at a time: a server answers many requests as fast as one.
+
+    Args:
+        run_ids: As `finished_runs` gives them.
+        name: For example `history.json`.
+        read: Gives its content; a ValueError says that it is damaged.
+
+    Returns:
+        The content by run. Runs that have no such file are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`; or a file is damaged.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    uri, wanted = tracking_uri(), list(dict.fromkeys(run_ids))
+    if not wanted:
+        return {}
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+
+    def fetch(run_id: str, folder: str) -> T | None:
+        if name not in {item.path for item in client.list_artifacts(run_id)}:
+            return None
+        try:
+            return read(Path(client.download_artifacts(run_id, name, folder)))
+        except ValueError as error:
+            raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
+
+    with _reported(uri), TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
+        folders = [mkdtemp(dir=root) for _ in wanted]
+        found = zip(wanted, pool.map(fetch, wanted, folders), strict=True)
+        return {run_id: content for run_id, content in found if content is not None}
+
+
 def _rows(uri: str, suite: str, experiments: list[Experiment]) -> Iterator[dict[str, Any]]:
     """A row for every run of the suite that holds one of `experiments`, after one search."""
     client, experiment_id = _open_store(uri, suite, create=False)
@@ -320,22 +387,6 @@ def _page(uri: str, run: Run) -> str:
     server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
     base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
     return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-
-
-def read_artifact(run_id: str, name: str) -> bytes:
-    """The content of a file of a run, for example `history.json`.
-
-    Raises:
-        PipelineError: the run has no such file, or it is out of reach.
-    """
-    uri = tracking_uri()
-    with _reported(uri), TemporaryDirectory() as folder:
-        from mlflow import MlflowClient
-
-        try:
-            return Path(MlflowClient(uri).download_artifacts(run_id, name, folder)).read_bytes()
-        except OSError as error:
-            raise PipelineError(f"MLflow run {run_id}: its artifact {name} cannot be read ({error})") from None
 
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:

@@ -22,18 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.reporting.page.report import Sources, write_report
+        from pipeline.reporting.examples import Pictures
+        from pipeline.reporting.page.report import write_report
         from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
-        sources = Sources(
-            prepared=prepared_folder(params.data.name),
-            cache=RUNS,
-            figures=Path(params.figures_folder),
-            examples=given.examples,
-            announce=lambda message: print(message, flush=True),
-        )
-        path = write_report(params, sources, given.output or Path(params.report_file))
+        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
+        path = given.output or Path(params.report_file)
+        write_report(params, Path(params.figures_folder), pictures, given.examples, path)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
     return cli.run(stage)

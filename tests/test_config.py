@@ -255,7 +255,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     (MIXTURE, {**RMC, "endpoints": ["linf"]}, f"{MIXTURE}.endpoints", "expected more entries"),
     (f"{MIXTURE}.warmup_epochs", 5, f"{MIXTURE}.warmup_epochs", "5 lies beyond the last epoch 4 (training.epochs)"),
     (f"{MIXTURE}.communication_interval", 0, f"{MIXTURE}.communication_interval", "greater than or equal to 1 (got 0)"),
-    (f"{MIXTURE}.source", "weight_averages", f"{MIXTURE}.source", "missing: ['linf', 'natural']"),
+    (f"{MIXTURE}.source", "weight_averages", f"{MIXTURE}.source", "none of ['linf', 'natural'] has it"),
     (
         "methods.generalist_d_nt_linf.learners.natural.architecture",
         "small_cnn",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -22,16 +23,17 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
-from pipeline.data.images import ImageSet, to_unit_interval
+from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.data.images import ImageSet, ImageSplit, load_split, to_unit_interval
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
 from pipeline.reporting.grad_cam import class_activation_maps
 from pipeline.streams import stream, stream_seed
+from pipeline.tracking import read_artifacts
 
 CRAFTING_VERSION = 1
-"""Raise it when a change of the code changes what is kept."""
+"""Raise it when a change of the code changes what is crafted."""
 NATURAL = "natural"
 
 
@@ -89,6 +91,27 @@ def correctness(verdicts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(columns, axis=1, join="inner").astype(bool)
 
 
+def disputed(correct: pd.DataFrame, labels: pd.Series, method: str, count: int) -> list[int]:
+    """Up to `count` images that `method` gets right and others get wrong.
+
+    Those that more of the others get wrong come first, and among those the classes in turn.
+
+    Args:
+        correct: As `correctness` gives it: a column for `method` and for each of the others.
+        labels: Classes by image.
+        method: The name of a column.
+        count: How many.
+
+    Returns:
+        Positions in the suite's test order; none where there is no such image.
+    """
+    wrong = (~correct.drop(columns=method)).sum(axis=1)
+    table = pd.DataFrame({"wrong": wrong, "label": labels})[correct[method] & wrong.gt(0)]
+    table["repeats"] = table.groupby(["wrong", "label"]).cumcount()
+    ordered = table.reset_index().sort_values(["wrong", "repeats", "image"], ascending=[False, True, True])
+    return [int(image) for image in ordered["image"].head(count)]
+
+
 class PGDFrom(PGD):
     """PGD from given points."""
 
@@ -129,25 +152,29 @@ def craft(
     return replayed.perturb(model, channels_last(inputs), labels, torch.Generator())
 
 
-def views(experiment: Experiment, weights: bytes, test: ImageSet, chosen: Sequence[int]) -> dict[str, View]:
-    """The images `chosen` as the network of an experiment sees them, as they are ('natural') and under every attack.
+def views(
+    experiment: Experiment, weights: bytes, test: ImageSet, chosen: Sequence[int], names: Iterable[str]
+) -> dict[str, View]:
+    """Images as the network of an experiment sees them.
 
     Args:
         experiment: Whose network and attacks.
         weights: The content of its `model.safetensors`.
         test: The suite's test images, on the CPU.
         chosen: Positions in them.
+        names: `natural`, or names of PGD attacks.
 
     Raises:
         PipelineError: the weights are damaged or of another network.
     """
-    model = _network(experiment, weights)
-    settings, found = experiment.evaluation, {}
-    for name, attack in {NATURAL: None, **shown_attacks(settings)}.items():
-        if attack is None:
-            images = to_unit_interval(test.images[torch.tensor(chosen)])
-        else:
+    model, settings = _network(experiment, weights), experiment.evaluation
+    found = {}
+    for name in names:
+        attack = settings.attacks.get(name)
+        if isinstance(attack, PGDAttackSettings):
             images = craft(model, test, chosen, name, attack, settings.batch_size, settings.seed)
+        else:
+            images = to_unit_interval(test.images[torch.tensor(chosen)])
         with torch.no_grad():
             predicted = model(channels_last(images)).argmax(1)
         maps = class_activation_maps(model, images, predicted)
@@ -165,33 +192,78 @@ def _network(experiment: Experiment, weights: bytes) -> nn.Module:
     return model.to(memory_format=torch.channels_last).eval()
 
 
-@dataclass(frozen=True)
-class ViewCache:
-    """Views that were crafted before, one file each: a second report takes seconds.
+class Pictures:
+    """Test images as the networks of a suite see them. What was crafted once is kept.
 
-    Only what decides about them is in the file's name, so a file is never out of date.
+    Args:
+        settings: Of the data set.
+        prepared: Its folder.
+        kept: The folder for what was crafted. Only what decides about it is in a file's name: it is never out of date.
+        announce: Told what is crafted, since that takes a while.
     """
 
-    folder: Path
+    def __init__(
+        self,
+        settings: DataSettings,
+        prepared: Path,
+        kept: Path,
+        announce: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._settings = settings
+        self._prepared = prepared
+        self._kept = kept
+        self._announce = announce
 
-    def path(self, experiment: Experiment, data_digest: str, chosen: Sequence[int]) -> Path:
-        """Where the views of these images are kept."""
-        identity = [CRAFTING_VERSION, experiment.evaluation_fingerprint, data_digest, list(chosen)]
+    @property
+    def dataset(self) -> str:
+        """Its name."""
+        return self._settings.name
+
+    @cached_property
+    def split(self) -> ImageSplit:
+        """The images of the suite.
+
+        Raises:
+            RequestError: they are not prepared here; the message says what prepares them.
+        """
+        return load_split(self._prepared, self._settings)
+
+    def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
+        """The views `names` of the images `chosen` by the network of an experiment; see `views`.
+
+        Raises:
+            RequestError: the data set is not prepared here.
+            PipelineError: its MLflow run has no weights, or they are damaged.
+        """
+        identity = [CRAFTING_VERSION, experiment.evaluation_fingerprint, self.split.digest, list(chosen), list(names)]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        return self.folder / experiment.fingerprint / "views" / f"{digest}.safetensors"
+        path = self._kept / experiment.fingerprint / "views" / f"{digest}.safetensors"
+        found = _read(path, names)
+        if found is None:
+            weights = read_artifacts([run_id], "model.safetensors", Path.read_bytes).get(run_id)
+            if weights is None:
+                raise PipelineError(
+                    f"the weights of {experiment.identifier} are not in MLflow. They come with 'dvc repro --force "
+                    f"train@{experiment.identifier}'."
+                )
+            self._announce(f"{experiment.identifier}: crafting {len(chosen)} images ({', '.join(names)})")
+            found = views(experiment, weights, self.split.test, chosen, names)
+            _write(path, found)
+        return found
 
-    def read(self, path: Path, names: Iterable[str]) -> dict[str, View] | None:
-        """The views of these names that are kept at `path`; None where nothing is, or nothing whole."""
-        try:
-            tensors = load_file(path)
-            return {
-                name: View(**{part.name: tensors[f"{name}/{part.name}"] for part in fields(View)}) for name in names
-            }
-        except (FileNotFoundError, SafetensorError, KeyError):
-            return None
 
-    def write(self, path: Path, kept: Mapping[str, View]) -> None:
-        """Keep views."""
-        tensors = {f"{name}/{part}": tensor for name, view in kept.items() for part, tensor in vars(view).items()}
-        with atomic_write(path) as stream:
-            stream.write(save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+def _read(path: Path, names: Iterable[str]) -> dict[str, View] | None:
+    """What is kept; None where nothing is, or nothing whole."""
+    try:
+        tensors = load_file(path)
+        return {name: View(**{part.name: tensors[f"{name}/{part.name}"] for part in fields(View)}) for name in names}
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None
+
+
+def _write(path: Path, found: Mapping[str, View]) -> None:
+    tensors = {
+        f"{name}/{part}": tensor.contiguous() for name, view in found.items() for part, tensor in vars(view).items()
+    }
+    with atomic_write(path) as stream:
+        stream.write(save(tensors))

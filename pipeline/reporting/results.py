@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from statistics import fmean, stdev
 from typing import Any
 
@@ -50,6 +51,36 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame) -> pd.DataFra
         if cell["metric"] in OOD_METRICS and not cell["missing"] and _regenerated(found[cell["method"]]):
             cell["note"] = f"{cell['note']} {REGENERATED}".strip()
     return pd.DataFrame(cells).astype({"images": "Int64"})
+
+
+def measure(
+    experiments: Mapping[str, Mapping[int, Experiment]], metrics: Iterable[str], runs: pd.DataFrame
+) -> pd.DataFrame:
+    """Metrics of any experiments, whether or not they are those of a method of the file.
+
+    Args:
+        experiments: By a name of your choice and seed.
+        metrics: As `fill`.
+        runs: As `fill`.
+
+    Returns:
+        One row per name and metric, in order: `name`, and `metric`, `mean`, `std`, `seeds`, `seeds_expected`, `images`,
+        `missing` as `fill`.
+    """
+    found = {
+        name: {seed: _matching(runs, experiment) for seed, experiment in seeded.items()}
+        for name, seeded in experiments.items()
+    }
+    columns = [TableColumn(metric=metric, label=metric) for metric in metrics]
+    cells = [_cell(name, column, found) for name in experiments for column in columns]
+    frame = pd.DataFrame(cells).rename(columns={"method": "name"}).astype({"images": "Int64"})
+    return frame.drop(columns=["command", "note"])
+
+
+def latest_runs(experiments: Iterable[Experiment], runs: pd.DataFrame) -> dict[int, str]:
+    """By seed, the MLflow run that counts for each of a method's experiments; those without one are left out."""
+    matching = {experiment.seed: _matching(runs, experiment) for experiment in experiments}
+    return {seed: str(frame.iloc[-1]["run_id"]) for seed, frame in matching.items() if len(frame)}
 
 
 def _masks(runs: dict[int, pd.DataFrame]) -> bool:

@@ -14,10 +14,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
@@ -33,7 +36,12 @@ PAGE_WIDTH = 6.95
 RESOLUTION = 300
 """Pixels per inch of the PNG."""
 MISSING = "#8a8a8a"
-"""Colour of what says that a number is not there."""
+"""Colour of what marks that a number is not there."""
+MISSING_TEXT = "#5f5f5f"
+"""The same for text, which needs more contrast."""
+
+REDISTRIBUTION: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.6, "linestyle": (0, (1, 1))}
+"""How an epoch is marked in which the learners restart from the global learner."""
 
 # Okabe and Ito's palette without its yellow, which vanishes on white; neighbours differ in lightness, too.
 COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#000000", "#009E73", "#E69F00", "#CC79A7")
@@ -90,6 +98,11 @@ class Look:
     line: str | tuple[int, tuple[float, ...]]
     hatch: str
 
+    @property
+    def curve(self) -> dict[str, Any]:
+        """The options of `Axes.plot`."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
+
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each name, in order; no two of up to 60 share both marker and line, nor both colour and hatch."""
@@ -102,6 +115,13 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
         )
         for number, name in enumerate(dict.fromkeys(names))
     }
+
+
+def learner_looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for the global learner, which is black and solid, and one for each learner, in order."""
+    black = COLOURS.index("#000000")
+    own = (look for number, look in enumerate(looks(map(str, range(len(COLOURS)))).values()) if number != black)
+    return {"global": Look("#000000", MARKERS[black], "-", ""), **dict(zip(names, cycle(own), strict=False))}
 
 
 @contextmanager
@@ -145,14 +165,23 @@ def figure_text(source: str) -> str:
     return text
 
 
-def save(figure: Figure, destination: Path, name: str) -> list[Path]:
+def note_below(axes: Axes, text: str, width: float = COLUMN_WIDTH - 0.5, points: float = 28) -> None:
+    """A remark in grey, `width` inches wide, so many points below the lower left corner of the axes."""
+    if text:
+        text = fill(text, int(26 * width))
+        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
+        axes.annotate(text, (0, 0), (0, -points), fontsize=6, color=MISSING_TEXT, **place)
+
+
+def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[Path]:
     """Write `<name>.pdf` (vector) and `<name>.png` to the folder `destination`; equal figures give equal bytes.
 
-    Call it inside `style()`.
+    Call it inside `style()`. The title is in the files' metadata, not on the page.
     """
+    titled = {"Title": title} if title else {}
     metadata: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None, **titled},
+        "png": {"Software": None, **titled},
     }
     for kind, entries in metadata.items():
         with atomic_write(destination / f"{name}.{kind}") as stream:

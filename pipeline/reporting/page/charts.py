@@ -77,11 +77,12 @@ class Point:
     link: str
     """The part of the page that says more."""
     values: tuple[float, float]
-    ours: bool
+    group: int
+    """The place of its group."""
+    on_frontier: bool
+    """No other method is at least as good in both metrics and better in one."""
     x: float = 0.0
     y: float = 0.0
-    on_frontier: bool = False
-    """No other method is at least as good in both metrics and better in one."""
     anchor: Anchor | None = None
     """How its label is set; None where there is no room for one."""
     label_x: float = 0.0
@@ -95,7 +96,8 @@ class Scatter:
     title: str
     x: Axis
     y: Axis
-    points: list[Point] = field(default_factory=list)
+    groups: list[str]
+    points: list[Point]
     frame: Frame = field(default_factory=Frame)
 
 
@@ -148,35 +150,31 @@ def line_chart(
     return LineChart(title, x.axis("epoch", whole=True), y.axis(unit), lines, place)
 
 
-def scatter(title: str, x_label: str, y_label: str, points: list[Point]) -> Scatter:
-    """Methods between two metrics in percent; labels where there is room, those on the frontier first.
+def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: list[Point]) -> Scatter:
+    """Methods between two metrics; labels where there is room, those of the last group and the frontier first.
 
     Args:
         title: What it shows.
         x_label: Of the first value of every point.
         y_label: Of the second.
+        groups: Their names.
         points: At least one; their places are filled in.
     """
-    x = _Scale([point.values[0] for point in points], LEFT, WIDTH - RIGHT, 100)
-    y = _Scale([point.values[1] for point in points], HEIGHT - BOTTOM, TOP, 100)
+    x = _Scale([point.values[0] for point in points], LEFT, WIDTH - RIGHT, None)
+    y = _Scale([point.values[1] for point in points], HEIGHT - BOTTOM, TOP, None)
     for point in points:
         point.x, point.y = x.place(point.values[0]), y.place(point.values[1])
-        point.on_frontier = not any(_beats(other.values, point.values) for other in points)
-    _place_labels(points)
-    return Scatter(title, x.axis(x_label), y.axis(y_label), points)
-
-
-def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and all(first >= second for first, second in zip(one, other, strict=True))
+    _place_labels(sorted(points, key=lambda point: (point.group < len(groups) - 1, not point.on_frontier)))
+    return Scatter(title, x.axis(x_label), y.axis(y_label), groups, points)
 
 
 Box = tuple[float, float, float, float]
 
 
 def _place_labels(points: list[Point]) -> None:
-    """Put each label beside its point, where it covers nothing and stays inside; leave out those without a place."""
+    """Put each label beside its point, where it covers nothing and stays inside; those that find no place have none."""
     taken: list[Box] = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in points]
-    for point in sorted(points, key=lambda point: (not point.ours, not point.on_frontier)):
+    for point in points:
         width = LETTER * len(point.label)
         places: list[tuple[Anchor, float, float, float]] = [
             ("start", point.x + 8, point.y + 4, point.x + 8),

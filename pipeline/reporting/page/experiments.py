@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,10 +17,10 @@ from pipeline.config import Experiment, PGDAttackSettings
 from pipeline.data.facts import DATASETS
 from pipeline.data.images import ImageSplit
 from pipeline.errors import PipelineError
-from pipeline.reporting.examples import NATURAL, View, ViewCache, choose, shown_attacks, views
+from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart
 from pipeline.reporting.page.text import describe, heat, html, picture
-from pipeline.tracking import read_artifact
+from pipeline.tracking import read_artifacts
 
 CLASSES_SHOWN = 100
 """Of data sets with more classes, those with the lowest accuracy."""
@@ -136,25 +136,57 @@ def _yaml(content: Any) -> str:
 
 
 @dataclass(frozen=True)
-class ExampleSource:
-    """Where the pictures of an experiment come from."""
+class RunFiles:
+    """The files of runs, by run; those that are missing or damaged are left out."""
 
-    split: ImageSplit | None
-    """None: the data set is not prepared here."""
-    cache: ViewCache
-    count: int
-    """Images for each experiment; 0 for none."""
-    announce: Callable[[str], None]
-    """Told when images are crafted, which takes a while."""
+    histories: dict[str, list[dict[str, float]]]
+    summaries: dict[str, dict[str, Any]]
+    metrics: dict[str, dict[str, Any]]
+    trust: dict[str, dict[str, Any]]
+    classes: dict[str, pd.DataFrame]
+
+    @classmethod
+    def read(cls, run_ids: Collection[str]) -> RunFiles:
+        """All files of all runs: one kind after the other, several runs at a time.
+
+        Raises:
+            PipelineError: the store is out of reach.
+        """
+        histories, summaries, metrics, trust = (
+            read_artifacts(run_ids, f"{name}.json", _if_whole(lambda path: json.loads(path.read_text())))
+            for name in ("history", "summary", "metrics", "trust")
+        )
+        classes = read_artifacts(run_ids, "classes.csv", _if_whole(pd.read_csv))
+        return cls(histories, summaries, metrics, trust, classes)
+
+    def __contains__(self, run_id: str) -> bool:
+        """Whether all of a run's files are there."""
+        return all(run_id in files for files in vars(self).values())
 
 
-def experiment_page(experiment: Experiment, run: pd.Series | None, source: ExampleSource) -> ExperimentPage:
+def _if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """None instead of a failure, so that a damaged file is one that is missing."""
+
+    def attempt(path: Path) -> Any:
+        try:
+            return read(path)
+        except ValueError:
+            return None
+
+    return attempt
+
+
+def experiment_page(
+    experiment: Experiment, run: pd.Series | None, files: RunFiles, pictures: Pictures, count: int
+) -> ExperimentPage:
     """The page of one experiment.
 
     Args:
         experiment: Which one.
         run: Its row in `finished_runs`; None where it has none.
-        source: Of the pictures.
+        files: Of all runs.
+        pictures: The test images.
+        count: How many of them are shown; 0 for none.
     """
     command = f"dvc repro evaluate@{experiment.identifier}"
     page = ExperimentPage(experiment, experiment.method.label, command)
@@ -162,57 +194,25 @@ def experiment_page(experiment: Experiment, run: pd.Series | None, source: Examp
         page.problem = f"Not measured yet: `{command}`."
         return page
     page.address = run["page"]
-    try:
-        files = RunFiles.read(run["run_id"])
-    except PipelineError as error:
-        source.announce(f"{experiment.identifier}: {error}")
-        page.problem = f"Not all files of this experiment are in MLflow: `dvc repro --force {command.split()[-1]}`."
+    if run["run_id"] not in files:
+        stages = f"train@{experiment.identifier} evaluate@{experiment.identifier}"
+        page.problem = f"MLflow lacks files of this run, or they are damaged: `dvc repro --force {stages}`."
         return page
-    _fill(page, files)
-    _add_examples(page, files.verdicts, run["run_id"], source)
+    _fill(page, run["run_id"], files)
+    _add_examples(page, run["run_id"], pictures, count)
     return page
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run."""
-
-    history: list[dict[str, float]]
-    summary: dict[str, Any]
-    metrics: dict[str, Any]
-    trust: dict[str, Any]
-    classes: pd.DataFrame
-    verdicts: pd.DataFrame
-
-    @classmethod
-    def read(cls, run_id: str) -> RunFiles:
-        """All of them.
-
-        Raises:
-            PipelineError: one is missing, out of reach or damaged.
-        """
-        try:
-            parts = {name: json.loads(read_artifact(run_id, f"{name}.json")) for name in cls._json()}
-            classes = pd.read_csv(io.BytesIO(read_artifact(run_id, "classes.csv")))
-            verdicts = pd.read_parquet(io.BytesIO(read_artifact(run_id, "verdicts.parquet")))
-        except ValueError as error:  # of JSON, CSV and Parquet alike
-            raise PipelineError(f"a file of the run is damaged: {error}") from None
-        return cls(**parts, classes=classes, verdicts=verdicts)
-
-    @staticmethod
-    def _json() -> list[str]:
-        return ["history", "summary", "metrics", "trust"]
-
-
-def _fill(page: ExperimentPage, files: RunFiles) -> None:
-    experiment, summary = page.experiment, files.summary
-    page.accuracies = list(_accuracies(experiment, files.metrics))
+def _fill(page: ExperimentPage, run_id: str, files: RunFiles) -> None:
+    experiment, summary = page.experiment, files.summaries[run_id]
+    history, metrics = files.histories[run_id], files.metrics[run_id]
+    page.accuracies = list(_accuracies(experiment, metrics))
     page.costs = Costs(
         device=str(summary["device"]),
         epochs=int(summary["epochs"]),
         training_seconds=float(summary["seconds"]),
-        images_per_second=median(record["images_per_second"] for record in files.history),
-        evaluation_seconds=float(files.metrics["seconds"]),
+        images_per_second=median(record["images_per_second"] for record in history),
+        evaluation_seconds=float(metrics["seconds"]),
     )
     page.facts = {
         "Network": experiment.architecture,
@@ -224,11 +224,10 @@ def _fill(page: ExperimentPage, files: RunFiles) -> None:
         "Commit": str(summary["git_commit"])[:12],
         "Fingerprint": experiment.fingerprint,
     }
-    page.charts = list(_charts(files.history, int(summary["selected_epoch"])))
-    shown = [NATURAL, *shown_attacks(experiment.evaluation), *experiment.evaluation.union]
-    page.class_attacks = list(dict.fromkeys(shown))
-    page.classes, page.classes_left_out = _classes(experiment, files.classes, page.class_attacks)
-    page.signs = files.trust["signs"]
+    page.charts = list(_charts(history, int(summary["selected_epoch"])))
+    page.class_attacks = list(dict.fromkeys([NATURAL, *page.attacks, *experiment.evaluation.union]))
+    page.classes, page.classes_left_out = _classes(experiment, files.classes[run_id], page.class_attacks)
+    page.signs = files.trust[run_id]["signs"]
 
 
 def _accuracies(experiment: Experiment, metrics: dict[str, Any]) -> Iterator[Accuracy]:
@@ -281,28 +280,23 @@ def _classes(experiment: Experiment, classes: pd.DataFrame, attacks: list[str]) 
     return rows, left_out
 
 
-def _add_examples(page: ExperimentPage, verdicts: pd.DataFrame, run_id: str, source: ExampleSource) -> None:
-    if source.count == 0:
-        page.examples_problem = "Left out on request: `python -m stages.html` without `--examples 0` has them."
+def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: int) -> None:
+    if count == 0:
+        page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.html` has them."
         return
-    if source.split is None:
-        page.examples_problem = "The test images are not prepared here: `python -m stages.prepare`, then `make report`."
+    try:
+        split = pictures.split
+        verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
+        if verdicts is None:
+            raise PipelineError(
+                f"MLflow lacks the verdicts, or they are damaged: 'dvc repro --force {page.command[10:]}'."
+            )
+        chosen = choose(verdicts, page.attacks, count)
+        found = pictures.seen(page.experiment, run_id, chosen, [NATURAL, *page.attacks])
+    except PipelineError as error:
+        page.examples_problem = str(error)
         return
-    chosen = choose(verdicts, page.attacks, source.count)
-    path = source.cache.path(page.experiment, source.split.digest, chosen)
-    found = source.cache.read(path, [NATURAL, *page.attacks])
-    if found is None:
-        try:
-            weights = read_artifact(run_id, "model.safetensors")
-            source.announce(f"{page.experiment.identifier}: crafting {len(chosen)} images")
-            found = views(page.experiment, weights, source.split.test, chosen)
-        except PipelineError as error:
-            source.announce(f"{page.experiment.identifier}: {error}")
-            again = f"dvc repro --force train@{page.experiment.identifier}"
-            page.examples_problem = f"The weights are not in MLflow: `{again}`, then `make report`."
-            return
-        source.cache.write(path, found)
-    page.examples = list(_examples(page.experiment, verdicts, source.split, chosen, found))
+    page.examples = list(_examples(page.experiment, verdicts, split, chosen, found))
 
 
 def _examples(

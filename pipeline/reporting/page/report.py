@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,36 +12,21 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.config import OOD_METRICS, Params, TableColumn, TableSettings
-from pipeline.data.images import ImageSplit, load_split
-from pipeline.errors import PipelineError, RequestError
+from pipeline.config import OOD_METRICS, Params, TableColumn, TableSettings, TradeOffFigure
+from pipeline.errors import PipelineError
 from pipeline.files import write_text
-from pipeline.reporting.examples import NATURAL, ViewCache
-from pipeline.reporting.layout import Layout, lay_out
+from pipeline.reporting.examples import NATURAL, Pictures
+from pipeline.reporting.figures import trade_off
+from pipeline.reporting.layout import UNRANKED, Layout, lay_out
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import Point, Scatter, scatter
-from pipeline.reporting.page.experiments import ExampleSource, ExperimentPage, experiment_page
+from pipeline.reporting.page.experiments import ExperimentPage, RunFiles, experiment_page
 from pipeline.reporting.results import fill
-from pipeline.tracking import finished_runs
+from pipeline.reporting.style import RESOLUTION
+from pipeline.tracking import finished_runs, mask, tracking_uri
 
 PARTS = Path(__file__).parent
 SUMMARY_DIGITS = 1
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where a report takes what is not in MLflow."""
-
-    prepared: Path
-    """Folder of the prepared data set."""
-    cache: Path
-    """Folder where crafted images are kept."""
-    figures: Path
-    """Folder of the figures."""
-    examples: int
-    """Images for each experiment."""
-    announce: Callable[[str], None] = lambda message: None
-    """Told of what takes long and of what is missing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +48,8 @@ class Best:
     method: str
     value: str
     link: str
+    others: int
+    """Methods with the same value, as it is printed."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +57,12 @@ class FigureFile:
     """A figure as it was drawn before."""
 
     name: str
+    caption: str
+    paper: str
     address: str
     width: int
     height: int
+    resolution: int = RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -84,8 +74,9 @@ class Report:
     trade_offs: list[Scatter]
     tables: list[Table]
     figures: list[FigureFile]
+    not_drawn: list[str]
+    """Figures of `params.yaml` without a file."""
     experiments: list[ExperimentPage]
-    figures_folder: str
 
     @property
     def measured(self) -> list[ExperimentPage]:
@@ -98,8 +89,14 @@ class Report:
         return list(dict.fromkeys((sign["name"], sign["norm"]) for page in self.measured for sign in page.signs))
 
 
-def gather(params: Params, sources: Sources) -> Report:
-    """Everything that the report of a suite says, from MLflow, the prepared data and the figures.
+def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> Report:
+    """Everything that the report of a suite says.
+
+    Args:
+        params: The suite.
+        figures: The folder of its figures.
+        pictures: Its test images.
+        examples: How many of them are shown for each experiment.
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
@@ -108,36 +105,27 @@ def gather(params: Params, sources: Sources) -> Report:
     runs = finished_runs(params.experiments())
     if runs.empty:
         raise PipelineError(
-            f"MLflow has no finished run of suite '{params.suite}' with the settings in params.yaml: nothing to "
-            "report. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI points to a store that has the runs."
+            f"MLflow at {mask(tracking_uri())} has no finished run of suite '{params.suite}' with the settings in "
+            "params.yaml, nothing was written. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another "
+            "store."
         )
     latest = {(row["method"], row["seed"]): row for _, row in runs.iterrows()}  # the last that finished wins
-    source = ExampleSource(_split(params, sources), ViewCache(sources.cache), sources.examples, sources.announce)
+    files = RunFiles.read([row["run_id"] for row in latest.values()])
     pages = [
-        experiment_page(experiment, latest.get((experiment.name, experiment.seed)), source)
+        experiment_page(experiment, latest.get((experiment.name, experiment.seed)), files, pictures, examples)
         for experiment in params.experiments()
     ]
     links = {page.experiment.name: f"#{page.anchor}" for page in reversed(pages)}  # that of the first seed stays
-    summary = _summary(params, runs)
+    drawn = list(_figures(params, figures))
     return Report(
         params=params,
-        best=list(_best(params, summary, links)),
-        trade_offs=list(_trade_offs(params, summary, links)),
+        best=list(_best(params, _summary(params, runs), links)),
+        trade_offs=list(_trade_offs(params, runs, links)),
         tables=[_table(name, params, runs, links) for name in params.tables],
-        figures=list(_figures(sources.figures)),
+        figures=drawn,
+        not_drawn=[name for name in params.figures if name not in {figure.name for figure in drawn}],
         experiments=pages,
-        figures_folder=str(sources.figures),
     )
-
-
-def _split(params: Params, sources: Sources) -> ImageSplit | None:
-    if sources.examples == 0:
-        return None
-    try:
-        return load_split(sources.prepared, params.data)
-    except RequestError as error:
-        sources.announce(f"no pictures of test images: {error}")
-        return None
 
 
 def _summary(params: Params, runs: pd.DataFrame) -> pd.DataFrame:
@@ -157,30 +145,36 @@ def _metric_label(params: Params, metric: str) -> str:
 
 def _best(params: Params, summary: pd.DataFrame, links: dict[str, str]) -> Iterator[Best]:
     for metric, values in summary.items() if len(summary) else ():
-        method, value = str(values.idxmax()), f"{float(values.max()):.{SUMMARY_DIGITS}f}"
-        yield Best(_metric_label(params, str(metric)), params.methods[method].label, value, links[method])
+        shown = values.map(lambda value: f"{value:.{SUMMARY_DIGITS}f}")
+        method = str(values.idxmax())
+        value = str(shown[method])
+        label = params.methods[method].label
+        yield Best(_metric_label(params, str(metric)), label, value, links[method], int((shown == value).sum()) - 1)
 
 
-def _trade_offs(params: Params, summary: pd.DataFrame, links: dict[str, str]) -> Iterator[Scatter]:
-    """Natural accuracy against the worst case, and the union's first two attacks against each other."""
-    if summary.empty:
-        return
-    first, second, *_ = params.evaluation.union
-    for title, x, y in [
-        ("Accuracy and robustness", NATURAL, "worst_case_union"),
-        ("Robustness in two norms", first, second),
-    ]:
-        points = [
+def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> Iterator[Scatter]:
+    """The trade-off figures of `params.yaml`, for pointing at."""
+    for figure in params.figures.values():
+        if not isinstance(figure, TradeOffFigure):
+            continue
+        points = trade_off.methods_between(figure, params, runs).dropna(subset=["x", "y"])
+        if points.empty:
+            continue
+        signs = [-1 if axis.metric in UNRANKED else 1 for axis in (figure.x, figure.y)]
+        best = set(trade_off.frontier(points, *signs).index)
+        groups = [group for group in figure.groups if points["group"].eq(group).any()]
+        shown = [
             Point(
-                label=text.plain(params.methods[method].label),
-                link=links[method],
-                values=(float(row[x]), float(row[y])),
-                ours=getattr(params.methods[method].mixture, "rule", "") == "moving_average",
+                label=text.plain(params.methods[point["method"]].label),
+                link=links[point["method"]],
+                values=(float(point["x"]), float(point["y"])),
+                group=groups.index(point["group"]),
+                on_frontier=place in best,
             )
-            for method, row in zip(map(str, summary.index), summary.to_dict("records"), strict=True)
+            for place, point in points.iterrows()
         ]
-        x_label, y_label = (f"{text.plain(_metric_label(params, metric))} (%)" for metric in (x, y))
-        yield scatter(title, x_label, y_label, points)
+        x_label, y_label = text.plain(figure.x.label), text.plain(figure.y.label)
+        yield scatter(figure.caption, x_label, y_label, groups, shown)
 
 
 def _table(name: str, params: Params, runs: pd.DataFrame, links: dict[str, str]) -> Table:
@@ -193,13 +187,20 @@ def _table(name: str, params: Params, runs: pd.DataFrame, links: dict[str, str])
     return Table(lay_out(name, params, results), [links[method] for method in settings.rows], problem)
 
 
-def _figures(folder: Path) -> Iterator[FigureFile]:
+def _figures(params: Params, folder: Path) -> Iterator[FigureFile]:
+    """All in the folder, those of `params.yaml` first."""
     from PIL import Image
 
-    for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as image:
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    for name in [
+        *(name for name in params.figures if name in found),
+        *(name for name in found if name not in params.figures),
+    ]:
+        with Image.open(found[name]) as image:
             width, height = image.size
-        yield FigureFile(path.stem, text.data_uri(path.read_bytes()), width, height)
+        settings = params.figures.get(name)
+        caption, paper = (settings.caption, settings.paper) if settings else (name.replace("_", " "), "")
+        yield FigureFile(name, caption, paper, text.data_uri(found[name].read_bytes()), width, height)
 
 
 def render(report: Report) -> str:
@@ -224,11 +225,10 @@ def render(report: Report) -> str:
     )
 
 
-def write_report(params: Params, sources: Sources, path: Path) -> Path:
-    """Write the report of a suite as one file.
+def write_report(params: Params, figures: Path, pictures: Pictures, examples: int, path: Path) -> None:
+    """Write the report of a suite to `path`, one file; see `gather`.
 
     Raises:
         RequestError, PipelineError: as `gather`.
     """
-    write_text(path, render(gather(params, sources)))
-    return path
+    write_text(path, render(gather(params, figures, pictures, examples)))
