@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from pipeline.reporting.papers import CELL, TITLES, printed_cells, readings
 ROUNDING = 0.01
 FAR = 6
 USUAL = 3.5
+UNION = "Union is the mean of both AutoAttacks"
 MEMBERS = ["apgd_ce_linf", "apgd_t_linf", "fab_t_linf", "square_linf"]
 """What AutoAttack consists of."""
 ROW = CELL[:-1]
@@ -70,7 +72,7 @@ def _unions(wide: pd.DataFrame) -> Iterator[Finding]:
         return
     mean = (wide["aa_linf"] + wide["aa_l2"]) / 2
     wrong = (wide["union"] - mean).abs() > ROUNDING + 1e-9
-    yield from _findings("Union is the mean of both AutoAttacks", "union", wide["union"][wrong], mean[wrong])
+    yield from _findings(UNION, "union", wide["union"][wrong], mean[wrong])
 
 
 def _gaps(wide: pd.DataFrame) -> Iterator[Finding]:
@@ -130,7 +132,7 @@ def _corruptions(wide: pd.DataFrame) -> Iterator[Finding]:
     for metric in ("ood_c_severity_5", "ood_p"):
         if metric not in corrupted:
             return
-        gap = natural.reindex(corrupted.index.droplevel(["table"])).to_numpy() - corrupted[metric]
+        gap = natural.reindex(_without_table(wide, ["IV"]).index).to_numpy() - corrupted[metric]
         distance, median = _distances(gap.dropna(), ["dataset"])
         far = distance > FAR
         check = "Accuracy on corrupted images lies below the natural one by about as much as in the other rows"
@@ -144,15 +146,16 @@ def _corruptions(wide: pd.DataFrame) -> Iterator[Finding]:
 
 def _twins(wide: pd.DataFrame) -> Iterator[Finding]:
     """Two methods that agree to 0.01 in both columns of Table IV."""
-    both = wide.reindex(columns=["ood_c_severity_5", "ood_p"]).dropna()
+    metrics = ["ood_c_severity_5", "ood_p"]
+    both = wide.reindex(columns=metrics).dropna()
     for _, group in both.groupby(level=["table", "dataset", "architecture"]):
-        for place in range(1, len(group)):
-            near = (group.iloc[:place] - group.iloc[place]).abs().le(ROUNDING + 1e-9).all(axis=1)
-            for other in near[near].index:
-                check = f"No two methods share a row ({other[-1]} has the same)"
-                for metric in both:
-                    at = group.iloc[[place]][metric]
-                    yield from _findings(check, str(metric), at, at * 0 + float(group.loc[[other], metric].iloc[0]))
+        for first, second in combinations(group.reset_index().to_dict("records"), 2):
+            if all(abs(first[metric] - second[metric]) <= ROUNDING + 1e-9 for metric in metrics):
+                check = f"No two methods share a row ({first['method']} has the same)"
+                for metric in metrics:
+                    place = {key: second[key] for key in ROW}
+                    numbers = {"printed": second[metric], "expected": first[metric]}
+                    yield {"check": check, "metric": metric, **place, **numbers}
 
 
 def _best(wide: pd.DataFrame) -> Iterator[Finding]:
