@@ -266,6 +266,31 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
         RequestError: the tracking URI is not one of a database or a server.
         PipelineError: the store does not exist or is out of reach.
     """
+    tags = ("fingerprint", "evaluation_fingerprint")
+    return _evaluated_runs(experiments, tags, lambda item: (item.fingerprint, item.evaluation_fingerprint))
+
+
+def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """Evaluated runs of the same methods, seeds, data and networks as `experiments`, under another protocol.
+
+    Returns:
+        As `finished_runs`; `fingerprint` and `evaluation_fingerprint` are of the experiment that a run stands in for,
+        `protocol` is the run's. Corrupted images are left out: their metrics belong to one experiment's weights.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    tags = ("method", "seed", "dataset", "architecture")
+    wanted = list(experiments)
+    own = {item.protocol for item in wanted}
+    frame = _evaluated_runs(wanted, tags, lambda item: (item.name, str(item.seed), item.data.name, item.architecture))
+    return frame[~frame["protocol"].isin(own)]
+
+
+def _evaluated_runs(
+    experiments: Iterable[Experiment], tags: tuple[str, ...], address: Callable[[Experiment], tuple[str, ...]]
+) -> pd.DataFrame:
+    """The evaluated runs whose `tags` are the `address` of one of `experiments`; see `finished_runs`."""
     uri = tracking_uri()
     if uri.startswith(SQLITE) and not _database(uri).exists():
         raise PipelineError(
@@ -275,8 +300,11 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     by_suite: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         by_suite.setdefault(experiment.suite, []).append(experiment)
+    rows: list[dict[str, Any]] = []
     with _reported(uri):
-        rows = [row for suite, wanted in by_suite.items() for row in _rows(uri, suite, wanted)]
+        for suite, wanted in by_suite.items():
+            runs = _by_tags(uri, suite, tags)
+            rows += [_row(uri, experiment, run) for experiment in wanted for run in runs.get(address(experiment), [])]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
@@ -348,28 +376,25 @@ def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T])
         return {run_id: content for run_id, content in found if content is not None}
 
 
-def _rows(uri: str, suite: str, experiments: list[Experiment]) -> Iterator[dict[str, Any]]:
-    """A row for every run of the suite that holds one of `experiments`, after one search."""
+def _by_tags(uri: str, suite: str, tags: tuple[str, ...]) -> dict[tuple[str, ...], list[Run]]:
+    """Every evaluated run of the suite, by the values of some tags, after one search."""
     client, experiment_id = _open_store(uri, suite, create=False)
-    if experiment_id is None:
-        return
-    runs: dict[tuple[str, str], list[Run]] = {}
-    for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
-        tags = run.data.tags
-        runs.setdefault((tags.get("fingerprint", ""), tags.get("evaluation_fingerprint", "")), []).append(run)
-    for experiment in experiments:
-        for run in runs.get((experiment.fingerprint, experiment.evaluation_fingerprint), []):
-            yield _row(uri, experiment, run)
+    runs: dict[tuple[str, ...], list[Run]] = {}
+    if experiment_id is not None:
+        for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
+            runs.setdefault(tuple(run.data.tags.get(tag, "") for tag in tags), []).append(run)
+    return runs
 
 
 def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
-    metrics = run.data.metrics
+    metrics, tags = run.data.metrics, run.data.tags
+    same = tags.get("fingerprint") == experiment.fingerprint
     return {
         "fingerprint": experiment.fingerprint,
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
         "method": experiment.name,
         "seed": experiment.seed,
-        "protocol": experiment.protocol,
+        "protocol": experiment.protocol if same else tags.get("protocol"),
         "suite": experiment.suite,
         "run_id": run.info.run_id,
         "gradient_masking": run.data.tags.get("gradient_masking"),

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.config import Params, TradeOffFigure
-from pipeline.reporting.layout import UNRANKED
-from pipeline.reporting.results import measure
+from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 
 LABEL_SIZE = 5.8

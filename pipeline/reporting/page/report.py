@@ -12,18 +12,17 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.config import OOD_METRICS, Params, TableColumn, TableSettings, TradeOffFigure
-from pipeline.errors import PipelineError
+from pipeline.config import OOD_METRICS, Params, TradeOffFigure
 from pipeline.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figures import trade_off
-from pipeline.reporting.layout import UNRANKED, Layout, lay_out
+from pipeline.reporting.layout import Layout, lay_out, lay_out_difference
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import Point, Scatter, scatter
 from pipeline.reporting.page.experiments import ExperimentPage, RunFiles, experiment_page
-from pipeline.reporting.results import fill
+from pipeline.reporting.results import UNRANKED, beside_paper, collect, measure
 from pipeline.reporting.style import RESOLUTION
-from pipeline.tracking import finished_runs, mask, tracking_uri
+from pipeline.tracking import finished_runs
 
 PARTS = Path(__file__).parent
 SUMMARY_DIGITS = 1
@@ -102,13 +101,8 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
         RequestError: the tracking URI is not one of a database or a server.
         PipelineError: the store is out of reach, or has no finished run of the suite.
     """
+    cells = collect(params)
     runs = finished_runs(params.experiments())
-    if runs.empty:
-        raise PipelineError(
-            f"MLflow at {mask(tracking_uri())} has no finished run of suite '{params.suite}' with the settings in "
-            "params.yaml, nothing was written. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another "
-            "store."
-        )
     latest = {(row["method"], row["seed"]): row for _, row in runs.iterrows()}  # the last that finished wins
     files = RunFiles.read([row["run_id"] for row in latest.values()])
     pages = [
@@ -121,7 +115,7 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
         params=params,
         best=list(_best(params, _summary(params, runs), links)),
         trade_offs=list(_trade_offs(params, runs, links)),
-        tables=[_table(name, params, runs, links) for name in params.tables],
+        tables=[table for name in params.tables for table in _tables(name, params, cells[name], links)],
         figures=drawn,
         not_drawn=[name for name in params.figures if name not in {figure.name for figure in drawn}],
         experiments=pages,
@@ -131,9 +125,9 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
 def _summary(params: Params, runs: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds in percent: a row for every method that has them all, a column for each main metric."""
     metrics = [NATURAL, *params.evaluation.union, "union", "worst_case_union"]
-    columns = [TableColumn(metric=metric, label=metric) for metric in metrics]
-    cells = fill(params, TableSettings(caption="", rows=list(params.methods), columns=columns), runs)
-    return cells.pivot(index="method", columns="metric", values="mean").reindex(list(params.methods))[metrics].dropna()
+    experiments = {name: {seed: params.experiment(name, seed) for seed in params.seeds} for name in params.methods}
+    means = measure(experiments, metrics, runs).pivot(index="name", columns="metric", values="mean")
+    return means.reindex(list(params.methods))[metrics].dropna()
 
 
 def _metric_label(params: Params, metric: str) -> str:
@@ -177,14 +171,18 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
         yield scatter(figure.caption, x_label, y_label, groups, shown)
 
 
-def _table(name: str, params: Params, runs: pd.DataFrame, links: dict[str, str]) -> Table:
+def _tables(name: str, params: Params, cells: pd.DataFrame, links: dict[str, str]) -> Iterator[Table]:
+    """A table, and what it comes to beside the papers where they have numbers."""
     settings = params.tables[name]
-    results = fill(params, settings, runs)
-    measured = results[~results["missing"]]["metric"].isin(OOD_METRICS)
-    corrupted = any(column.metric in OOD_METRICS for column in settings.columns)
-    nothing = corrupted and not measured.any()
+    measured = cells[~cells["missing"]]["metric"].isin(OOD_METRICS)
+    nothing = any(column.metric in OOD_METRICS for column in settings.columns) and not measured.any()
     problem = "Nothing is measured on corrupted images yet: `make ood` does." if nothing else ""
-    return Table(lay_out(name, params, results), [links[method] for method in settings.rows], problem)
+    yield Table(lay_out(name, params, cells), [links[method] for method in settings.rows], problem)
+    beside = None if nothing else beside_paper(params, settings, cells)
+    if beside is not None:
+        printed = set(beside["method"])
+        shown = [links[method] for method in settings.rows if method in printed]
+        yield Table(lay_out_difference(name, params, beside), shown)
 
 
 def _figures(params: Params, folder: Path) -> Iterator[FigureFile]:
