@@ -78,7 +78,7 @@ def choose(verdicts: pd.DataFrame, attacks: Iterable[str], count: int) -> list[i
     labels = verdicts[verdicts["attack"] == NATURAL].set_index("image")["label"]
     table = pd.DataFrame({"kind": kind, "label": labels}).dropna()
     table["repeats"] = table.groupby(["kind", "label"]).cumcount()
-    table = table.reset_index().sort_values(["repeats", "image"])
+    table = table.rename_axis("image").reset_index().sort_values(["repeats", "image"])
     table["turn"] = table.groupby("kind").cumcount()
     table["order"] = table["kind"].map({"wrong": 0, "fooled": 1, "robust": 2})
     chosen = table.sort_values(["turn", "order"]).head(count)
@@ -108,8 +108,8 @@ def disputed(correct: pd.DataFrame, labels: pd.Series, method: str, count: int) 
     wrong = (~correct.drop(columns=method)).sum(axis=1)
     table = pd.DataFrame({"wrong": wrong, "label": labels})[correct[method] & wrong.gt(0)]
     table["repeats"] = table.groupby(["wrong", "label"]).cumcount()
-    ordered = table.reset_index().sort_values(["wrong", "repeats", "image"], ascending=[False, True, True])
-    return [int(image) for image in ordered["image"].head(count)]
+    ordered = table.rename_axis("image").sort_values(["wrong", "repeats", "image"], ascending=[False, True, True])
+    return [int(image) for image in ordered.index[:count]]
 
 
 class PGDFrom(PGD):
