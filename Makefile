@@ -19,7 +19,7 @@ define run-experiments
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables figures suite prepare ui bench lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ test: setup ## Run the whole test suite, in JOBS processes
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
+
+figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+	python -m stages.figures
 
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	python -m stages.compose suite=$(or $(SUITE),digits) $(SET)
