@@ -11,7 +11,6 @@ Nothing depends on the machine: the fonts are those that come with matplotlib, a
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
 
 from pipeline.errors import RequestError
@@ -40,10 +40,8 @@ MISSING = "#8a8a8a"
 MISSING_TEXT = "#5f5f5f"
 """The same for text, which needs more contrast."""
 
-CHARACTERS_PER_INCH = 25
-"""Of a remark: what fits for certain."""
-MATH_CODES = re.compile(r"[$_^{}]|\\[a-z]+(?=[a-z])")
-"""What of a math text takes no room."""
+REMARK_SIZE = 6.0
+"""Points."""
 REDISTRIBUTION: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.6, "linestyle": (0, (1, 1))}
 """How an epoch is marked in which the learners restart from the global learner."""
 
@@ -172,14 +170,20 @@ def figure_text(source: str) -> str:
 
 def note_below(figure: Figure, text: str) -> None:
     """A remark in grey at the lower edge, broken to the figure's width."""
-    limit = CHARACTERS_PER_INCH * figure.get_figwidth()
-    lines = [""]
+    lines: list[str] = []
     for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        lines += [word] if len(MATH_CODES.sub("", longer)) > limit else []
-        lines[-1] = word if lines[-1] == word else longer
-    if text:
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, color=MISSING_TEXT)
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _width(longer) < 0.97 * figure.get_figwidth():
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=REMARK_SIZE, color=MISSING_TEXT)
+
+
+def _width(text: str) -> float:
+    """Inches."""
+    return float(MathTextParser("path").parse(text, 72, FontProperties(size=REMARK_SIZE)).width) / 72
 
 
 def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[Path]:
