@@ -24,7 +24,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables audit suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables figures report audit suite prepare ui bench lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,12 @@ test: setup ## Run the whole test suite, in JOBS processes
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
+
+figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+	python -m stages.figures
+
+report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
+	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 audit: setup ## List where the papers' own tables contradict themselves or each other
 	python -m stages.audit

@@ -118,6 +118,9 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
 
 
 def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]:
+    if name not in params.methods:
+        yield _unknown_method("every setting", name, params)
+        return
     method = params.methods[name]
     mixture = method.mixture
     content = method.model_dump(mode="json")
@@ -132,8 +135,7 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
     elif isinstance(study, OptimizersStudy):
         yield from _optimizers(study, content)
         if name in study.joint:
-            joint = params.methods[study.joint[name]].model_dump(mode="json")
-            yield _Variation("joint, Adam", None, _with_adam(study, joint, joint["learners"]))
+            yield _joint(study, study.joint[name], params)
     else:
         yield from _averages(mixture, content)
 
@@ -210,6 +212,18 @@ def _optimizers(study: OptimizersStudy, content: dict[str, Any]) -> Iterator[_Va
         chosen = [name for name, kind in zip(learners, kinds, strict=True) if kind != own[name]]
         setting = "/".join("Adam" if kind == study.adam.name else kind.upper() for kind in kinds)
         yield _Variation(setting, None, _with_adam(study, content, chosen))
+
+
+def _joint(study: OptimizersStudy, name: str, params: Params) -> _Variation:
+    setting = "joint, Adam"
+    if name not in params.methods:
+        return _unknown_method(setting, name, params)
+    joint = params.methods[name].model_dump(mode="json")
+    return _Variation(setting, None, _with_adam(study, joint, joint["learners"]))
+
+
+def _unknown_method(setting: str, name: str, params: Params) -> _Variation:
+    return _Variation(setting, None, {}, f"unknown method '{name}': {did_you_mean(name, list(params.methods))}")
 
 
 def _with_adam(study: OptimizersStudy, content: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

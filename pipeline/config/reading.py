@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.schema import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, AttackBudget, Params
+from pipeline.config.schema import AttackBudget, Params
 from pipeline.config.values import Norm, mapping
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
@@ -71,16 +71,12 @@ def _cross_references(raw: dict[str, Any]) -> dict[str, Any]:
     """
     epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
-    attacks = [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")]
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
-        "methods": [str(name) for name in mapping(raw, "methods")] or None,
-        "attacks": attacks,
-        "metrics": [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks] if attacks else None,
-        "verdicts": ["natural", *attacks] if attacks else None,
-        "studies": [str(name) for name in mapping(mapping(raw, "ablation"), "studies")],
+        "methods": [str(name) for name in mapping(raw, "methods")],
+        "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
     }
 
 

@@ -448,7 +448,7 @@ class Params(Closed):
     ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
-    figures: dict[Name, FigureSettings] = {}
+    figures: dict[Name, FigureSettings] = Field(default_factory=dict)
 
     @field_validator("tables")
     @classmethod

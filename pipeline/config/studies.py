@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from pipeline.config.optimizers import AdamSettings
-from pipeline.config.values import Closed, Name, Place, Real, Whole, context, unless
-from pipeline.errors import did_you_mean
-
-
-def _check_methods(value: list[str], info: ValidationInfo) -> list[str]:
-    known = context(info, "methods") or value
-    return unless(
-        [f"unknown method '{name}': {did_you_mean(name, known)}" for name in value if name not in known], value
-    )
+from pipeline.config.values import Closed, Name, Place, Real, Whole
 
 
 class StudySettings(Closed):
@@ -27,14 +19,9 @@ class StudySettings(Closed):
     methods: list[str] = Field(min_length=1)
     """Keys of `methods` with the mixture `moving_average`; each is varied by itself."""
 
-    @field_validator("methods")
-    @classmethod
-    def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        return _check_methods(value, info)
-
 
 class FirstRatioStudy(StudySettings):
-    """gamma_1: the first learner's mixing ratio at every breakpoint; the others share the rest as they do at the end."""
+    """gamma_1, the first learner's mixing ratio at every breakpoint; the others share the rest as they did."""
 
     varies: Literal["first_ratio"]
     values: list[Annotated[list[Real], Field(min_length=1)]] = Field(min_length=1)
@@ -74,14 +61,8 @@ class OptimizersStudy(StudySettings):
 
     varies: Literal["optimizers"]
     adam: AdamSettings
-    joint: dict[Name, str] = {}
+    joint: dict[Name, str] = Field(default={})
     """By method: the method that trains one network for the same goals, as the baseline."""
-
-    @field_validator("joint")
-    @classmethod
-    def _are_known(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        _check_methods([*value, *value.values()], info)
-        return value
 
 
 Study = Annotated[
@@ -93,7 +74,7 @@ Study = Annotated[
 class AblationSettings(Closed):
     """The ablation grid: `python -m stages.grid`."""
 
-    studies: dict[Name, Study] = {}
+    studies: dict[Name, Study] = Field(default={})
     budget_hours: Annotated[Real, Field(gt=0)] = 24.0
     """A plan whose trainings and evaluations add up to more is not started without `--yes`."""
     budget_gigabytes: Annotated[Real, Field(gt=0)] = 50.0

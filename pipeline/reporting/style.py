@@ -10,19 +10,19 @@ Nothing depends on the machine: the fonts are those that come with matplotlib, a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
 
 from pipeline.errors import RequestError
@@ -40,11 +40,13 @@ MISSING = "#8a8a8a"
 MISSING_TEXT = "#5f5f5f"
 """The same for text, which needs more contrast."""
 
+REMARK_SIZE = 6.0
+"""Points."""
 REDISTRIBUTION: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.6, "linestyle": (0, (1, 1))}
 """How an epoch is marked in which the learners restart from the global learner."""
 
 # Okabe and Ito's palette without its yellow, which vanishes on white; neighbours differ in lightness, too.
-COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#000000", "#009E73", "#E69F00", "#CC79A7")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", ">", "h", "d")
 LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-",
@@ -127,6 +129,7 @@ def learner_looks(names: Iterable[str]) -> dict[str, Look]:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in this look, whatever matplotlib is set to elsewhere on the machine."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the dates in matplotlib's own fonts
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
@@ -165,12 +168,22 @@ def figure_text(source: str) -> str:
     return text
 
 
-def note_below(axes: Axes, text: str, width: float = COLUMN_WIDTH - 0.5, points: float = 28) -> None:
-    """A remark in grey, `width` inches wide, so many points below the lower left corner of the axes."""
-    if text:
-        text = fill(text, int(26 * width))
-        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
-        axes.annotate(text, (0, 0), (0, -points), fontsize=6, color=MISSING_TEXT, **place)
+def note_below(figure: Figure, text: str) -> None:
+    """A remark in grey at the lower edge, broken to the figure's width."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _width(longer) < 0.97 * figure.get_figwidth():
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=REMARK_SIZE, color=MISSING_TEXT)
+
+
+def _width(text: str) -> float:
+    """Inches."""
+    return float(MathTextParser("path").parse(text, 72, FontProperties(size=REMARK_SIZE)).width) / 72
 
 
 def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[Path]:
@@ -183,6 +196,8 @@ def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None, **titled},
         "png": {"Software": None, **titled},
     }
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: both files look the same
     for kind, entries in metadata.items():
         with atomic_write(destination / f"{name}.{kind}") as stream:
             figure.savefig(stream, format=kind, metadata=entries)

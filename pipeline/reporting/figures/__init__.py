@@ -9,6 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.config import (
+    DERIVED_METRICS,
+    OOD_METRICS,
+    TRAINING_SECONDS,
     AblationFigure,
     Cell,
     ClassWiseFigure,
@@ -48,11 +51,7 @@ def write_figures(
         RequestError: a figure is unknown, or cannot be drawn of what it names.
         PipelineError: the MLflow store does not exist, is out of reach, or has no run of what the figures show.
     """
-    unknown = [name for name in names if name not in params.figures]
-    if unknown:
-        valid = list(params.figures)
-        raise RequestError("; ".join(f"unknown figure '{name}': {did_you_mean(name, valid)}" for name in unknown))
-    figures = {name: params.figures[name] for name in names}
+    figures = _chosen(params, names)
     studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure)]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
@@ -96,6 +95,30 @@ def draw_figure(
             return ablation.draw(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
+
+
+def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
+    """The figures of these names, checked against the rest of the file."""
+    unknown = [name for name in names if name not in params.figures]
+    if unknown:
+        known = list(params.figures)
+        raise RequestError("; ".join(f"unknown figure '{name}': {did_you_mean(name, known)}" for name in unknown))
+    attacks = list(params.evaluation.attacks)
+    valid: dict[str, list[str]] = {
+        "method": list(params.methods),
+        "metric": [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks],
+        "attack": ["natural", *attacks],
+        "study": list(params.ablation.studies),
+    }
+    problems = [
+        f"figures.{figure}: unknown {kind} '{name}': {did_you_mean(name, valid[kind])}"
+        for figure in names
+        for kind, name in params.figures[figure].names()
+        if name not in valid[kind]
+    ]
+    if problems:
+        raise RequestError("\n  ".join(["params.yaml: nothing was drawn", *problems]))
+    return {name: params.figures[name] for name in names}
 
 
 def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator[Experiment]:

@@ -107,7 +107,7 @@ def _draw_curves(settings: AblationFigure, params: Params, points: list[Setting]
     ticks = sorted({float(point.value or 0) for point in points})
     panels[-1].set_xticks(ticks if len(ticks) <= MOST_TICKS else ticks[:: math.ceil(len(ticks) / MOST_TICKS)])
     panels[-1].set_xlabel(figure_text(params.ablation.studies[settings.study].label))
-    _explain(panels[-1], numbers, "Grey band: the setting in the tables." if _has_default(points) else "")
+    _explain(figure, numbers, "Grey band: the setting in the tables." if _has_default(points) else "")
     figure.align_ylabels(panels)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, columnspacing=1.2)
     return figure
@@ -135,9 +135,7 @@ def _draw_rows(settings: AblationFigure, params: Params, points: list[Setting], 
             axes.tick_params(labelleft=column == 0, labelbottom=row == len(heights) - 1)
             axes.set_xlabel(f"{figure_text(metric.label)} (%)" if row == len(heights) - 1 else "")
         panels[-len(settings.metrics)].set_title(figure_text(params.methods[method].label), loc="left", pad=3)
-    _explain(
-        panels[-len(settings.metrics)], numbers, "Bold: the setting in the tables." if _has_default(points) else ""
-    )
+    _explain(figure, numbers, "Bold: the setting in the tables." if _has_default(points) else "")
     return figure
 
 
@@ -165,7 +163,7 @@ def _draw_schedules(axes: Axes, own: list[Setting], varied: dict[str, Look]) -> 
             axes.plot(mixture.breakpoints, ratios, **look.curve, label=figure_text(point.text), clip_on=False)
     axes.set(xlabel="epoch", ylabel=r"mixing ratio $\gamma_1$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     axes.margins(x=0.02)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if len(own) > 3 else 3, columnspacing=1)
 
 
 def _mark_missing(axes: Axes, x: Sequence[float], y: Sequence[float], transform: Transform) -> None:
@@ -179,9 +177,9 @@ def _has_default(points: Sequence[Setting]) -> bool:
     return any(point.is_default for point in points)
 
 
-def _explain(axes: Axes, numbers: Numbers, remark: str) -> None:
+def _explain(figure: Figure, numbers: Numbers, remark: str) -> None:
     """Say below the axes what the marks mean."""
     missing = MISSING_NOTE if any(math.isnan(mean) for mean, _ in numbers.values()) else ""
     several = any(not math.isnan(std) for _, std in numbers.values())
     bars = "Bars: standard deviation over seeds." if several else ""
-    note_below(axes, " ".join(filter(None, [remark, bars, missing])), points=25)
+    note_below(figure, " ".join(filter(None, [remark, bars, missing])))

@@ -35,7 +35,7 @@ def draw(settings: ClassWiseFigure, params: Params, runs: pd.DataFrame) -> Figur
     missing = [figure_text(params.methods[method].label) for method in settings.methods if method not in accuracies]
     if len(missing) < len(settings.methods):
         figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2)
-    note_below(axes, f"Not measured: {', '.join(missing)}." if missing else "", points=34)
+    note_below(figure, f"Not measured: {', '.join(missing)}." if missing else "")
     return figure
 
 

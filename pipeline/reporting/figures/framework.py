@@ -15,7 +15,7 @@ from pipeline.reporting.layout import NORM_SYMBOLS, radius
 from pipeline.reporting.style import COLUMN_WIDTH, PAGE_WIDTH, REDISTRIBUTION, Look, learner_looks, new_figure
 
 LEARNERS_IN_A_COLUMN = 3
-BATCH, LEARNERS, GLOBAL = (0.90, 1.0), (0.42, 0.76), (0.0, 0.19)
+BATCH, LEARNERS, GLOBAL = (0.91, 1.0), (0.41, 0.79), (0.02, 0.2)
 """Lower and upper edge of the boxes."""
 EDGE = "#4d4d4d"
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
@@ -47,10 +47,10 @@ def draw(settings: FrameworkFigure, params: Params) -> Figure:
 def _draw_diagram(
     axes: Axes, experiment: Experiment, mixture: MovingAverageSettings, learners: Mapping[str, Look]
 ) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlim=(-0.005, 1.005), ylim=(-0.07, 1.01))
     axes.set_axis_off()
     count = len(experiment.method.learners)
-    _box(axes, 0.5, 0.5, BATCH, EDGE, f"minibatch of {experiment.training.batch_size} images, the same for all")
+    _box(axes, 0.5, 0.66, BATCH, EDGE, f"minibatch of {experiment.training.batch_size} images, the same for all")
     when = "every step of epochs" if mixture.redistribution == "every_batch" else "the end of epochs"
     restarts = [epoch for epoch in range(1, experiment.training.epochs + 1) if mixture.redistributes_in(epoch)]
     source = r"\bar\theta_a" if mixture.source == "weight_averages" else r"\theta_a"
@@ -62,7 +62,7 @@ def _draw_diagram(
     _box(axes, 0.5, 0.92, GLOBAL, learners["global"].colour, text)
     for number, (name, learner) in enumerate(experiment.method.learners.items()):
         x = (number + 0.5) / count
-        width = 0.94 / count
+        width = 0.97 / count
         _box(axes, x, width, LEARNERS, learners[name].colour, "\n".join(_describe(learner)), title=name)
         _arrow(axes, (0.5 + 0.4 * (x - 0.5), BATCH[0]), (x, LEARNERS[1]), EDGE, "-")
         _arrow(axes, (x - 0.22 * width, LEARNERS[0]), (x - 0.22 * width, GLOBAL[1]), learners[name].colour, "-")
@@ -74,7 +74,7 @@ def _draw_diagram(
     epochs = ", ".join(map(str, restarts if few else [*restarts[:2], "...", restarts[-1]]))
     axes.text(
         0.5,
-        -0.05,
+        -0.02,
         rf"dashed: all learners restart from $\theta_g$ at {when} {epochs}",
         ha="center",
         va="top",
@@ -111,8 +111,8 @@ def _box(
         )
     )
     if title:
-        axes.text(x, high - 0.025, title, ha="center", va="top", fontsize=7, fontweight="bold", color=colour)
-        axes.text(x, (low + high - 0.06) / 2, text, ha="center", va="center", fontsize=5.8, linespacing=1.35)
+        axes.text(x, high - 0.02, title, ha="center", va="top", fontsize=7, fontweight="bold", color=colour)
+        axes.text(x, (low + high - 0.065) / 2, text, ha="center", va="center", fontsize=5.4, linespacing=1.35)
     else:
         axes.text(x, (low + high) / 2, text, ha="center", va="center", fontsize=6.2, linespacing=1.4)
 

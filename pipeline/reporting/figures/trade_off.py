@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import pandas as pd
 import textalloc
@@ -14,10 +14,17 @@ from pipeline.config import Params, TradeOffFigure
 from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 
+Line = tuple[list[float], list[float]]
+"""x and y of its points."""
 LABEL_SIZE = 5.8
 LEGEND_COLUMNS = 2
 EDGE = 0.045
 """Where a point that is far off is drawn, as a share of the axes."""
+FRONTIER: dict[str, Any] = {"color": "#4d4d4d", "linewidth": 0.9, "linestyle": (0, (4, 1.5))}
+MARGIN = 0.18
+"""Room on each side, as a share of what the points span."""
+LEAST_SPAN = 10.0
+"""Percentage points: below it, nothing is far off."""
 
 
 def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure:
@@ -27,18 +34,21 @@ def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure
     figure = new_figure(COLUMN_WIDTH, 2.5 + 0.03 * len(points))
     axes = figure.add_subplot()
     axes.set(xlabel=figure_text(settings.x.label), ylabel=figure_text(settings.y.label))
-    grouped = looks(settings.groups)
-    near = _without_the_far_off(measured)
-    _fit_limits(axes, near)
-    _draw_frontier(axes, measured, settings)
+    grouped = looks(group.label for group in settings.groups)
+    far = pd.DataFrame({axis: _far_off(measured[axis]) for axis in ("x", "y")})
+    near = measured[~far.any(axis="columns")]
+    _fit_limits(axes, measured, far)
+    signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
+    best = frontier(measured, *signs)
+    axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
     for group, members in near.groupby("group", sort=False):
         _draw_points(axes, members, grouped[str(group)])
     for _, point in measured.drop(near.index).iterrows():
         _draw_far_off(axes, point, grouped[point["group"]])
     missing = points.drop(measured.index)
-    note_below(axes, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
-    _draw_legend(figure, settings, grouped)
-    _label(figure, axes, near)
+    note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
+    _draw_legend(figure, grouped)
+    _label(figure, axes, near, _lines(near, best))
     return figure
 
 
@@ -68,41 +78,37 @@ def methods_between(settings: TradeOffFigure, params: Params, runs: pd.DataFrame
     return pd.DataFrame(
         {
             "method": method,
-            "group": group,
+            "group": group.label,
             "label": figure_text(params.methods[method].label),
             **{axis: cells.loc[(method, metric), "mean"] for axis, metric in metrics.items()},
             **{f"{axis}_std": cells.loc[(method, metric), "std"] for axis, metric in metrics.items()},
         }
-        for group, methods in settings.groups.items()
-        for method in methods
+        for group in settings.groups
+        for method in group.methods
     )
 
 
-def _without_the_far_off(points: pd.DataFrame) -> pd.DataFrame:
-    """Leave out a point that lies further below the others than they spread, so that they can be told apart."""
-    for axis in ("x", "y"):
-        values = points[axis].sort_values()
-        if len(values) > 3 and values.iloc[1] - values.iloc[0] > values.iloc[-1] - values.iloc[1]:
-            points = points.drop(values.index[0])
-    return points
+def _far_off(values: pd.Series) -> pd.Series:
+    """Which value lies further below all others than they spread: with it on the axis, they could not be told apart."""
+    ordered = values.sort_values()
+    far = pd.Series(False, index=values.index)
+    if len(ordered) > 3:
+        lowest, next_one, highest = ordered.iloc[[0, 1, -1]]
+        far[ordered.index[0]] = next_one - lowest > max(highest - next_one, LEAST_SPAN)
+    return far
 
 
-def _fit_limits(axes: Axes, points: pd.DataFrame) -> None:
+def _fit_limits(axes: Axes, points: pd.DataFrame, far: pd.DataFrame) -> None:
     """Room for labels on all sides."""
     if points.empty:
         axes.text(0.5, 0.5, "no method is measured", transform=axes.transAxes, ha="center", color=MISSING_TEXT)
         return
     for axis, set_limits in (("x", axes.set_xlim), ("y", axes.set_ylim)):
-        errors = points[f"{axis}_std"].fillna(0)
-        low, high = (points[axis] - errors).min(), (points[axis] + errors).max()
-        margin = 0.18 * (high - low) or 1.0
+        shown = points[~far[axis]]
+        errors = shown[f"{axis}_std"].fillna(0)
+        low, high = (shown[axis] - errors).min(), (shown[axis] + errors).max()
+        margin = MARGIN * max(high - low, LEAST_SPAN / 2)
         set_limits(low - margin, high + margin)
-
-
-def _draw_frontier(axes: Axes, points: pd.DataFrame, settings: TradeOffFigure) -> None:
-    signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
-    best = frontier(points, *signs)
-    axes.plot(best["x"], best["y"], color="#4d4d4d", linewidth=0.9, linestyle=(0, (4, 1.5)), zorder=1, gid="frontier")
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, look: Look) -> None:
@@ -111,55 +117,66 @@ def _draw_points(axes: Axes, points: pd.DataFrame, look: Look) -> None:
         points["y"],
         points["y_std"],
         points["x_std"],
-        fmt=look.marker,
-        color=look.colour,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
-        markersize=5,
+        **_marker(look),
         elinewidth=0.7,
         zorder=3,
     )
 
 
 def _draw_far_off(axes: Axes, point: pd.Series, look: Look) -> None:
-    """At the edge, with an arrow outwards and its value."""
-    places, arrows = [], []
-    for value, limits in ((point["x"], axes.get_xlim()), (point["y"], axes.get_ylim())):
-        share = (value - limits[0]) / (limits[1] - limits[0])
-        places.append(min(max(share, EDGE), 1 - EDGE))
-        arrows.append(math.copysign(1, share - 0.5) if places[-1] != share else 0.0)
-    axes.plot(
-        *places, look.marker, transform=axes.transAxes, color=look.colour, markeredgecolor="white", markeredgewidth=0.4
-    )
-    axes.annotate(
+    """At the edge, with an arrow outwards and its values."""
+    place, direction = [], []
+    for value, (low, high) in ((point["x"], axes.get_xlim()), (point["y"], axes.get_ylim())):
+        share = (value - low) / (high - low)
+        place.append(min(max(share, EDGE), 1 - EDGE))
+        direction.append(EDGE if share > 1 else -EDGE if share < 0 else 0.0)
+    axes.plot(*place, transform=axes.transAxes, **_marker(look))
+    to_the_left = place[0] > 0.5
+    axes.text(
+        place[0] + (-0.025 if to_the_left else 0.025),
+        place[1],
         f"{point['label']} ({point['x']:.1f}, {point['y']:.1f})",
-        xy=(places[0] + EDGE * arrows[0], places[1] + EDGE * arrows[1]),
-        xytext=(places[0] - 0.02, places[1]),
-        xycoords="axes fraction",
-        textcoords="axes fraction",
-        ha="right",
+        transform=axes.transAxes,
+        ha="right" if to_the_left else "left",
         va="center",
         fontsize=LABEL_SIZE,
     )
     axes.annotate(
         "",
-        xy=(places[0] + EDGE * arrows[0], places[1] + EDGE * arrows[1]),
-        xytext=tuple(places),
+        xy=(place[0] + direction[0], place[1] + direction[1]),
+        xytext=(place[0], place[1]),
         xycoords="axes fraction",
-        arrowprops={"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5},
+        arrowprops={"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0},
     )
 
 
-def _draw_legend(figure: Figure, settings: TradeOffFigure, grouped: dict[str, Look]) -> None:
-    handles = [
-        Line2D([], [], linestyle="", marker=look.marker, color=look.colour, label=figure_text(group))
-        for group, look in grouped.items()
-    ]
-    handles.append(Line2D([], [], color="#4d4d4d", linewidth=0.9, linestyle=(0, (4, 1.5)), label="frontier"))
+def _marker(look: Look) -> dict[str, Any]:
+    return {
+        "marker": look.marker,
+        "color": look.colour,
+        "linestyle": "",
+        "markersize": 5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+    }
+
+
+def _draw_legend(figure: Figure, grouped: dict[str, Look]) -> None:
+    handles = [Line2D([], [], **_marker(look), label=figure_text(group)) for group, look in grouped.items()]
+    handles.append(Line2D([], [], **FRONTIER, label="frontier"))
     figure.legend(handles=handles, loc="outside upper center", ncols=LEGEND_COLUMNS, columnspacing=1.2)
 
 
-def _label(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
+def _lines(points: pd.DataFrame, best: pd.DataFrame) -> list[Line]:
+    """The frontier and the error bars: labels stay off them."""
+    lines: list[Line] = [(best["x"].tolist(), best["y"].tolist())] if len(best) > 1 else []
+    numbers = points[["x", "y", "x_std", "y_std"]].fillna(0).to_numpy(dtype=float).tolist()
+    for x, y, x_std, y_std in numbers:
+        lines += [([x - x_std, x + x_std], [y, y]), ([x, x], [y - y_std, y + y_std])]
+    return lines
+
+
+def _label(figure: Figure, axes: Axes, points: pd.DataFrame, lines: list[Line]) -> None:
     """Names beside the points, or joined to them by a line where there is no room."""
     if points.empty:
         return
@@ -172,6 +189,8 @@ def _label(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
         points["label"].tolist(),
         x_scatter=points["x"].to_numpy(),
         y_scatter=points["y"].to_numpy(),
+        x_lines=[x for x, _ in lines],
+        y_lines=[y for _, y in lines],
         textsize=LABEL_SIZE,
         linecolor="#9a9a9a",
         linewidth=0.4,

@@ -55,7 +55,7 @@ def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> 
     if shown:
         _finish(figure, panels, history["mean"], learners, params, settings.method)
         images = "test" if split == "test" else "held-out"
-        note_below(panels[-1], f"Accuracies on {images} images.{_seeds(history)}", points=24)
+        note_below(figure, f"Accuracies on {images} images.{_seeds(history)}")
     else:
         panels[0].text(0.5, 0.5, "not measured", transform=panels[0].transAxes, ha="center", color=MISSING_TEXT)
     panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))

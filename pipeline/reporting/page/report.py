@@ -156,7 +156,7 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
             continue
         signs = [-1 if axis.metric in UNRANKED else 1 for axis in (figure.x, figure.y)]
         best = set(trade_off.frontier(points, *signs).index)
-        groups = [group for group in figure.groups if points["group"].eq(group).any()]
+        groups = [group.label for group in figure.groups if points["group"].eq(group.label).any()]
         shown = [
             Point(
                 label=text.plain(params.methods[point["method"]].label),
