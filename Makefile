@@ -19,7 +19,7 @@ define run-experiments
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables audit suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables audit explain export suite prepare ui bench lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,14 @@ test: setup ## Run the whole test suite, in JOBS processes
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
+
+explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
+	@test -n "$(CELL)" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
+	@python -m stages.explain $(CELL)
+
+export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make export RUN=generalist_t-1
+	@test -n "$(RUN)" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
+	python -m stages.export $(RUN)
 
 audit: setup ## List where the papers' own tables contradict themselves or each other
 	python -m stages.audit

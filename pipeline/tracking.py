@@ -14,12 +14,14 @@ import os
 import re
 import socket
 import sqlite3
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from ssl import SSLError
 from typing import TYPE_CHECKING, Any
@@ -33,8 +35,10 @@ from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance import git_commit
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+    from torch import nn
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
@@ -51,6 +55,7 @@ DIGEST_LENGTH = 32
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
@@ -278,6 +283,170 @@ def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
     own = {item.protocol for item in wanted}
     frame = _evaluated_runs(wanted, tags, lambda item: (item.name, str(item.seed), item.data.name, item.architecture))
     return frame[~frame["protocol"].isin(own)]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it."""
+
+    run_id: str
+    status: str
+    ended: str
+    """UTC, ISO 8601 to the second; "" while it is open."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+def read_run(run_id: str) -> StoredRun:
+    """One run.
+
+    Raises:
+        RequestError: the store has no such run.
+        PipelineError: the store is out of reach.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        try:
+            run = MlflowClient(tracking_uri=uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+    end = run.info.end_time
+    ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+
+
+def download(run_id: str, names: Iterable[str], folder: Path) -> None:
+    """Copy files of a run into `folder`.
+
+    Raises:
+        PipelineError: the store is out of reach, or the run lacks a file.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    with _reported(uri):
+        client = MlflowClient(tracking_uri=uri)
+        for name in names:
+            client.download_artifacts(run_id, name, str(folder))
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version in MLflow's model registry."""
+
+    name: str
+    version: str
+    alias: str
+    """Names the version that was registered last with it: 'models:/<name>@<alias>'."""
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pytorch.load_model` and `mlflow.pyfunc.load_model` take."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register_model(
+    run_id: str, model: nn.Module, example: np.ndarray, name: str, alias: str, tags: Mapping[str, str]
+) -> RegisteredModel:
+    """Save a network with its run and register it, once: equal `tags` of the same run give the version that is there.
+
+    The network is saved as a traced graph (pt2), not as a pickle: loading it runs no code and needs no project. Loaded
+    with either flavour it gives logits for float32 images, which is checked on the example.
+
+    Args:
+        run_id: Where it is saved.
+        model: In eval mode, on the CPU.
+        example: Two or more images, float32 in [0, 1], of shape (batch, channels, height, width).
+        name: In the registry; it is created where it is missing.
+        alias: Is given to the version.
+        tags: Of the version.
+
+    Raises:
+        PipelineError: the store is out of reach, or the loaded network gives other logits.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [item for item in versions if item.run_id == run_id and tags.items() <= item.tags.items()]
+        if not same:
+            _save_model(client, run_id, model, example)
+            source = f"{client.get_run(run_id).info.artifact_uri}/model"
+            same = [client.create_model_version(name, source, run_id, tags=dict(tags))]
+        registered = RegisteredModel(name, str(same[0].version), alias)
+        client.set_registered_model_alias(name, alias, registered.version)
+        _check_loaded(registered, model, example)
+    return registered
+
+
+def _save_model(client: MlflowClient, run_id: str, model: nn.Module, example: np.ndarray) -> None:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.pytorch import save_model
+    from mlflow.types import Schema, TensorSpec
+
+    classes = _logits(model, example).shape[1]
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("float32"), (-1, *example.shape[1:]))]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+    )
+    pinned = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", "numpy", "torch")]
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"{folder}/model"
+        save_model(
+            model,
+            place,
+            signature=signature,
+            input_example=example,
+            pip_requirements=pinned,
+            serialization_format="pt2",
+        )
+        client.log_artifacts(run_id, place, "model")
+
+
+def _check_loaded(registered: RegisteredModel, model: nn.Module, example: np.ndarray) -> None:
+    import mlflow.pyfunc
+    import mlflow.pytorch
+    import numpy as np
+
+    expected = _logits(model, example)
+    loaded = {
+        "mlflow.pytorch": _logits(mlflow.pytorch.load_model(registered.uri), example),
+        "mlflow.pyfunc": mlflow.pyfunc.load_model(registered.uri).predict(example),
+    }
+    for flavour, logits in loaded.items():
+        if not np.allclose(logits, expected, rtol=1e-4, atol=1e-5):
+            raise PipelineError(
+                f"{registered.uri} loaded with {flavour} differs from the weights by up to "
+                f"{np.abs(logits - expected).max():.3g} in its logits; do not use it"
+            )
+
+
+def _logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        logits: np.ndarray = model(torch.from_numpy(images)).numpy()
+    return logits
 
 
 def _evaluated_runs(

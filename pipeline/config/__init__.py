@@ -8,6 +8,7 @@ from pipeline.config.mixture import (
 )
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
+    DERIVED_METRICS,
     OOD_METRICS,
     TRAINING_SECONDS,
     AdamSettings,
@@ -33,6 +34,7 @@ from pipeline.config.schema import (
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
+    "DERIVED_METRICS",
     "OOD_METRICS",
     "TRAINING_SECONDS",
     "AdamSettings",

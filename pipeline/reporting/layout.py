@@ -232,14 +232,14 @@ def _budgets(params: Params, table: TableSettings) -> str:
         radii.setdefault(attack.norm, []).append(attack.epsilon)
     parts = []
     for norm, tested in radii.items():
-        shown = ", ".join(dict.fromkeys(map(_radius, tested)))
+        shown = ", ".join(dict.fromkeys(map(radius, tested)))
         trained = {budget.epsilon for name, budget in params.threat_model.items() if name == norm} - set(tested)
-        training = f" (training: ${_radius(min(trained))}$)" if trained else ""
+        training = f" (training: ${radius(min(trained))}$)" if trained else ""
         parts.append(rf"$\ell_{NORM_SYMBOLS[norm]}$ $\epsilon = {shown}${training}")
     return "; ".join(parts)
 
 
-def _radius(epsilon: float) -> str:
+def radius(epsilon: float) -> str:
     """As the field writes it: '8/255' where it is that, otherwise decimal."""
     levels = round(255 * epsilon)
     return f"{levels}/255" if levels % 255 and math.isclose(255 * epsilon, levels) else f"{epsilon:g}"

@@ -79,7 +79,7 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.Da
         `seeds_expected`; `images` (NA where unknown); `missing` (no seed has a number); `command` that measures the
         missing seeds ("" when none is); `notes` for the reader, a tuple.
     """
-    found = {name: _find(params, table, name, runs, others) for name in _methods(table)}
+    found = {name: find(params, table, name, runs, others) for name in _methods(table)}
     cells = [_cell(params, table, method, column, found) for method in table.rows for column in table.columns]
     return pd.DataFrame(cells).astype({"images": "Int64"})
 
@@ -126,7 +126,8 @@ def _notes_on_paper(row: pd.Series) -> Iterator[str]:
         )
 
 
-def _find(params: Params, table: TableSettings, method: str, runs: pd.DataFrame, others: pd.DataFrame | None) -> Found:
+def find(params: Params, table: TableSettings, method: str, runs: pd.DataFrame, others: pd.DataFrame | None) -> Found:
+    """The runs of one method of a table; arguments as those of `fill`."""
     experiments = {seed: params.experiment(method, seed) for seed in params.seeds}
     own = {seed: _matching(runs, experiment) for seed, experiment in experiments.items()}
     if others is None or not table.other_protocols:
@@ -156,7 +157,7 @@ def _cell(
         names = [method, column.relative_to or method]
         runs, reference = (found[name].chosen(seed, column.metric) for name in names)
         if runs.empty or reference.empty:
-            missing.append(f"{_stage(column)}@{method if runs.empty else column.relative_to}-{seed}")
+            missing.append(f"{stage_of(column)}@{method if runs.empty else column.relative_to}-{seed}")
             continue
         values.append(_value(column, runs.iloc[-1], reference.iloc[-1]))
         count = runs.iloc[-1].get(f"count.{column.metric}", math.nan)
@@ -181,8 +182,8 @@ def _cell(
     }
 
 
-def _stage(column: TableColumn) -> str:
-    """The DVC stage that measures it."""
+def stage_of(column: TableColumn) -> str:
+    """The DVC stage that measures a column."""
     return "ood/dvc.yaml:ood" if column.metric in OOD_METRICS else "evaluate"
 
 
