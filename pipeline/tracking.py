@@ -50,6 +50,8 @@ DATABASE_PATIENCE = 20.0
 BATCH = {"metrics": 1000, "params": 100}
 """MLflow's limits for one call."""
 PARAMETER_LENGTH = 500
+PAGE = 50
+"""Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
@@ -465,22 +467,23 @@ def _evaluated_runs(
     rows: list[dict[str, Any]] = []
     with _reported(uri):
         for suite, wanted in by_suite.items():
-            runs = _by_tags(uri, suite, tags)
-            rows += [_row(experiment, run) for experiment in wanted for run in runs.get(address(experiment), [])]
+            by_address: dict[tuple[str, ...], list[Experiment]] = {}
+            for experiment in wanted:
+                by_address.setdefault(address(experiment), []).append(experiment)
+            for run in _evaluated(uri, suite):
+                values = tuple(run.data.tags.get(tag, "") for tag in tags)
+                rows += [_row(experiment, run) for experiment in by_address.get(values, [])]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
 
 
-def _by_tags(uri: str, suite: str, tags: tuple[str, ...]) -> dict[tuple[str, ...], list[Run]]:
-    """Every evaluated run of the suite, by the values of some tags, after one search."""
+def _evaluated(uri: str, suite: str) -> Iterator[Run]:
+    """Every evaluated run of the suite."""
     client, experiment_id = _open_store(uri, suite, create=False)
-    runs: dict[tuple[str, ...], list[Run]] = {}
     if experiment_id is not None:
-        for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
-            runs.setdefault(tuple(run.data.tags.get(tag, "") for tag in tags), []).append(run)
-    return runs
+        yield from _search(client, experiment_id, "tags.evaluated = 'true'")
 
 
 def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
@@ -517,7 +520,9 @@ def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterato
     """Every run that meets `condition`, the latest first."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token)
+        page = client.search_runs(
+            [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
         yield from page
         token = page.token
         if not token:

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.config import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.layout import printed
-from pipeline.reporting.results import fill, find, stage_of
+from pipeline.reporting.results import Run, fill, find, stage_of
 from pipeline.tracking import StoredRun, download, finished_runs, read_run, runs_of_other_protocols
 
 WIDTH = 22
@@ -37,7 +37,7 @@ def explain(params: Params, address: str) -> str:
     table = params.tables[name]
     runs = finished_runs(params.experiments())
     others = runs_of_other_protocols(params.experiments()) if table.other_protocols else None
-    found = find(params, table, method, runs, others)
+    found = find(params, table, runs, others)[method]
     results = fill(params, table, runs, others)
     (cell,) = results[results["method"].eq(method) & results["metric"].eq(column.metric)].to_dict("records")
     shown = printed(cell["mean"], table.digits) or "not measured yet"
@@ -94,21 +94,21 @@ def _measure(params: Params, column: TableColumn) -> Iterator[str]:
         yield f"seconds of all training steps{f', divided by those of {column.relative_to}' * bool(column.relative_to)}"
 
 
-def _seed(experiment: Experiment, column: TableColumn, runs: pd.DataFrame) -> Iterator[str]:
+def _seed(experiment: Experiment, column: TableColumn, runs: list[Run]) -> Iterator[str]:
     yield f"seed {experiment.seed}"
     yield _line("experiment", f"{experiment.identifier} of suite {experiment.suite}, protocol {experiment.protocol}")
     yield _line("network, data", f"{experiment.architecture} on {experiment.data.name}")
     yield _line("fingerprint", experiment.fingerprint)
     yield _line("of the evaluation", experiment.evaluation_fingerprint)
     stage = stage_of(column)
-    if runs.empty:
+    if not runs:
         yield _line("run", "none that is finished and evaluated with these settings has this number")
         yield _line("to measure it", f"dvc repro {stage}@{experiment.identifier}")
         return
-    chosen = read_run(runs["run_id"].iloc[-1])
+    chosen = read_run(runs[-1]["run_id"])
     yield from _run(experiment, column, chosen)
     if len(runs) > 1:
-        rejected = ", ".join(runs["run_id"].iloc[:-1])
+        rejected = ", ".join(run["run_id"] for run in runs[:-1])
         yield _line("chosen", f"finished last; these have the same settings and finished before: {rejected}")
     stages = " ".join(f"{name}@{experiment.identifier}" for name in dict.fromkeys(("train", "evaluate", stage)))
     yield _line("make it again", f"git checkout {chosen.tags.get('git.commit', 'unknown')}")
