@@ -111,7 +111,7 @@ def _copy(connection: sqlite3.Connection, experiment: Experiment, generator: np.
 
 
 def measure(folder: Path) -> tuple[float, float]:
-    """Seconds and peak resident mebibytes of one `stages.report` in a process of its own, LaTeX included in the time."""
+    """Seconds, LaTeX included, and peak resident mebibytes of one `stages.report` in a process of its own."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.report"],
