@@ -12,11 +12,16 @@ JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
+# $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
+define side-by-side
+	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
+		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item $(1) \
+		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
+endef
+
 define run-experiments
 	dvc repro prepare
-	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
-		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item train@EXPERIMENT evaluate@EXPERIMENT \
-		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
+	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
 .PHONY: help setup ood repro cifar10-reduced test tables audit explain export suite prepare ui bench lint types format clean
@@ -47,7 +52,8 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 	python -m stages.report
 
 ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
-	dvc repro ood/dvc.yaml
+	dvc repro --single-item ood/dvc.yaml:corrupt
+	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
 	python -m stages.report
 
 test: setup ## Run the whole test suite, in JOBS processes
