@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from ssl import SSLError
 from tempfile import TemporaryDirectory, mkdtemp
@@ -34,8 +35,10 @@ from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance import git_commit
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+    from torch import nn
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 USER_INTERFACE = "http://127.0.0.1:5000"
@@ -49,6 +52,8 @@ DATABASE_PATIENCE = 20.0
 BATCH = {"metrics": 1000, "params": 100}
 """MLflow's limits for one call."""
 PARAMETER_LENGTH = 500
+PAGE = 50
+"""Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
 ARTIFACTS_AT_A_TIME = 8
@@ -287,6 +292,170 @@ def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
     return frame[~frame["protocol"].isin(own)]
 
 
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it."""
+
+    run_id: str
+    status: str
+    ended: str
+    """UTC, ISO 8601 to the second; "" while it is open."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+def read_run(run_id: str) -> StoredRun:
+    """One run.
+
+    Raises:
+        RequestError: the store has no such run.
+        PipelineError: the store is out of reach.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        try:
+            run = MlflowClient(tracking_uri=uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+    end = run.info.end_time
+    ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+
+
+def download(run_id: str, names: Iterable[str], folder: Path) -> None:
+    """Copy files of a run into `folder`.
+
+    Raises:
+        PipelineError: the store is out of reach, or the run lacks a file.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    with _reported(uri):
+        client = MlflowClient(tracking_uri=uri)
+        for name in names:
+            client.download_artifacts(run_id, name, str(folder))
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version in MLflow's model registry."""
+
+    name: str
+    version: str
+    alias: str
+    """Names the version that was registered last with it: 'models:/<name>@<alias>'."""
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pytorch.load_model` and `mlflow.pyfunc.load_model` take."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register_model(
+    run_id: str, model: nn.Module, example: np.ndarray, name: str, alias: str, tags: Mapping[str, str]
+) -> RegisteredModel:
+    """Save a network with its run and register it, once: equal `tags` of the same run give the version that is there.
+
+    The network is saved as a traced graph (pt2), not as a pickle: loading it runs no code and needs no project. Loaded
+    with either flavour it gives logits for float32 images, which is checked on the example.
+
+    Args:
+        run_id: Where it is saved.
+        model: In eval mode, on the CPU.
+        example: Two or more images, float32 in [0, 1], of shape (batch, channels, height, width).
+        name: In the registry; it is created where it is missing.
+        alias: Is given to the version.
+        tags: Of the version.
+
+    Raises:
+        PipelineError: the store is out of reach, or the loaded network gives other logits.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [item for item in versions if item.run_id == run_id and tags.items() <= item.tags.items()]
+        if not same:
+            _save_model(client, run_id, model, example)
+            source = f"{client.get_run(run_id).info.artifact_uri}/model"
+            same = [client.create_model_version(name, source, run_id, tags=dict(tags))]
+        registered = RegisteredModel(name, str(same[0].version), alias)
+        client.set_registered_model_alias(name, alias, registered.version)
+        _check_loaded(registered, model, example)
+    return registered
+
+
+def _save_model(client: MlflowClient, run_id: str, model: nn.Module, example: np.ndarray) -> None:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.pytorch import save_model
+    from mlflow.types import Schema, TensorSpec
+
+    classes = _logits(model, example).shape[1]
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("float32"), (-1, *example.shape[1:]))]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+    )
+    pinned = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", "numpy", "torch")]
+    with TemporaryDirectory() as folder:
+        place = f"{folder}/model"
+        save_model(
+            model,
+            place,
+            signature=signature,
+            input_example=example,
+            pip_requirements=pinned,
+            serialization_format="pt2",
+        )
+        client.log_artifacts(run_id, place, "model")
+
+
+def _check_loaded(registered: RegisteredModel, model: nn.Module, example: np.ndarray) -> None:
+    import mlflow.pyfunc
+    import mlflow.pytorch
+    import numpy as np
+
+    expected = _logits(model, example)
+    loaded = {
+        "mlflow.pytorch": _logits(mlflow.pytorch.load_model(registered.uri), example),
+        "mlflow.pyfunc": mlflow.pyfunc.load_model(registered.uri).predict(example),
+    }
+    for flavour, logits in loaded.items():
+        if not np.allclose(logits, expected, rtol=1e-4, atol=1e-5):
+            raise PipelineError(
+                f"{registered.uri} loaded with {flavour} differs from the weights by up to "
+                f"{np.abs(logits - expected).max():.3g} in its logits; do not use it"
+            )
+
+
+def _logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        logits: np.ndarray = model(torch.from_numpy(images)).numpy()
+    return logits
+
+
 def _evaluated_runs(
     experiments: Iterable[Experiment], tags: tuple[str, ...], address: Callable[[Experiment], tuple[str, ...]]
 ) -> pd.DataFrame:
@@ -303,8 +472,12 @@ def _evaluated_runs(
     rows: list[dict[str, Any]] = []
     with _reported(uri):
         for suite, wanted in by_suite.items():
-            runs = _by_tags(uri, suite, tags)
-            rows += [_row(uri, experiment, run) for experiment in wanted for run in runs.get(address(experiment), [])]
+            by_address: dict[tuple[str, ...], list[Experiment]] = {}
+            for experiment in wanted:
+                by_address.setdefault(address(experiment), []).append(experiment)
+            for run in _evaluated(uri, suite):
+                values = tuple(run.data.tags.get(tag, "") for tag in tags)
+                rows += [_row(uri, experiment, run) for experiment in by_address.get(values, [])]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
@@ -376,14 +549,11 @@ def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T])
         return {run_id: content for run_id, content in found if content is not None}
 
 
-def _by_tags(uri: str, suite: str, tags: tuple[str, ...]) -> dict[tuple[str, ...], list[Run]]:
-    """Every evaluated run of the suite, by the values of some tags, after one search."""
+def _evaluated(uri: str, suite: str) -> Iterator[Run]:
+    """Every evaluated run of the suite."""
     client, experiment_id = _open_store(uri, suite, create=False)
-    runs: dict[tuple[str, ...], list[Run]] = {}
     if experiment_id is not None:
-        for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
-            runs.setdefault(tuple(run.data.tags.get(tag, "") for tag in tags), []).append(run)
-    return runs
+        yield from _search(client, experiment_id, "tags.evaluated = 'true'")
 
 
 def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
@@ -428,7 +598,9 @@ def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterato
     """Every run that meets `condition`, the latest first."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token)
+        page = client.search_runs(
+            [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
         yield from page
         token = page.token
         if not token:

@@ -11,20 +11,20 @@ class Footnotes:
     """Where each note stands: at a cell, at the row or column all of whose numbers it is about, or below the table."""
 
     def __init__(self, results: pd.DataFrame) -> None:
-        self._results = results
         filled = results[~results["missing"]]
         notes = filled.explode("notes").dropna(subset="notes")
         self.of_table = self._shared_by_all(filled, notes)
         notes = notes[~notes["notes"].isin(self.of_table)]
         self._columns = self._shared(filled, notes, "metric")
         self._rows = self._shared(filled, notes[~self._covered(notes, "metric", self._columns)], "method")
+        self._cells = {(row["method"], row["metric"]): self._own(row) for _, row in results.iterrows()}
         self.letters: dict[str, str] = {}
         for metric in results["metric"].unique():
             self._number(self._columns.get(metric, []))
         for method in results["method"].unique():
             self._number(self._rows.get(method, []))
-            for _, row in results[results["method"] == method].iterrows():
-                self._number(self._own(row))
+            for metric in results["metric"].unique():
+                self._number(self._cells.get((method, metric), []))
 
     def of_column(self, metric: str) -> str:
         """Letters at a column's label."""
@@ -36,8 +36,7 @@ class Footnotes:
 
     def of_cell(self, method: str, metric: str) -> str:
         """Letters at a number or dash."""
-        same = self._results["method"].eq(method) & self._results["metric"].eq(metric)
-        return ",".join(self._marks(self._own(row)) for _, row in self._results[same].iterrows())
+        return self._marks(self._cells.get((method, metric), []))
 
     @staticmethod
     def _shared_by_all(filled: pd.DataFrame, notes: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -26,35 +26,44 @@ SHORT = 8
 """Digits of a run's id that are shown."""
 
 
+Run = dict[str, Any]
+"""A row of `finished_runs`; numbers that it lacks are NaN."""
+Addresses = dict[tuple[str, str], list[Run]]
+"""Runs by fingerprint and evaluation fingerprint, the one that finished last at the end."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """The runs of one method of a table, each frame with the one that finished last at the end."""
+    """The runs of one method of a table by seed, the one that finished last at the end."""
 
-    by_seed: dict[int, pd.DataFrame]
+    own: dict[int, list[Run]]
     """Those with the experiment's fingerprints."""
-    other: dict[int, pd.DataFrame] = field(default_factory=dict)
+    other: dict[int, list[Run]]
     """Those of another protocol, where the table asks for them."""
 
-    def chosen(self, seed: int, metric: str) -> pd.DataFrame:
+    def chosen(self, seed: int, metric: str) -> list[Run]:
         """The runs that have the metric: of this protocol, or else of another one."""
-        own = _measured(self.by_seed[seed], metric)
-        return own if len(own) or seed not in self.other else _measured(self.other[seed], metric)
+        return _measured(self.own[seed], metric) or _measured(self.other[seed], metric)
 
 
-def collect(params: Params) -> dict[str, pd.DataFrame]:
+def collect(params: Params, runs: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
     """The cells of every table of the suite, from MLflow, which is read once; see `fill`.
+
+    Args:
+        params: The suite.
+        runs: As `finished_runs` gives them for its experiments; None: they are read.
 
     Raises:
         RequestError, PipelineError: as `pipeline.tracking.finished_runs`; or there is no finished run of the suite.
     """
-    runs = finished_runs(params.experiments())
+    runs = finished_runs(params.experiments()) if runs is None else runs
     others = None
     if any(table.other_protocols for table in params.tables.values()):
         others = runs_of_other_protocols(params.experiments())
     if runs.empty and (others is None or others.empty):
         raise PipelineError(
             f"MLflow at {mask(tracking_uri())} has no finished run of suite '{params.suite}' with the settings of "
-            "params.yaml, so every cell would be empty: no table was written. 'make repro' trains and evaluates; "
+            "params.yaml, so every cell would be empty: nothing was written. 'make repro' trains and evaluates; "
             "MLFLOW_TRACKING_URI names another store."
         )
     return {name: fill(params, table, runs, others) for name, table in params.tables.items()}
@@ -79,7 +88,7 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.Da
         `seeds_expected`; `images` (NA where unknown); `missing` (no seed has a number); `command` that measures the
         missing seeds ("" when none is); `notes` for the reader, a tuple.
     """
-    found = {name: _find(params, table, name, runs, others) for name in _methods(table)}
+    found = find(params, table, runs, others)
     cells = [_cell(params, table, method, column, found) for method in table.rows for column in table.columns]
     return pd.DataFrame(cells).astype({"images": "Int64"})
 
@@ -98,12 +107,12 @@ def measure(
         One row per name and metric, in order: `name`, and `metric`, `mean`, `std`, `seeds`, `seeds_expected`, `images`,
         `missing` as `fill`.
     """
-    columns = [TableColumn(metric=metric, label=metric) for metric in metrics]
+    columns, addresses = [TableColumn(metric=metric, label=metric) for metric in metrics], _addresses(runs)
     rows = []
     for name, seeded in experiments.items():
-        matching = [_matching(runs, experiment) for experiment in seeded.values()]
+        matching = [addresses.get(_address(experiment), []) for experiment in seeded.values()]
         for column in columns:
-            last = [frame.iloc[-1] for frame in (_measured(frame, column.metric) for frame in matching) if len(frame)]
+            last = [found[-1] for found in (_measured(item, column.metric) for item in matching) if found]
             row = {"name": name, "metric": column.metric, "seeds_expected": len(seeded)}
             rows.append(row | _over_seeds([_value(column, run, run) for run in last], _images(last, column.metric)))
     return pd.DataFrame(rows).astype({"images": "Int64"})
@@ -111,8 +120,9 @@ def measure(
 
 def latest_runs(experiments: Iterable[Experiment], runs: pd.DataFrame) -> dict[int, str]:
     """By seed, the MLflow run that counts for each of a method's experiments; those without one are left out."""
-    matching = {experiment.seed: _matching(runs, experiment) for experiment in experiments}
-    return {seed: str(frame.iloc[-1]["run_id"]) for seed, frame in matching.items() if len(frame)}
+    addresses = _addresses(runs)
+    found = {experiment.seed: addresses.get(_address(experiment)) for experiment in experiments}
+    return {seed: str(matching[-1]["run_id"]) for seed, matching in found.items() if matching}
 
 
 def beside_paper(params: Params, table: TableSettings, results: pd.DataFrame) -> pd.DataFrame | None:
@@ -157,25 +167,34 @@ def _notes_on_paper(row: pd.Series) -> Iterator[str]:
         )
 
 
-def _find(params: Params, table: TableSettings, method: str, runs: pd.DataFrame, others: pd.DataFrame | None) -> Found:
-    experiments = {seed: params.experiment(method, seed) for seed in params.seeds}
-    own = {seed: _matching(runs, experiment) for seed, experiment in experiments.items()}
-    if others is None or not table.other_protocols:
-        return Found(own)
-    return Found(own, {seed: _matching(others, experiment) for seed, experiment in experiments.items()})
+def find(
+    params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.DataFrame | None = None
+) -> dict[str, Found]:
+    """The runs that a table needs, by method; arguments as those of `fill`."""
+    own = _addresses(runs)
+    other = _addresses(others) if others is not None and table.other_protocols else {}
+    needed = [*table.rows, *(column.relative_to or table.rows[0] for column in table.columns)]
+    found = {}
+    for name in dict.fromkeys(needed):
+        experiments = [params.experiment(name, seed) for seed in params.seeds]
+        keys = {item.seed: _address(item) for item in experiments}
+        by_seed = [{seed: runs.get(key, []) for seed, key in keys.items()} for runs in (own, other)]
+        found[name] = Found(*by_seed)
+    return found
 
 
-def _methods(table: TableSettings) -> list[str]:
-    """The methods whose runs a table needs."""
-    return list(dict.fromkeys([*table.rows, *(column.relative_to or table.rows[0] for column in table.columns)]))
+def _address(experiment: Experiment) -> tuple[str, str]:
+    return experiment.fingerprint, experiment.evaluation_fingerprint
 
 
-def _matching(runs: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """The runs of one experiment, the one that finished last at the end."""
-    same = runs["fingerprint"].eq(experiment.fingerprint)
-    same &= runs["evaluation_fingerprint"].eq(experiment.evaluation_fingerprint)
+def _addresses(runs: pd.DataFrame) -> Addresses:
+    found: Addresses = {}
     # Aliases, methods with equal settings, share their runs: each run counts once.
-    return runs[same].drop_duplicates("run_id").sort_values("end_time", kind="stable")
+    alone = runs.drop_duplicates(["run_id", "fingerprint", "evaluation_fingerprint"])
+    for run in alone.sort_values("end_time", kind="stable").to_dict("records"):
+        key = run["fingerprint"], run["evaluation_fingerprint"]
+        found.setdefault(key, []).append({str(name): value for name, value in run.items()})
+    return found
 
 
 def _cell(
@@ -186,11 +205,11 @@ def _cell(
     for seed in params.seeds:
         names = [method, column.relative_to or method]
         runs, reference = (found[name].chosen(seed, column.metric) for name in names)
-        if runs.empty or reference.empty:
-            missing.append(f"{_stage(column)}@{method if runs.empty else column.relative_to}-{seed}")
+        if not runs or not reference:
+            missing.append(f"{stage_of(column)}@{column.relative_to if runs else method}-{seed}")
             continue
-        values.append(_value(column, runs.iloc[-1], reference.iloc[-1]))
-        last.append(runs.iloc[-1])
+        values.append(_value(column, runs[-1], reference[-1]))
+        last.append(runs[-1])
         notes |= dict.fromkeys(_notes(params, method, seed, column, runs))
     shown = _over_seeds(values, _images(last, column.metric))
     low, high = _interval(table, column, shown["mean"], shown["images"])
@@ -217,14 +236,14 @@ def _over_seeds(values: list[float], images: int | None) -> dict[str, Any]:
     }
 
 
-def _images(runs: list[pd.Series], metric: str) -> int | None:
+def _images(runs: list[Run], metric: str) -> int | None:
     """On how many images a metric was measured at most; None where unknown."""
     counts = [run.get(f"count.{metric}", math.nan) for run in runs]
     return max((int(count) for count in counts if not math.isnan(count)), default=None)
 
 
-def _stage(column: TableColumn) -> str:
-    """The DVC stage that measures it."""
+def stage_of(column: TableColumn) -> str:
+    """The DVC stage that measures a column."""
     return "ood/dvc.yaml:ood" if column.metric in OOD_METRICS else "evaluate"
 
 
@@ -236,15 +255,15 @@ def _interval(table: TableSettings, column: TableColumn, mean: float, images: in
     return 100 * low, 100 * high
 
 
-def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: pd.DataFrame) -> Iterator[str]:
+def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: list[Run]) -> Iterator[str]:
     """What the reader must know of the number of one seed, which the last of `runs` gives."""
-    run, metric = runs.iloc[-1], column.metric
+    run, metric = runs[-1], column.metric
     if run["protocol"] != params.protocol:
         yield f"From a run of protocol {run['protocol'].replace('_', ' ')}, not {params.protocol.replace('_', ' ')}."
-    if runs[f"metric.{metric}"].nunique() > 1 and metric != TRAINING_SECONDS:
-        shown = ", ".join(f"{_value(column, row, row):g} in `{row['run_id'][:SHORT]}`" for _, row in runs.iterrows())
+    if len({item[f"metric.{metric}"] for item in runs}) > 1 and metric != TRAINING_SECONDS:
+        shown = ", ".join(f"{_value(column, item, item):g} in `{item['run_id'][:SHORT]}`" for item in runs)
         last = run["run_id"][:SHORT]
-        yield (f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`.")
+        yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
     attack, images = params.evaluation.attacks.get(metric), run.get(f"count.{metric}", math.nan)
     everything = DATASETS[params.data.name].test_images
     if images < everything:
@@ -255,12 +274,12 @@ def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: pd
         yield REGENERATED
 
 
-def _measured(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _measured(runs: list[Run], metric: str) -> list[Run]:
     """Those runs that have the metric."""
-    return runs[runs[f"metric.{metric}"].notna()] if f"metric.{metric}" in runs else runs.iloc[:0]
+    return [run for run in runs if not math.isnan(run.get(f"metric.{metric}", math.nan))]
 
 
-def _value(column: TableColumn, run: pd.Series, reference: pd.Series) -> float:
+def _value(column: TableColumn, run: Run, reference: Run) -> float:
     """What the cell says for one seed: percent, seconds, or the ratio to another method's value."""
     key = f"metric.{column.metric}"
     if column.relative_to is not None:

@@ -101,8 +101,8 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
         RequestError: the tracking URI is not one of a database or a server.
         PipelineError: the store is out of reach, or has no finished run of the suite.
     """
-    cells = collect(params)
     runs = finished_runs(params.experiments())
+    cells = collect(params, runs)
     latest = {(row["method"], row["seed"]): row for _, row in runs.iterrows()}  # the last that finished wins
     files = RunFiles.read([row["run_id"] for row in latest.values()])
     pages = [
