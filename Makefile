@@ -24,7 +24,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -62,6 +62,23 @@ test: setup ## Run the whole test suite, in JOBS processes
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
 
+figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+	python -m stages.figures
+
+report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
+	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
+	@test -n "$(CELL)" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
+	@python -m stages.explain $(CELL)
+
+export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make export RUN=generalist_t-1
+	@test -n "$(RUN)" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
+	python -m stages.export $(RUN)
+
+audit: setup ## List where the papers' own tables contradict themselves or each other
+	python -m stages.audit
+
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	python -m stages.compose suite=$(or $(SUITE),digits) $(SET)
 
@@ -75,6 +92,7 @@ bench: setup ## Time a training step against a plain loop, in turn in one proces
 	python -m benchmarks.step
 	python -m benchmarks.memory
 	python -m benchmarks.methods
+	python -m benchmarks.reporting
 
 doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
 	python -m stages.doctor

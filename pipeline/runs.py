@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RUNS = Path("runs")
+"""What is kept to go on from: checkpoints, journals, crafted images. By fingerprint, so never out of date."""
+
+
 def prepared_folder(dataset: str) -> Path:
     """The uint8 tensors of a data set, made by `prepare`."""
     return Path("data/prepared") / dataset
@@ -30,7 +34,7 @@ def prepared_folder(dataset: str) -> Path:
 
 def working_folder(experiment: Experiment) -> Path:
     """Checkpoints and journals of one experiment."""
-    return Path("runs") / experiment.fingerprint
+    return RUNS / experiment.fingerprint
 
 
 def results_folder(experiment: Experiment) -> Path:
