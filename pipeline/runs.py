@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import EvaluationSettings, Experiment
-from pipeline.errors import RequestError
-from pipeline.files import atomic_write, exclusive, file_digest, write_json, write_text
+from pipeline.errors import Interrupted, RequestError
+from pipeline.files import Busy, atomic_write, exclusive, file_digest, write_json, write_text
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
 from pipeline.provenance import git_commit, versions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WAIT = 5.0
+"""Seconds between two looks at what another process works on."""
 
 
 RUNS = Path("runs")
@@ -38,8 +41,8 @@ def working_folder(experiment: Experiment) -> Path:
 
 
 def results_folder(experiment: Experiment) -> Path:
-    """What an experiment leaves: the outputs of its DVC stages."""
-    return Path("results") / experiment.suite / experiment.identifier
+    """What an experiment leaves: the outputs of its DVC stages, or apart from them those of a cell of the grid."""
+    return Path("results") / ("ablation" if experiment.grid else "") / experiment.suite / experiment.identifier
 
 
 def training_folder(experiment: Experiment) -> Path:
@@ -202,6 +205,52 @@ def write_evaluation(
     return metrics
 
 
+def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> None:
+    """Bring an experiment to its end from wherever it stands: prepare its data, train, evaluate.
+
+    What MLflow has evaluated is left as it is; what another process works on is waited for.
+
+    Raises:
+        Interrupted: `should_stop` gave a reason; what was done is saved.
+        RequestError, PipelineError: as `train_experiment` and `evaluate_experiment`.
+    """
+    from pipeline.tracking import evaluated
+
+    def check() -> None:
+        reason = should_stop()
+        if reason is not None:
+            raise Interrupted(f"{reason}: what was finished is saved; the same command continues")
+
+    ensure_prepared(experiment)
+    while not evaluated([experiment]):
+        try:
+            train_experiment(experiment, should_stop)
+            evaluate_experiment(experiment, check=check)
+        except Busy as busy:
+            print(f"{busy}: waiting", flush=True)
+            time.sleep(WAIT)
+            check()
+
+
+def ensure_prepared(experiment: Experiment) -> None:
+    """Prepare the experiment's data on this machine, unless that is done; one process does it, others wait.
+
+    Raises:
+        RequestError: official files are missing and cannot be downloaded, or are damaged.
+    """
+    from filelock import FileLock
+
+    from pipeline.data.images import MANIFEST_FILE
+    from pipeline.data.prepare import prepare
+
+    folder = prepared_folder(experiment.data.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / MANIFEST_FILE).exists():
+            print(f"preparing {experiment.data.name} in {folder}", flush=True)
+            prepare(experiment.data, folder)
+
+
 def load_trained(experiment: Experiment) -> Any:
     """The network of an experiment with its trained weights, in eval mode, on the CPU.
 
@@ -215,7 +264,7 @@ def load_trained(experiment: Experiment) -> Any:
     from pipeline.models import build_model
 
     folder = training_folder(experiment)
-    way_out = f"run 'python -m stages.train {experiment.name} --seed {experiment.seed}' first"
+    way_out = _way_out("train", experiment)
     try:
         trained = json.loads((folder / "summary.json").read_text())["fingerprint"]
         weights = load_file(folder / "model.safetensors")
@@ -233,6 +282,11 @@ def load_trained(experiment: Experiment) -> Any:
     return model.to(memory_format=torch.channels_last).eval()
 
 
+def _way_out(stage: str, experiment: Experiment) -> str:
+    command = f"python -m stages.{stage} {experiment.name} --seed {experiment.seed}"
+    return "run 'make ablation' first" if experiment.grid else f"run '{command}' first"
+
+
 def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     """The verdicts of an experiment.
 
@@ -242,7 +296,7 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     import pandas as pd
 
     folder = evaluation_folder(experiment)
-    way_out = f"run 'python -m stages.evaluate {experiment.name} --seed {experiment.seed}' first"
+    way_out = _way_out("evaluate", experiment)
     try:
         evaluated = json.loads((folder / "metrics.json").read_text())["evaluation_fingerprint"]
     except FileNotFoundError as error:
