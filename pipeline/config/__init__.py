@@ -1,6 +1,16 @@
 """The schema of `params.yaml`, and how it is read."""
 
 from pipeline.config.ablation import Cell, cells
+from pipeline.config.figures import (
+    AblationFigure,
+    Axis,
+    ClassWiseFigure,
+    FigureSettings,
+    FrameworkFigure,
+    GradCAMFigure,
+    TradeOffFigure,
+    TrainingCurvesFigure,
+)
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
@@ -10,6 +20,7 @@ from pipeline.config.mixture import (
 from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
+    DERIVED_METRICS,
     OOD_METRICS,
     TRAINING_SECONDS,
     AttackBudget,
@@ -33,21 +44,28 @@ from pipeline.config.schema import (
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
+    "DERIVED_METRICS",
     "OOD_METRICS",
     "TRAINING_SECONDS",
+    "AblationFigure",
     "AdamSettings",
     "AttackBudget",
     "AugmentationSettings",
     "AutoAttackMember",
     "AutoAttackSettings",
+    "Axis",
     "Budget",
     "Cell",
+    "ClassWiseFigure",
     "Closed",
     "DataSettings",
     "DatasetName",
     "EvaluationAttack",
     "EvaluationSettings",
     "Experiment",
+    "FigureSettings",
+    "FrameworkFigure",
+    "GradCAMFigure",
     "GradientProjectionSettings",
     "LearnerSettings",
     "MixtureSettings",
@@ -62,6 +80,8 @@ __all__ = [
     "SelectionSettings",
     "TableColumn",
     "TableSettings",
+    "TradeOffFigure",
+    "TrainingCurvesFigure",
     "cells",
     "interpolate",
     "load_params",

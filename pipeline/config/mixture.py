@@ -80,6 +80,10 @@ class MovingAverageSettings(Closed):
                     entered.setdefault(learner, epoch)
         return max(entered.values())
 
+    def redistributes_in(self, epoch: int) -> bool:
+        """Whether the learners restart from the global learner in this epoch: from t' on, every c epochs."""
+        return epoch >= self.warmup_epochs and epoch % self.communication_interval == 0
+
     def ratios_at(self, epoch: float) -> dict[str, float]:
         """The mixing ratio of every learner at `epoch`; they are >= 0 and sum to 1."""
         return {name: interpolate(self.breakpoints, values, epoch) for name, values in self.mixing_ratios.items()}
