@@ -82,13 +82,18 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], str | None]]:
-    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once."""
+def stop_on_signal(second_at_once: bool = True) -> Iterator[Callable[[], str | None]]:
+    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop.
+
+    Args:
+        second_at_once: A second one stops at once. Where False it changes nothing: a supervisor repeats itself.
+    """
     reasons: list[str] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         reasons.append(f"{signal.Signals(number).name} received")
-        signal.signal(number, signal.default_int_handler)
+        if second_at_once:
+            signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
