@@ -64,6 +64,8 @@ SHORT = 30.0
 """Expected seconds below which a run would spend more on its start than is won by spreading experiments."""
 STARTS = 3
 """A grid that crashes so many times has failed."""
+LARGEST = 32
+"""Experiments in a run: the server refuses parameters of more than half a megabyte, and one has some 5 kB."""
 SENDING = 10.0
 """Seconds for what is left of logs."""
 LINES = 20
@@ -231,7 +233,7 @@ def group(
     groups: list[list[Experiment]] = []
     total = math.inf
     for one, cost in zip(experiments, costs_of, strict=True):
-        if total + cost > bound:
+        if total + cost > bound or len(groups[-1]) == LARGEST:
             groups.append([])
             total = 0.0
         groups[-1].append(one)

@@ -176,7 +176,7 @@ def _is_same(pid: int, created: float) -> bool:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """SIGTERM to what the processes run, then to themselves: a worker that ends kills its runs before they have saved."""
+    """SIGTERM to what the processes run, then to themselves: a worker that ends kills its runs before they save."""
     for family in ([child for process in processes for child in process.children(recursive=True)], processes):
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
