@@ -72,7 +72,6 @@ bench: setup ## Time a training step against a plain loop, in turn in one proces
 	python -m benchmarks.step
 	python -m benchmarks.memory
 	python -m benchmarks.methods
-	python -m benchmarks.reporting
 
 lint: setup ## Check style
 	ruff check .
