@@ -64,6 +64,7 @@ def attack_external(
 
     from pipeline.data.images import load_split
     from pipeline.devices import choose_backend
+    from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation
     from pipeline.evaluation.external import check_model, load_into, read_state
     from pipeline.evaluation.journal import Journal
@@ -87,7 +88,7 @@ def attack_external(
     folder = f"{identity['weights_sha256'][:16]}-{settings.digest(len(test))}"
     with EvaluationDisplay(external.path.stem) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
-    return write_evaluation(output, verdicts, settings, identity, time.perf_counter() - started)
+    return write_evaluation(output, verdicts, settings, flags(model, test), identity, time.perf_counter() - started)
 
 
 def _chosen(settings: EvaluationSettings, names: list[str] | None) -> EvaluationSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RUNS = Path("runs")
+"""What is kept to go on from: checkpoints, journals, crafted images. By fingerprint, so never out of date."""
+
+
 def prepared_folder(dataset: str) -> Path:
     """The uint8 tensors of a data set, made by `prepare`."""
     return Path("data/prepared") / dataset
@@ -30,7 +34,7 @@ def prepared_folder(dataset: str) -> Path:
 
 def working_folder(experiment: Experiment) -> Path:
     """Checkpoints and journals of one experiment."""
-    return Path("runs") / experiment.fingerprint
+    return RUNS / experiment.fingerprint
 
 
 def results_folder(experiment: Experiment) -> Path:
@@ -129,6 +133,7 @@ def evaluate_experiment(
     """
     from pipeline.data.images import load_split
     from pipeline.devices import choose_backend
+    from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation, Shard
     from pipeline.evaluation.journal import Journal
     from pipeline.tracking import DataDescription, track
@@ -137,11 +142,11 @@ def evaluate_experiment(
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
     model = load_trained(experiment).to(backend.device)
     split = load_split(prepared_folder(experiment.data.name), experiment.data)
+    test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
     journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
 
     def measure() -> pd.DataFrame:
-        test = split.test.to(backend.device)
         with EvaluationDisplay(experiment.identifier) as display:
             return Evaluation(model, test, experiment.evaluation, journal, display, check).run(chosen)
 
@@ -155,13 +160,19 @@ def evaluate_experiment(
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
         }
         output, verdicts = evaluation_folder(experiment), measure()
-        metrics = write_evaluation(output, verdicts, experiment.evaluation, identity, time.perf_counter() - started)
+        flagged, seconds = flags(model, test), time.perf_counter() - started
+        metrics = write_evaluation(output, verdicts, experiment.evaluation, flagged, identity, seconds)
         run.log_evaluation(output)
     return metrics
 
 
 def write_evaluation(
-    output: Path, verdicts: pd.DataFrame, settings: EvaluationSettings, identity: dict[str, str], seconds: float
+    output: Path,
+    verdicts: pd.DataFrame,
+    settings: EvaluationSettings,
+    flags: Mapping[str, str],
+    identity: dict[str, str],
+    seconds: float,
 ) -> dict[str, float]:
     """Write verdicts and what follows from them: metrics with intervals, accuracies by class, signs of masking.
 
@@ -169,6 +180,7 @@ def write_evaluation(
         output: The folder.
         verdicts: Of all attacks.
         settings: That gave them.
+        flags: What AutoAttack's own checks say of the model.
         identity: What the numbers belong to, kept with them.
         seconds: How long it took.
 
@@ -183,7 +195,7 @@ def write_evaluation(
     with atomic_write(output / "verdicts.parquet") as stream:
         verdicts.to_parquet(stream, index=False)
     write_text(output / "classes.csv", class_accuracies(verdicts).to_csv(index=False))
-    write_json(output / "trust.json", summary(signs(verdicts, settings)))
+    write_json(output / "trust.json", summary(signs(verdicts, settings, flags)))
     intervals = {name: wilson(value, counts[name]) for name, value in metrics.items()}
     content = {**identity, "metrics": metrics, "counts": counts, "intervals": intervals, "seconds": seconds}
     write_json(output / "metrics.json", content)

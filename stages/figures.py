@@ -23,11 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
+        from pipeline.reporting.examples import Pictures
         from pipeline.reporting.figures import write_figures
+        from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
         output = given.output or Path(params.figures_folder)
-        for path in write_figures(params, given.figure or list(params.figures), output):
+        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
+        for path in write_figures(params, given.figure or list(params.figures), output, pictures):
             print(f"wrote {path}", flush=True)
 
     return cli.run(stage)

@@ -84,6 +84,16 @@ def make_params(raw: dict[str, Any]) -> MakeParams:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's schema and nothing in it: making one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
 def prepared_digits(tmp_path_factory: pytest.TempPathFactory, tiny_content: dict[str, Any]) -> Path:
     """The prepared digits."""
     folder = tmp_path_factory.mktemp("prepared") / "digits"

@@ -7,6 +7,7 @@ from pipeline.config.figures import (
     ClassWiseFigure,
     FigureSettings,
     FrameworkFigure,
+    GradCAMFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "Experiment",
     "FigureSettings",
     "FrameworkFigure",
+    "GradCAMFigure",
     "GradientProjectionSettings",
     "LearnerSettings",
     "MixtureSettings",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, unless
+from pipeline.config.values import Closed, Whole, unless
 
 
 def _once(values: list[str]) -> list[str]:
@@ -124,7 +124,25 @@ class AblationFigure(Captioned):
         yield from (("metric", axis.metric) for axis in self.metrics)
 
 
+class GradCAMFigure(Captioned):
+    """What networks look at in images that one method gets right and others get wrong."""
+
+    kind: Literal["grad_cam"]
+    view: str
+    """`natural`, or a PGD attack, which each method is attacked with by itself."""
+    baselines: Methods
+    """The methods that are wrong: images that more of them get wrong come first."""
+    method: str
+    """The method that is right."""
+    images: Whole = Field(default=4, ge=1, le=12)
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "attack", self.view
+        yield from (("method", method) for method in [*self.baselines, self.method])
+
+
 FigureSettings = Annotated[
-    TradeOffFigure | ClassWiseFigure | TrainingCurvesFigure | FrameworkFigure | AblationFigure,
+    TradeOffFigure | ClassWiseFigure | TrainingCurvesFigure | FrameworkFigure | AblationFigure | GradCAMFigure,
     Field(discriminator="kind"),
 ]

@@ -368,6 +368,10 @@ def _repeated(values: list[Any]) -> list[str]:
     return [f"{value!r} is given more than once" for value in repeated]
 
 
+PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
+"""Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""
+
+
 class TableColumn(Closed):
     """One column of a table."""
 
@@ -396,11 +400,28 @@ class TableSettings(Closed):
     rows: list[str] = Field(min_length=1)
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
+    marks: list[Literal["best", "second"]] = Field(default=["best", "second"])
+    """What is marked in every column: the best in bold, the second best underlined."""
+    uncertainty: Literal["seeds", "wilson", "none"] = "seeds"
+    """Beside each number: standard deviation over seeds (where there are several), the 95% interval of Wilson over test
+    images, or nothing."""
+    other_protocols: bool = False
+    """Fill cells without a run of this protocol from runs of another one, with a footnote."""
+    file: Name | None = None
+    """Name of the files instead of the table's key."""
+    paper: list[PaperTable] = Field(default=[])
+    """The papers' tables that it stands beside: what they have for this data set and network is subtracted in a second
+    form, 'reproduced minus paper'. Where two have the same cell, the one that is listed first counts."""
 
     @field_validator("rows")
     @classmethod
     def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        return unless(_unknown("method", value, context(info, "methods")), value)
+        return unless([*_unknown("method", value, context(info, "methods")), *_repeated(value)], value)
+
+    @field_validator("columns")
+    @classmethod
+    def _differ(cls, value: list[TableColumn]) -> list[TableColumn]:
+        return unless(_repeated([column.metric for column in value]), value)
 
 
 class Params(Closed):
@@ -414,6 +435,10 @@ class Params(Closed):
     """Where the report stage writes this suite's tables, below `reports/`."""
     figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
     """The same for figures."""
+    report_file: Annotated[str, Field(pattern=r"^reports/([A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9_-]+\.html$")] = (
+        "reports/report.html"
+    )
+    """The suite's report, one HTML file."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
@@ -424,6 +449,11 @@ class Params(Closed):
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
     figures: dict[Name, FigureSettings] = Field(default_factory=dict)
+
+    @field_validator("tables")
+    @classmethod
+    def _have_files_of_their_own(cls, value: dict[str, TableSettings]) -> dict[str, TableSettings]:
+        return unless(_repeated([table.file or name for name, table in value.items()]), value)
 
     @field_validator("seeds")
     @classmethod

@@ -18,26 +18,31 @@ from pipeline.config import (
     Experiment,
     FigureSettings,
     FrameworkFigure,
+    GradCAMFigure,
     Params,
     TradeOffFigure,
     TrainingCurvesFigure,
     cells,
 )
 from pipeline.errors import PipelineError, RequestError, did_you_mean
-from pipeline.reporting.figures import ablation, class_wise, framework, trade_off, training_curves
+from pipeline.reporting.examples import Pictures
+from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, trade_off, training_curves
 from pipeline.reporting.style import save, style
 from pipeline.tracking import finished_runs, mask, tracking_uri
 
 __all__ = ["draw_figure", "write_figures"]
 
 
-def write_figures(params: Params, names: Sequence[str], destination: Path) -> Iterator[Path]:
+def write_figures(
+    params: Params, names: Sequence[str], destination: Path, pictures: Pictures | None = None
+) -> Iterator[Path]:
     """Write figures of `params` to `destination` as `<name>.pdf` and `<name>.png`; equal runs give equal bytes.
 
     Args:
         params: Which figures there are, and what they show.
         names: Keys of `figures`.
         destination: A folder; it is created where it is missing.
+        pictures: The test images, which Grad-CAM figures show; None: those figures say that they are missing.
 
     Yields:
         Each file as soon as it is written.
@@ -58,10 +63,16 @@ def write_figures(params: Params, names: Sequence[str], destination: Path) -> It
         )
     for name, settings in figures.items():
         with style():
-            yield from save(draw_figure(settings, params, runs, grid), destination, name, _plain(settings))
+            yield from save(draw_figure(settings, params, runs, grid, pictures), destination, name, _plain(settings))
 
 
-def draw_figure(settings: FigureSettings, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()) -> Figure:
+def draw_figure(
+    settings: FigureSettings,
+    params: Params,
+    runs: pd.DataFrame,
+    grid: Sequence[Cell] = (),
+    pictures: Pictures | None = None,
+) -> Figure:
     """One figure; call it inside `style()`.
 
     Args:
@@ -69,6 +80,7 @@ def draw_figure(settings: FigureSettings, params: Params, runs: pd.DataFrame, gr
         params: The file that declares it.
         runs: As `finished_runs` gives them for the experiments that it shows.
         grid: The cells of its study, where it shows one.
+        pictures: As `write_figures`.
     """
     match settings:
         case TradeOffFigure():
@@ -81,6 +93,8 @@ def draw_figure(settings: FigureSettings, params: Params, runs: pd.DataFrame, gr
             return framework.draw(settings, params)
         case AblationFigure():
             return ablation.draw(settings, params, runs, grid)
+        case GradCAMFigure():
+            return grad_cam.draw(settings, params, runs, pictures)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
@@ -113,6 +127,8 @@ def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator
     for figure in figures.values():
         if isinstance(figure, TradeOffFigure | ClassWiseFigure):
             methods |= dict.fromkeys(figure.methods)
+        elif isinstance(figure, GradCAMFigure):
+            methods |= dict.fromkeys([*figure.baselines, figure.method])
         elif isinstance(figure, TrainingCurvesFigure):
             methods[figure.method] = None
     return (params.experiment(method, seed) for method in methods for seed in params.seeds)

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.config import Params, TradeOffFigure
-from pipeline.reporting.layout import UNRANKED
-from pipeline.reporting.results import measure
+from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 
 Line = tuple[list[float], list[float]]
@@ -33,7 +32,7 @@ FAR_OFF = 3.0
 
 def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure:
     """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`."""
-    points = _points(settings, params, runs)
+    points = methods_between(settings, params, runs)
     measured = points.dropna(subset=["x", "y"])
     figure = new_figure(COLUMN_WIDTH, 2.4 + 0.05 * len(points))
     axes = figure.add_subplot()
@@ -73,7 +72,7 @@ def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
     return kept.drop(columns=["_x", "_y"]).sort_values("x", kind="stable")
 
 
-def _points(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> pd.DataFrame:
+def methods_between(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per method: group, label, x, y, and their standard deviations over seeds."""
     experiments = {name: {seed: params.experiment(name, seed) for seed in params.seeds} for name in settings.methods}
     metrics = {"x": settings.x.metric, "y": settings.y.metric}
