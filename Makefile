@@ -24,7 +24,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables figures report audit explain export suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -93,6 +93,9 @@ bench: setup ## Time a training step against a plain loop, in turn in one proces
 	python -m benchmarks.memory
 	python -m benchmarks.methods
 	python -m benchmarks.reporting
+
+doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
+	python -m stages.doctor
 
 lint: setup ## Check style
 	ruff check .

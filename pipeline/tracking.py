@@ -484,6 +484,26 @@ def _evaluated_runs(
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
 
 
+def describe_store() -> str:
+    """Where runs are kept and how many of this project's are in there, found by reading them.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        return f"{mask(uri)} does not exist yet: the first run makes it"
+    with _reported(uri):
+        _check_reachable(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
+        runs = sum(1 for item in suites for _ in _search(client, item.experiment_id, ""))
+    return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
+
+
 def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
     """The training of runs, epoch by epoch.
 
