@@ -7,10 +7,10 @@ sorted into one folder per class.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from pipeline.machine import usable_cores
 from stages import cli
 
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workers",
         type=_positive,
-        default=_cores(),
+        default=usable_cores(),
         help="processes; default: as many as there are cores, %(default)s",
     )
     made.add_argument("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing")
@@ -72,11 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--images-per-shard", type=_positive, default=2048, help="default: %(default)s")
     return made
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

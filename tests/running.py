@@ -32,6 +32,9 @@ class Recorder:
     def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
         pass
 
+    def on_phase(self, steps_per_epoch: int) -> None:
+        pass
+
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         self.steps.append((epoch, step))
 

@@ -9,6 +9,7 @@ from pipeline.config.mixture import (
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     OOD_METRICS,
+    STREAMED,
     TRAINING_SECONDS,
     AdamSettings,
     AttackBudget,
@@ -30,10 +31,12 @@ from pipeline.config.schema import (
     TableColumn,
     TableSettings,
 )
+from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
     "OOD_METRICS",
+    "STREAMED",
     "TRAINING_SECONDS",
     "AdamSettings",
     "AttackBudget",
@@ -57,10 +60,15 @@ __all__ = [
     "OODSettings",
     "PGDAttackSettings",
     "Params",
+    "Phase",
     "SGDSettings",
     "SelectionSettings",
+    "Sizes",
+    "StoredSize",
+    "StreamingSettings",
     "TableColumn",
     "TableSettings",
+    "TestCrop",
     "interpolate",
     "load_params",
     "parse_fraction",

@@ -32,9 +32,15 @@ class CheckpointFolder:
         self.folder = folder
         self._fingerprint = fingerprint
 
-    def save(self, state: dict[str, Any], epoch: int, step: int) -> Path:
-        """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
+    def save(self, state: dict[str, Any], epoch: int, step: int, write: bool = True) -> Path:
+        """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones.
+
+        Returns:
+            Where it is; another process has written it if this one was told not to `write`.
+        """
         path = self.folder / f"{epoch:05d}-{step:07d}.pt"
+        if not write:
+            return path
         with atomic_write(path) as stream:
             _save({"fingerprint": self._fingerprint, **state}, stream)
         write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
