@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
+        from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
         from pipeline.progress import PreparationDisplay
 
         with cli.stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
@@ -33,14 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
                 allow_damaged=given.allow_damaged,
                 should_stop=should_stop,
             )
-        images, subset = manifest["images"], manifest["subset"]
-        print(
-            f"prepared {images['train']:,} training and {images['val']:,} validation images of "
-            f"{len(manifest['classes'])} classes in {given.destination}: digest {manifest['digest'][:16]}..."
-        )
-        print(f"evaluation on {subset['images']:,} validation images ({subset['chosen_by']})")
-        if manifest["damaged"]:
-            print(f"left out: {len(manifest['damaged'])} damaged images, listed in manifest.json")
+        print(describe(manifest, given.destination))
 
     return cli.run(stage)
 

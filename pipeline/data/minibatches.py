@@ -15,6 +15,7 @@ from pipeline.data.augmentation import augment
 from pipeline.data.imagefolder.crops import RandomCrop
 from pipeline.data.imagefolder.loader import StoredImages, TrainingStream, Workers
 from pipeline.data.images import ImageSet
+from pipeline.errors import PipelineError, RequestError
 from pipeline.machine import usable_cores
 from pipeline.ranks import Ranks
 from pipeline.streams import stream
@@ -87,7 +88,7 @@ class FromDisk:
 
         Raises:
             RequestError: a shard is missing or damaged.
-            PipelineError: a worker process was killed.
+            PipelineError: so it is for one of several ranks, or a worker process was killed.
         """
         assert sizes.stored and sizes.crop, "streamed images have both sizes"
         count = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.workers is None else self.workers
@@ -100,5 +101,11 @@ class FromDisk:
             self.ranks.count,
             workers=Workers(count, pin_memory=self.device.type == "cuda"),
         )
-        for images, labels in batches.batches(epoch, first):
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        try:
+            for images, labels in batches.batches(epoch, first):
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        except RequestError as error:
+            if self.ranks.count == 1:
+                raise
+            # Not a mistake of the request, which every rank would have met.
+            raise PipelineError(str(error)) from None

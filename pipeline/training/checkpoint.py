@@ -32,20 +32,17 @@ class CheckpointFolder:
         self.folder = folder
         self._fingerprint = fingerprint
 
-    def save(self, state: dict[str, Any], epoch: int, step: int, write: bool = True) -> Path:
-        """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones.
+    def path(self, epoch: int, step: int) -> Path:
+        """Where the state after `step` steps of the epoch that follows `epoch` finished ones is, or will be."""
+        return self.folder / f"{epoch:05d}-{step:07d}.pt"
 
-        Returns:
-            Where it is; another process has written it if this one was told not to `write`.
-        """
-        path = self.folder / f"{epoch:05d}-{step:07d}.pt"
-        if not write:
-            return path
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
+        path = self.path(epoch, step)
         with atomic_write(path) as stream:
             _save({"fingerprint": self._fingerprint, **state}, stream)
         write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
         self._clear()
-        return path
 
     def load_newest(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest undamaged state, or None when there is no checkpoint.

@@ -108,6 +108,7 @@ def train(
             observer.on_step(epoch, progress.step, losses, run.batch_length(epoch, progress.step - 1) / elapsed)
             reason = should_stop()
             if ranks.any(reason is not None):
+                reason = reason or "another process was asked to stop"
                 raise Interrupted(f"{reason}: saved {run.save()}; the same command continues from there")
         run.finish_epoch(epoch)
         run.save()
@@ -222,14 +223,18 @@ class TrainingRun:
         progress.epoch, progress.step, progress.seconds, progress.sums = epoch, 0, 0.0, {}
 
     def save(self) -> Path:
-        """Write a checkpoint; of several ranks, the first one does."""
-        state = {
-            "progress": vars(self.progress),
-            "learners": {learner.name: learner.state_dict() for learner in self.learners},
-            "mixture": None if self.mixture is None else self.mixture.state_dict(),
-            "best": self._best.state_dict(),
-        }
-        return self._checkpoints.save(state, self.progress.epoch, self.progress.step, write=self._ranks.is_first)
+        """Write a checkpoint; of several ranks, the first one does, and the others wait for it."""
+        place = self.progress.epoch, self.progress.step
+        if self._ranks.is_first:
+            state = {
+                "progress": vars(self.progress),
+                "learners": {learner.name: learner.state_dict() for learner in self.learners},
+                "mixture": None if self.mixture is None else self.mixture.state_dict(),
+                "best": self._best.state_dict(),
+            }
+            self._checkpoints.save(state, *place)
+        self._ranks.any(False)
+        return self._checkpoints.path(*place)
 
     def restore(self, observer: Observer) -> None:
         """Continue from the newest undamaged checkpoint, if there is one."""
