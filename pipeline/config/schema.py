@@ -72,8 +72,8 @@ class DataSettings(Closed):
     root: Path = Path("data/raw")
     """Where the official files are, or are downloaded to; for streamed images, the folder with `train` and `val`. Not
     part of an experiment's identity."""
-    classes: Whole | None = Field(default=None, ge=2, exclude_if=_is_none)
-    """Number of classes, for `imagefolder` alone: other data sets are known."""
+    classes: Whole | None = Field(default=None, ge=4, exclude_if=_is_none)
+    """Number of classes, for `imagefolder` alone: other data sets are known. AutoAttack compares four of them."""
     streaming: StreamingSettings | None = Field(default=None, exclude_if=_is_none)
     """For images that are too large for memory, and only for them."""
     train_images: Whole | None = Field(default=None, gt=0)
