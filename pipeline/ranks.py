@@ -7,6 +7,7 @@ objective needs a number of the whole batch, it is a number of all ranks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,8 +153,9 @@ def connection(ranks: Ranks) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split()))[:80]
         raise PipelineError(
             f"process {ranks.rank} of {ranks.count} (from 0) lost the others: one was killed, ran out of memory or "
             "left with an error of its own, which it has printed. The last checkpoint is kept; the same command "
-            f"continues from there, with any number of processes ({' '.join(str(error).split())[:200]})"
+            f"continues from there, with any number of processes ({reason})"
         ) from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.config import AdamSettings, LearnerSettings, SGDSettings
 from pipeline.devices import Backend
-from pipeline.errors import PipelineError
+from pipeline.errors import DivergedError
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.weights import MovingAverage
 
@@ -54,7 +54,8 @@ class Learner:
             minibatch.
 
         Raises:
-            PipelineError: the loss is not finite; the weights are still those from before the step.
+            DivergedError: the loss is not finite; the weights are still those from before the step.
+            PipelineError: another rank was lost.
         """
         self.model.train()
         with self._backend.autocast():
@@ -63,7 +64,7 @@ class Learner:
         hits = (losses.logits.argmax(1) == labels).sum()
         loss, correct = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits])).tolist()
         if not math.isfinite(loss):
-            raise PipelineError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
+            raise DivergedError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
         self.optimizer.zero_grad(set_to_none=True)
         if losses.gradients is None:
             torch.autograd.backward(part.weigh(losses.loss))

@@ -17,7 +17,7 @@ from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
 from pipeline.data.split import Split
 from pipeline.devices import Backend
-from pipeline.errors import Interrupted, PipelineError, RequestError
+from pipeline.errors import DivergedError, Interrupted, RequestError
 from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.ranks import ALONE, Ranks
@@ -182,7 +182,8 @@ class TrainingRun:
         """One update of one learner; returns its loss.
 
         Raises:
-            PipelineError: the loss is not finite; says which learner, epoch and batch.
+            DivergedError: the loss is not finite; says which learner, epoch and batch.
+            PipelineError: another rank was lost.
         """
         step, device = self.progress.step, self._backend.device
         part = self._ranks.part(self.batch_length(epoch, step))
@@ -191,8 +192,8 @@ class TrainingRun:
             loss, correct = learner.step(
                 images, labels, Moment(epoch, self._experiment.training.epochs, noise, learner.memory)
             )
-        except PipelineError as error:
-            raise PipelineError(
+        except DivergedError as error:
+            raise DivergedError(
                 f"epoch {epoch}, batch {step + 1} of {self.steps_in(epoch)}: {error}. The checkpoint of "
                 "the last finished epoch is kept; lower this learner's learning_rate, or look at its data."
             ) from None

@@ -26,9 +26,12 @@ from tests.training.test_loop import StopAfter
 from tests.training.test_methods import METHODS, two_epochs
 
 CPU = torch.device("cpu")
-TOLERANCE = 0.02
-"""Largest distance of weights, relative to how far training has moved them. Sums in another order differ in the last
-bits; an attack's sign makes a whole step of that wherever a gradient is nearly zero."""
+TOLERANCE = 1e-4
+"""Largest distance of weights, relative to their norm: sums in another order differ in the last bits, and the sign of a
+gradient that is nearly zero may flip."""
+TOLERANCE_OF = {"trades_1": 0.02, "trades_6": 0.02}
+"""TRADES' attack starts where its gradient is nearly zero everywhere: initial weights that differ in the last bit end
+as far apart on one process."""
 
 
 def trained(experiment: Experiment, split: ImageSplit, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -58,8 +61,7 @@ def test_ranks_end_with_the_weights_of_one_process(
         for other in others:
             assert_same(first["weights"], other["weights"])
             assert first["history"] == other["history"]
-        print(method, count, distance(first["weights"], alone["weights"]))
-        assert distance(first["weights"], alone["weights"]) < TOLERANCE, method
+        assert distance(first["weights"], alone["weights"]) < TOLERANCE_OF.get(method, TOLERANCE), method
         assert [record.keys() for record in first["history"]] == [record.keys() for record in alone["history"]]
         assert list(tmp_path.glob(f"{method}-ranks/checkpoints/*.pt")), "rank 0 writes checkpoints"
 
