@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import ProcessContext, start_processes
 
 from pipeline.ranks import Ranks
 from pipeline.training.distributed import joined
@@ -24,7 +24,9 @@ def together(count: int, work: Work, folder: Path) -> list[Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    started = start_processes(_rank, (count, port, work, folder), count, join=False, start_method="fork")
+    started: ProcessContext | None = start_processes(  # type: ignore[no-untyped-call]
+        _rank, (count, port, work, folder), count, join=False, start_method="fork"
+    )
     assert started is not None
     deadline = time.monotonic() + PATIENCE
     while not started.join(1):  # returns when one has ended, raises when one has failed

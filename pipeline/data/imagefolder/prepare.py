@@ -216,7 +216,7 @@ def _describe_damaged(damaged: dict[str, str], source: Path) -> str:
             f"{count} damaged",
             *lines,
             "  Restore them from the archive and run the same command again (what was finished is kept), or leave them "
-            "out with --allow-damaged.",
+            "out with --allow-damaged (in params.yaml: data.streaming.allow_damaged).",
         ]
     )
 
