@@ -25,6 +25,8 @@ class Recorder:
     messages: list[str] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     records: list[Mapping[str, float]] = field(default_factory=list)
+    phases: list[int] = field(default_factory=list)
+    """Steps of an epoch, where that changed."""
 
     def message(self, text: str) -> None:
         self.messages.append(text)
@@ -33,7 +35,7 @@ class Recorder:
         pass
 
     def on_phase(self, steps_per_epoch: int) -> None:
-        pass
+        self.phases.append(steps_per_epoch)
 
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         self.steps.append((epoch, step))

@@ -112,7 +112,7 @@ def prepared(place: Workplace) -> Path:
     return place.folder / "data/prepared/imagefolder"
 
 
-@pytest.mark.parametrize("method", ["at", "fast_at", "generalist_d_nt_linf"])
+@pytest.mark.parametrize("method", ["fast_at", "generalist_d_nt_linf"])
 def test_a_streamed_training_continues_to_the_same_bits(
     small: dict[str, Any], prepared: Path, tmp_path: Path, method: str
 ) -> None:
