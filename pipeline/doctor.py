@@ -144,20 +144,19 @@ def _devices(params: Params) -> Iterator[Finding]:
 
 
 def _data(params: Params) -> Iterator[Finding]:
-    from pipeline.data.images import load_split
-    from pipeline.runs import prepared_folder
+    from pipeline.data.split import open_split, prepared_folder
 
     folder, name = prepared_folder(params.data.name), params.data.name
     if not folder.exists():
         yield Finding("Data", "note", f"{name} is not prepared", "make prepare")
         return
     try:
-        split = load_split(folder, params.data)
+        split = open_split(params.data)
     except RequestError as error:
         yield Finding("Data", "problem", str(error), "make prepare")
         return
-    counts = f"{len(split.train)} training, {len(split.held_out)} held-out, {len(split.test)} test images"
-    yield Finding("Data", "ok", f"{name}: {counts}, digest {split.digest[:16]}")
+    counts = ", ".join(f"{count} {part}" for part, count in split.counts.items())
+    yield Finding("Data", "ok", f"{name}: {counts} images, digest {split.digest[:16]}")
 
 
 def _store() -> Iterator[Finding]:

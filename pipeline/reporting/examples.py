@@ -23,8 +23,9 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
-from pipeline.data.images import ImageSet, ImageSplit, load_split, to_unit_interval
+from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.data.images import ImageSet, to_unit_interval
+from pipeline.data.split import Split
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
@@ -196,37 +197,32 @@ class Pictures:
     """Test images as the networks of a suite see them. What was crafted once is kept.
 
     Args:
-        settings: Of the data set.
-        prepared: Its folder.
+        dataset: Name of the data set.
+        open_images: Opens its prepared images; called when the first are needed.
         kept: The folder for what was crafted. Only what decides about it is in a file's name: it is never out of date.
         announce: Told what is crafted, since that takes a while.
     """
 
     def __init__(
         self,
-        settings: DataSettings,
-        prepared: Path,
+        dataset: str,
+        open_images: Callable[[], Split],
         kept: Path,
         announce: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._settings = settings
-        self._prepared = prepared
+        self.dataset = dataset
+        self._open_images = open_images
         self._kept = kept
         self._announce = announce
 
-    @property
-    def dataset(self) -> str:
-        """Its name."""
-        return self._settings.name
-
     @cached_property
-    def split(self) -> ImageSplit:
+    def split(self) -> Split:
         """The images of the suite.
 
         Raises:
             RequestError: they are not prepared here; the message says what prepares them.
         """
-        return load_split(self._prepared, self._settings)
+        return self._open_images()
 
     def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
         """The views `names` of the images `chosen` by the network of an experiment; see `views`.

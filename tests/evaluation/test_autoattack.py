@@ -100,3 +100,18 @@ def test_the_checks_leave_a_debugger_in_place() -> None:
         assert sys.gettrace() is trace
     finally:
         sys.settrace(previous)
+
+
+@pytest.mark.parametrize("part", ["apgd_t", "fab_t"])
+def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None:
+    """The package aims at nine others, and would look for a tenth logit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("small_cnn", "imagefolder", classes=4).eval()
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    settings = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.5)
+    adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
+    with torch.no_grad():
+        assert (model(adversarial).argmax(1) != labels).any()

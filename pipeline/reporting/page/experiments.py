@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.config import Experiment, PGDAttackSettings
 from pipeline.data.facts import DATASETS
-from pipeline.data.images import ImageSplit
+from pipeline.data.split import Split
 from pipeline.errors import PipelineError
 from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart
@@ -300,7 +300,7 @@ def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: 
 
 
 def _examples(
-    experiment: Experiment, verdicts: pd.DataFrame, split: ImageSplit, chosen: list[int], found: dict[str, View]
+    experiment: Experiment, verdicts: pd.DataFrame, split: Split, chosen: list[int], found: dict[str, View]
 ) -> Iterator[Example]:
     names = DATASETS[experiment.data.name].classes
     seen = verdicts.set_index(["attack", "image"])["predicted"]
