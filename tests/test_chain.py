@@ -21,7 +21,7 @@ from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
 METHODS = ["nt", "generalist_d_nt_linf"]
-TABLES = ["table1.csv", "table1.md", "table1.tex"]
+TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
 PATIENCE = 300.0
 
 
