@@ -265,6 +265,10 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("evaluation.attacks.natural", ATTACK, "evaluation.attacks", "natural: the name of a metric that is always there"),
     ("evaluation.union", ["aa_linf", "aa_l3"], "evaluation.union", "unknown attack 'aa_l3': did you mean 'aa_l2'?"),
     ("evaluation.union", ["aa_linf", "aa_linf"], "evaluation.union", "'aa_linf' is given more than once"),
+    ("tables.table1.paper", ["V"], "tables.table1.paper.0", "input should be '1a', '1b', 'I', 'II', 'III' or 'IV'"),
+    ("tables.table1.rows", ["nt", "nt"], "tables.table1.rows", "'nt' is given more than once"),
+    ("tables.table1.columns.1.metric", "natural", "tables.table1.columns", "'natural' is given more than once"),
+    ("tables.table1.file", "table4", "tables", "'table4' is given more than once"),
     ("tables.table1.rows", ["nt", "att"], "tables.table1.rows", "unknown method 'att': did you mean 'at'? Valid: nt, "),
     (
         "tables.table1.columns.1.metric",
