@@ -59,12 +59,12 @@ ood: setup ## Corruptions and perturbation sequences for every experiment of the
 plan: setup ## Say what the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)
 
-ablation: setup ## Run the ablation grid on a local Prefect server, and draw it: [JOBS=n] workers, [GRID="--studies optimizers --yes"]
+ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]
 	python -m stages.ablation --workers $(JOBS) $(GRID)
 	python -m stages.figures
 
 faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
-	GENERALIST_SLOW_TESTS=1 python -m pytest -n 0 tests/grid/test_faults.py
+	python -m pytest -n 0 tests/stages/faults_grid.py
 
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS)

@@ -240,10 +240,10 @@ def group(
 
 
 def check_server() -> None:
-    """Find out that a server answers.
+    """Find out that a server answers and has the deployments.
 
     Raises:
-        RequestError: none is named, or it does not answer; the message says which command starts one.
+        RequestError: it is not so; the message says which commands help.
     """
     way_out = "start one with 'prefect server start', and set PREFECT_API_URL=http://127.0.0.1:4200/api"
     url = get_current_settings().api.url
@@ -251,8 +251,9 @@ def check_server() -> None:
         raise RequestError(f"no Prefect server is named: {way_out}; or let 'make ablation' do it all")
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
-    if problem is not None:
-        raise RequestError(f"the Prefect server at {url} does not answer ({problem}): {way_out}")
+        if problem is not None:
+            raise RequestError(f"the Prefect server at {url} does not answer ({problem}): {way_out}")
+        find_deployment(client)
 
 
 def find_deployment(client: SyncPrefectClient) -> DeploymentResponse:

@@ -129,6 +129,24 @@ class LocalEngine:
         """Start a worker that takes one run at a time."""
         return self.start(name, "worker", "start", "--pool", pool, "--limit", "1", "--name", name, **environment)
 
+    def wait_for_workers(self, count: int, pool: str = POOLS[0]) -> None:
+        """Wait until so many workers of a pool are online: the grid divides its work among those that it finds.
+
+        Raises:
+            PipelineError: they do not appear.
+        """
+        request = urllib.request.Request(
+            f"{self.url}/work_pools/{pool}/workers/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
+        )
+        deadline = time.monotonic() + START
+        while True:
+            with urllib.request.urlopen(request, timeout=START) as answer:
+                if sum(worker["status"] == "ONLINE" for worker in json.load(answer)) >= count:
+                    return
+            if time.monotonic() > deadline:
+                raise PipelineError(f"the workers did not start; their logs: {self.home / 'logs'}")
+            time.sleep(0.2)
+
     def stop(self) -> None:
         """End all processes: workers let their runs save, then the server goes."""
         server = self.processes.pop("server", None)
@@ -191,6 +209,7 @@ def local_engine(home: Path, workers: int, threads: int) -> Iterator[LocalEngine
         names = [f"worker-{number}" for number in range(1, workers + 1)]
         for name in names:
             engine.start_worker(name, OMP_NUM_THREADS=str(threads))
+        engine.wait_for_workers(workers)
         with _kept_alive(engine, names, threads):
             yield engine
     finally:
