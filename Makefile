@@ -12,14 +12,19 @@ JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
-define run-experiments
-	dvc repro prepare
+# $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
+define side-by-side
 	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
-		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item train@EXPERIMENT evaluate@EXPERIMENT \
+		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item $(1) \
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables suite prepare ui bench lint types format clean
+define run-experiments
+	dvc repro prepare
+	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
+endef
+
+.PHONY: help setup ood repro cifar10-reduced test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -47,7 +52,8 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 	python -m stages.report
 
 ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
-	dvc repro ood/dvc.yaml
+	dvc repro --single-item ood/dvc.yaml:corrupt
+	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
 	python -m stages.report
 
 test: setup ## Run the whole test suite, in JOBS processes
@@ -55,6 +61,23 @@ test: setup ## Run the whole test suite, in JOBS processes
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
+
+figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+	python -m stages.figures
+
+report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
+	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
+	@test -n "$(CELL)" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
+	@python -m stages.explain $(CELL)
+
+export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make export RUN=generalist_t-1
+	@test -n "$(RUN)" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
+	python -m stages.export $(RUN)
+
+audit: setup ## List where the papers' own tables contradict themselves or each other
+	python -m stages.audit
 
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	python -m stages.compose suite=$(or $(SUITE),digits) $(SET)
@@ -69,6 +92,10 @@ bench: setup ## Time a training step against a plain loop, in turn in one proces
 	python -m benchmarks.step
 	python -m benchmarks.memory
 	python -m benchmarks.methods
+	python -m benchmarks.reporting
+
+doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
+	python -m stages.doctor
 
 lint: setup ## Check style
 	ruff check .

@@ -11,7 +11,7 @@ from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.files import file_digest
 from pipeline.progress import EvaluationDisplay
-from pipeline.runs import write_evaluation
+from pipeline.runs import prepared_folder, write_evaluation
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def attack_external(
 
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
+    from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation
     from pipeline.evaluation.external import check_model, load_into, read_state
     from pipeline.evaluation.journal import Journal
@@ -79,7 +80,7 @@ def attack_external(
         model = Normalized(model, normalization.mean, normalization.std)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
-    test = open_split(params.data).test
+    test = open_split(prepared_folder(params.data.name), params.data).test
     test = test.subset(torch.arange(min(images or len(test), len(test)))).to(backend.device)
     classes = params.data.classes or len(dataset.classes)
     accuracy = check_model(model, test, classes)
@@ -88,7 +89,7 @@ def attack_external(
     folder = f"{identity['weights_sha256'][:16]}-{settings.digest(len(test))}"
     with EvaluationDisplay(external.path.stem) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
-    return write_evaluation(output, verdicts, settings, identity, time.perf_counter() - started)
+    return write_evaluation(output, verdicts, settings, flags(model, test), identity, time.perf_counter() - started)
 
 
 def _chosen(settings: EvaluationSettings, names: list[str] | None) -> EvaluationSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RUNS = Path("runs")
+"""What is kept to go on from: checkpoints, journals, crafted images. By fingerprint, so never out of date."""
+
+
+def prepared_folder(dataset: str) -> Path:
+    """What `prepare` makes of a data set."""
+    return Path("data/prepared") / dataset
+
+
 def working_folder(experiment: Experiment) -> Path:
     """Checkpoints and journals of one experiment."""
-    return Path("runs") / experiment.fingerprint
+    return RUNS / experiment.fingerprint
 
 
 def results_folder(experiment: Experiment) -> Path:
@@ -65,7 +74,7 @@ def train_experiment(experiment: Experiment, should_stop: Callable[[], str | Non
     from pipeline.training.observer import Silent
 
     settings, folder = experiment.training, working_folder(experiment)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads)
     with joined(backend.device) as ranks:
         if not ranks.is_first:
@@ -152,6 +161,7 @@ def evaluate_experiment(
     """
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
+    from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation, Shard
     from pipeline.evaluation.journal import Journal
     from pipeline.tracking import DataDescription, track
@@ -159,13 +169,13 @@ def evaluate_experiment(
     chosen = Shard() if shard is None else Shard.parse(shard)
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
     model = load_trained(experiment).to(backend.device)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
+    test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
     _check_same_data(folder, split.digest)
     journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
 
     def measure() -> pd.DataFrame:
-        test = split.test.to(backend.device)
         with EvaluationDisplay(experiment.identifier) as display:
             return Evaluation(model, test, experiment.evaluation, journal, display, check).run(chosen)
 
@@ -179,13 +189,19 @@ def evaluate_experiment(
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
         }
         output, verdicts = evaluation_folder(experiment), measure()
-        metrics = write_evaluation(output, verdicts, experiment.evaluation, identity, time.perf_counter() - started)
+        flagged, seconds = flags(model, test), time.perf_counter() - started
+        metrics = write_evaluation(output, verdicts, experiment.evaluation, flagged, identity, seconds)
         run.log_evaluation(output)
     return metrics
 
 
 def write_evaluation(
-    output: Path, verdicts: pd.DataFrame, settings: EvaluationSettings, identity: dict[str, str], seconds: float
+    output: Path,
+    verdicts: pd.DataFrame,
+    settings: EvaluationSettings,
+    flags: Mapping[str, str],
+    identity: dict[str, str],
+    seconds: float,
 ) -> dict[str, float]:
     """Write verdicts and what follows from them: metrics with intervals, accuracies by class, signs of masking.
 
@@ -193,6 +209,7 @@ def write_evaluation(
         output: The folder.
         verdicts: Of all attacks.
         settings: That gave them.
+        flags: What AutoAttack's own checks say of the model.
         identity: What the numbers belong to, kept with them.
         seconds: How long it took.
 
@@ -207,7 +224,7 @@ def write_evaluation(
     with atomic_write(output / "verdicts.parquet") as stream:
         verdicts.to_parquet(stream, index=False)
     write_text(output / "classes.csv", class_accuracies(verdicts).to_csv(index=False))
-    write_json(output / "trust.json", summary(signs(verdicts, settings)))
+    write_json(output / "trust.json", summary(signs(verdicts, settings, flags)))
     intervals = {name: wilson(value, counts[name]) for name, value in metrics.items()}
     content = {**identity, "metrics": metrics, "counts": counts, "intervals": intervals, "seconds": seconds}
     write_json(output / "metrics.json", content)

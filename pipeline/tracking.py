@@ -17,12 +17,14 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from ssl import SSLError
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pandas as pd
@@ -33,10 +35,14 @@ from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance import git_commit
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+    from torch import nn
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+USER_INTERFACE = "http://127.0.0.1:5000"
+"""Where `make ui` shows a store that is a database."""
 SQLITE = "sqlite:///"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 PATIENCE = 5.0
@@ -46,12 +52,17 @@ DATABASE_PATIENCE = 20.0
 BATCH = {"metrics": 1000, "params": 100}
 """MLflow's limits for one call."""
 PARAMETER_LENGTH = 500
+PAGE = 50
+"""Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
+ARTIFACTS_AT_A_TIME = 8
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+T = TypeVar("T")
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
 
@@ -253,12 +264,202 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
+        page (where MLflow's web interface shows the run),
         `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
         PipelineError: the store does not exist or is out of reach.
     """
+    tags = ("fingerprint", "evaluation_fingerprint")
+    return _evaluated_runs(experiments, tags, lambda item: (item.fingerprint, item.evaluation_fingerprint))
+
+
+def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """Evaluated runs of the same methods, seeds, data and networks as `experiments`, under another protocol.
+
+    Returns:
+        As `finished_runs`; `fingerprint` and `evaluation_fingerprint` are of the experiment that a run stands in for,
+        `protocol` is the run's. Corrupted images are left out: their metrics belong to one experiment's weights.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    tags = ("method", "seed", "dataset", "architecture")
+    wanted = list(experiments)
+    own = {item.protocol for item in wanted}
+    frame = _evaluated_runs(wanted, tags, lambda item: (item.name, str(item.seed), item.data.name, item.architecture))
+    return frame[~frame["protocol"].isin(own)]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it."""
+
+    run_id: str
+    status: str
+    ended: str
+    """UTC, ISO 8601 to the second; "" while it is open."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+def read_run(run_id: str) -> StoredRun:
+    """One run.
+
+    Raises:
+        RequestError: the store has no such run.
+        PipelineError: the store is out of reach.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        try:
+            run = MlflowClient(tracking_uri=uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+    end = run.info.end_time
+    ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+
+
+def download(run_id: str, names: Iterable[str], folder: Path) -> None:
+    """Copy files of a run into `folder`.
+
+    Raises:
+        PipelineError: the store is out of reach, or the run lacks a file.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    with _reported(uri):
+        client = MlflowClient(tracking_uri=uri)
+        for name in names:
+            client.download_artifacts(run_id, name, str(folder))
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version in MLflow's model registry."""
+
+    name: str
+    version: str
+    alias: str
+    """Names the version that was registered last with it: 'models:/<name>@<alias>'."""
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pytorch.load_model` and `mlflow.pyfunc.load_model` take."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register_model(
+    run_id: str, model: nn.Module, example: np.ndarray, name: str, alias: str, tags: Mapping[str, str]
+) -> RegisteredModel:
+    """Save a network with its run and register it, once: equal `tags` of the same run give the version that is there.
+
+    The network is saved as a traced graph (pt2), not as a pickle: loading it runs no code and needs no project. Loaded
+    with either flavour it gives logits for float32 images, which is checked on the example.
+
+    Args:
+        run_id: Where it is saved.
+        model: In eval mode, on the CPU.
+        example: Two or more images, float32 in [0, 1], of shape (batch, channels, height, width).
+        name: In the registry; it is created where it is missing.
+        alias: Is given to the version.
+        tags: Of the version.
+
+    Raises:
+        PipelineError: the store is out of reach, or the loaded network gives other logits.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _reported(uri):
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [item for item in versions if item.run_id == run_id and tags.items() <= item.tags.items()]
+        if not same:
+            _save_model(client, run_id, model, example)
+            source = f"{client.get_run(run_id).info.artifact_uri}/model"
+            same = [client.create_model_version(name, source, run_id, tags=dict(tags))]
+        registered = RegisteredModel(name, str(same[0].version), alias)
+        client.set_registered_model_alias(name, alias, registered.version)
+        _check_loaded(registered, model, example)
+    return registered
+
+
+def _save_model(client: MlflowClient, run_id: str, model: nn.Module, example: np.ndarray) -> None:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.pytorch import save_model
+    from mlflow.types import Schema, TensorSpec
+
+    classes = _logits(model, example).shape[1]
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("float32"), (-1, *example.shape[1:]))]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+    )
+    pinned = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", "numpy", "torch")]
+    with TemporaryDirectory() as folder:
+        place = f"{folder}/model"
+        save_model(
+            model,
+            place,
+            signature=signature,
+            input_example=example,
+            pip_requirements=pinned,
+            serialization_format="pt2",
+        )
+        client.log_artifacts(run_id, place, "model")
+
+
+def _check_loaded(registered: RegisteredModel, model: nn.Module, example: np.ndarray) -> None:
+    import mlflow.pyfunc
+    import mlflow.pytorch
+    import numpy as np
+
+    expected = _logits(model, example)
+    loaded = {
+        "mlflow.pytorch": _logits(mlflow.pytorch.load_model(registered.uri), example),
+        "mlflow.pyfunc": mlflow.pyfunc.load_model(registered.uri).predict(example),
+    }
+    for flavour, logits in loaded.items():
+        if not np.allclose(logits, expected, rtol=1e-4, atol=1e-5):
+            raise PipelineError(
+                f"{registered.uri} loaded with {flavour} differs from the weights by up to "
+                f"{np.abs(logits - expected).max():.3g} in its logits; do not use it"
+            )
+
+
+def _logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        logits: np.ndarray = model(torch.from_numpy(images)).numpy()
+    return logits
+
+
+def _evaluated_runs(
+    experiments: Iterable[Experiment], tags: tuple[str, ...], address: Callable[[Experiment], tuple[str, ...]]
+) -> pd.DataFrame:
+    """The evaluated runs whose `tags` are the `address` of one of `experiments`; see `finished_runs`."""
     uri = tracking_uri()
     if uri.startswith(SQLITE) and not _database(uri).exists():
         raise PipelineError(
@@ -268,45 +469,139 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     by_suite: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         by_suite.setdefault(experiment.suite, []).append(experiment)
+    rows: list[dict[str, Any]] = []
     with _reported(uri):
-        rows = [row for suite, wanted in by_suite.items() for row in _rows(uri, suite, wanted)]
+        for suite, wanted in by_suite.items():
+            by_address: dict[tuple[str, ...], list[Experiment]] = {}
+            for experiment in wanted:
+                by_address.setdefault(address(experiment), []).append(experiment)
+            for run in _evaluated(uri, suite):
+                values = tuple(run.data.tags.get(tag, "") for tag in tags)
+                rows += [_row(uri, experiment, run) for experiment in by_address.get(values, [])]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
 
 
-def _rows(uri: str, suite: str, experiments: list[Experiment]) -> Iterator[dict[str, Any]]:
-    """A row for every run of the suite that holds one of `experiments`, after one search."""
+def describe_store() -> str:
+    """Where runs are kept and how many of this project's are in there, found by reading them.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        return f"{mask(uri)} does not exist yet: the first run makes it"
+    with _reported(uri):
+        _check_reachable(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
+        runs = sum(1 for item in suites for _ in _search(client, item.experiment_id, ""))
+    return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
+
+
+def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The training of runs, epoch by epoch.
+
+    Returns:
+        By run, one row per epoch with the columns that training records: `epoch` (from 1), `loss/<learner>`,
+        `mixing_ratio/<learner>`, `redistributed` (0 or 1), `held_out/<learner or global>/<metric>` in [0, 1], NaN in
+        epochs without that measurement, and more. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "history.json", lambda path: pd.DataFrame(json.loads(path.read_text())))
+
+
+def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Accuracies by class of runs.
+
+    Returns:
+        By run, one row per attack (or `natural`) and class: `attack`, `label` (from 0), `images`, `accuracy` in [0, 1]
+        and its interval `low`, `high`. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "classes.csv", pd.read_csv)
+
+
+def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T]) -> dict[str, T]:
+    """A file of many runs, several at a time: a server answers many requests as fast as one.
+
+    Args:
+        run_ids: As `finished_runs` gives them.
+        name: For example `history.json`.
+        read: Gives its content; a ValueError says that it is damaged.
+
+    Returns:
+        The content by run. Runs that have no such file are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`; or a file is damaged.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    uri, wanted = tracking_uri(), list(dict.fromkeys(run_ids))
+    if not wanted:
+        return {}
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+
+    def fetch(run_id: str, folder: str) -> T | None:
+        if name not in {item.path for item in client.list_artifacts(run_id)}:
+            return None
+        try:
+            return read(Path(client.download_artifacts(run_id, name, folder)))
+        except ValueError as error:
+            raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
+
+    with _reported(uri), TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
+        folders = [mkdtemp(dir=root) for _ in wanted]
+        found = zip(wanted, pool.map(fetch, wanted, folders), strict=True)
+        return {run_id: content for run_id, content in found if content is not None}
+
+
+def _evaluated(uri: str, suite: str) -> Iterator[Run]:
+    """Every evaluated run of the suite."""
     client, experiment_id = _open_store(uri, suite, create=False)
-    if experiment_id is None:
-        return
-    runs: dict[tuple[str, str], list[Run]] = {}
-    for run in _search(client, experiment_id, "tags.evaluated = 'true'"):
-        tags = run.data.tags
-        runs.setdefault((tags.get("fingerprint", ""), tags.get("evaluation_fingerprint", "")), []).append(run)
-    for experiment in experiments:
-        for run in runs.get((experiment.fingerprint, experiment.evaluation_fingerprint), []):
-            yield _row(experiment, run)
+    if experiment_id is not None:
+        yield from _search(client, experiment_id, "tags.evaluated = 'true'")
 
 
-def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
-    metrics = run.data.metrics
+def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
+    metrics, tags = run.data.metrics, run.data.tags
+    same = tags.get("fingerprint") == experiment.fingerprint
     return {
         "fingerprint": experiment.fingerprint,
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
         "method": experiment.name,
         "seed": experiment.seed,
-        "protocol": experiment.protocol,
+        "protocol": experiment.protocol if same else tags.get("protocol"),
         "suite": experiment.suite,
         "run_id": run.info.run_id,
         "gradient_masking": run.data.tags.get("gradient_masking"),
+        "page": _page(uri, run),
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
         **_ood(experiment, run),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
+
+
+def _page(uri: str, run: Run) -> str:
+    """On the server, without a password; on the address of 'make ui' where the store is a database."""
+    server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
+    base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
@@ -323,7 +618,9 @@ def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterato
     """Every run that meets `condition`, the latest first."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token)
+        page = client.search_runs(
+            [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
         yield from page
         token = page.token
         if not token:

@@ -29,12 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
         for experiment in params.experiments():
             if ensure_logged(experiment, results_folder(experiment)):
                 print(f"logged {experiment.identifier} to MLflow from its files")
-        for name, table in params.tables.items():
-            results = collect(params, table)
+        for name, results in collect(params).items():
+            table = params.tables[name]
             measured = results[~results["missing"]]["metric"].isin(OOD_METRICS)
             if any(column.metric in OOD_METRICS for column in table.columns) and not measured.any():
                 print(f"{name}: nothing is measured on corrupted images yet; 'make ood' does")
                 continue
+            for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
+                print(f"{name}: {note}")
             for path in write_table(name, params, results, output):
                 print(f"wrote {path}")
         pdf = compile_pdf(output)

@@ -36,6 +36,8 @@ TINY = [
     "methods.generalist_d_nt_linf.mixture.decay=0.95",
     "methods.generalist_d_nt_linf.mixture.warmup_epochs=2",
     "methods.generalist_d_nt_linf.mixture.communication_interval=2",
+    "ablation.studies.communication_interval.values=[1,2,3]",
+    "ablation.studies.communication_interval_to_15.values=[1,2,3]",
     "evaluation.batch_size=16",
 ]
 """Hydra overrides that shrink the suite `digits`: four epochs of three steps."""
@@ -79,6 +81,16 @@ def make_params(raw: dict[str, Any]) -> MakeParams:
         return parse_params(content)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's schema and nothing in it: making one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ EXPECTED = {
 """pydantic's messages that speak of Python, in terms of the file."""
 
 
-TAGS = {"name", "rule"}
+TAGS = {"name", "rule", "varies", "kind"}
 """Keys that say which kind of section it is."""
 
 

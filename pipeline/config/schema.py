@@ -21,8 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.figures import FigureSettings
 from pipeline.config.mixture import RULES, MixtureSettings
+from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Phases, Sizes, StoredSize, StreamingSettings, TestCrop
+from pipeline.config.studies import AblationSettings
 from pipeline.config.values import (
     Budget,
     Closed,
@@ -85,6 +88,11 @@ class DataSettings(Closed):
     split_seed: Whole = 0
     """Seed of the split; independent of the experiment's seed, so that every seed sees the same images."""
     augmentation: AugmentationSettings = AugmentationSettings()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where only the folders' names say."""
+        return DATASETS[self.name].classes or tuple(f"class_{number:04d}" for number in range(self.classes or 0))
 
     def judged_on(self, crop: TestCrop | None) -> DataSettings:
         """The same images, with another crop of held-out and test images; None changes nothing."""
@@ -168,30 +176,6 @@ class AttackBudget(Closed):
     epsilon: Budget
     step_size: Positive
     steps: Whole = Field(ge=0)
-
-
-class SGDSettings(Closed):
-    """`torch.optim.SGD`."""
-
-    name: Literal["sgd"]
-    learning_rate: Positive
-    momentum: Real = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: Real = Field(default=0.0, ge=0)
-    decay_batch_norm: bool = Field(default=True, exclude_if=bool)
-    """Whether weight decay reaches BatchNorm's scales and shifts, too."""
-
-
-class AdamSettings(Closed):
-    """`torch.optim.Adam`."""
-
-    name: Literal["adam"]
-    learning_rate: Positive
-    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: Real = Field(default=0.0, ge=0)
-
-
-OptimizerSettings = Annotated[SGDSettings | AdamSettings, Field(discriminator="name")]
 
 
 def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -282,10 +266,10 @@ class MethodSettings(Closed):
                 f"learners of different architectures cannot be mixed, their weights do not correspond: {shown}",
             )
         missing = [name for name in learners if mapping(learners, name).get("weight_averaging") is None]
-        if mixture.get("source") == "weight_averages" and missing:
+        if mixture.get("source") == "weight_averages" and len(missing) == len(names):
             yield (
                 ("mixture", "source"),
-                f"'weight_averages' needs weight_averaging on every learner, missing: {missing}",
+                f"'weight_averages' needs weight_averaging on a learner, none of {names} has it",
             )
 
 
@@ -440,6 +424,10 @@ def _repeated(values: list[Any]) -> list[str]:
     return [f"{value!r} is given more than once" for value in repeated]
 
 
+PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
+"""Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""
+
+
 class TableColumn(Closed):
     """One column of a table."""
 
@@ -468,11 +456,28 @@ class TableSettings(Closed):
     rows: list[str] = Field(min_length=1)
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
+    marks: list[Literal["best", "second"]] = Field(default=["best", "second"])
+    """What is marked in every column: the best in bold, the second best underlined."""
+    uncertainty: Literal["seeds", "wilson", "none"] = "seeds"
+    """Beside each number: standard deviation over seeds (where there are several), the 95% interval of Wilson over test
+    images, or nothing."""
+    other_protocols: bool = False
+    """Fill cells without a run of this protocol from runs of another one, with a footnote."""
+    file: Name | None = None
+    """Name of the files instead of the table's key."""
+    paper: list[PaperTable] = Field(default=[])
+    """The papers' tables that it stands beside: what they have for this data set and network is subtracted in a second
+    form, 'reproduced minus paper'. Where two have the same cell, the one that is listed first counts."""
 
     @field_validator("rows")
     @classmethod
     def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        return unless(_unknown("method", value, context(info, "methods")), value)
+        return unless([*_unknown("method", value, context(info, "methods")), *_repeated(value)], value)
+
+    @field_validator("columns")
+    @classmethod
+    def _differ(cls, value: list[TableColumn]) -> list[TableColumn]:
+        return unless(_repeated([column.metric for column in value]), value)
 
 
 class Params(Closed):
@@ -484,6 +489,12 @@ class Params(Closed):
     seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
+    figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
+    """The same for figures."""
+    report_file: Annotated[str, Field(pattern=r"^reports/([A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9_-]+\.html$")] = (
+        "reports/report.html"
+    )
+    """The suite's report, one HTML file."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
@@ -492,6 +503,13 @@ class Params(Closed):
     evaluation: EvaluationSettings
     ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
+    ablation: AblationSettings = AblationSettings()
+    figures: dict[Name, FigureSettings] = Field(default_factory=dict)
+
+    @field_validator("tables")
+    @classmethod
+    def _have_files_of_their_own(cls, value: dict[str, TableSettings]) -> dict[str, TableSettings]:
+        return unless(_repeated([table.file or name for name, table in value.items()]), value)
 
     @field_validator("seeds")
     @classmethod
@@ -514,18 +532,21 @@ class Params(Closed):
             raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
         if seed not in self.seeds:
             raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
-        settings = self.methods[method]
-        own = {key: getattr(settings, key) for key in ("epochs", "batch_size", "phases")}
+        return self.resolve(method, self.methods[method], seed)
+
+    def resolve(self, name: str, method: MethodSettings, seed: int) -> Experiment:
+        """The experiment of any method, in this file or a variation of one that is, under this file's settings."""
+        own = {key: getattr(method, key) for key in ("epochs", "batch_size", "phases")}
         return Experiment(
             suite=self.suite,
             protocol=self.protocol,
-            name=method,
+            name=name,
             seed=seed,
-            data=self.data.judged_on(settings.test_crop),
+            data=self.data.judged_on(method.test_crop),
             model=self.model,
             threat_model=self.threat_model,
             training=self.training.model_copy(update={key: value for key, value in own.items() if value is not None}),
-            method=settings,
+            method=method,
             evaluation=self.evaluation,
             ood=self.ood,
         )
@@ -536,7 +557,10 @@ class Experiment(Closed):
 
     suite: Name
     protocol: str
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=120)]
+    """A key of `methods`, or the name of a cell of the ablation grid."""
+    grid: bool = False
+    """Whether the ablation grid runs it; it then leaves its files apart from those that DVC keeps."""
     seed: int
     data: DataSettings
     model: ModelSettings

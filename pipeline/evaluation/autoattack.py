@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import AutoAttackMember, AutoAttackSettings
+from pipeline.data.images import ImageSet
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> adversarial images; images that could not be fooled may come back as they were."""
@@ -47,6 +49,63 @@ PACKAGES = ("autoattack", "pyautoattack")
 
 TARGETS = 9
 """Classes that targeted attacks aim at, as many as there are; the package's own number, which it takes as given."""
+FLAG_IMAGES = 64
+"""How many images the package's checks look at."""
+
+
+def flags(model: nn.Module, images: ImageSet) -> dict[str, str]:
+    """What the package's own checks say before it attacks: each is a reason why its gradients may mislead it.
+
+    Args:
+        model: In eval mode; maps float32 images in [0, 1] to logits.
+        images: On the model's device; the first 64 are looked at.
+
+    Returns:
+        By check, the package's warning, "" where there is none: whether outputs are random, are probabilities, are made
+        with gradients of the model's own (a defense that optimizes at test time), or have no gradient at some image.
+    """
+    checks = import_module(f"{_package().__name__}.checks")
+    viewable = _Viewable(model).eval()
+    inputs, truth = images.batch(torch.arange(min(FLAG_IMAGES, len(images)), device=images.images.device))
+    leaves = inputs.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(viewable(leaves), truth, reduction="sum")
+    gradient = torch.autograd.grad(loss, leaves)[0].contiguous()
+    calls: dict[str, Callable[[_Warnings], object]] = {
+        "outputs are random": lambda log: checks.check_randomized(viewable, inputs, truth, logger=log),
+        "outputs are probabilities": lambda log: checks.check_range_output(viewable, inputs, logger=log),
+        "the model optimizes at test time": lambda log: _check_dynamic(checks, viewable, inputs, log),
+        "gradients are zero": lambda log: checks.check_zero_gradients(gradient, logger=log),
+    }
+    found = {}
+    for name, call in calls.items():
+        log = _Warnings()
+        call(log)
+        found[name] = " ".join(log.messages)
+    return found
+
+
+class _Warnings:
+    """A logger that the package's checks write to."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.messages.append(message.partition(" See ")[0].strip())
+
+
+def _check_dynamic(checks: Any, model: nn.Module, images: Tensor, log: _Warnings) -> None:
+    """The package counts calls of the autograd machinery in a global table, and ends any trace that a debugger set."""
+    trace = sys.gettrace()
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+    try:
+        checks.check_dynamic(model, images, logger=log)
+    finally:
+        sys.settrace(trace)
+
+
+def _package() -> Any:
+    return import_module(next(name for name in PACKAGES if find_spec(name)))
 
 
 def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[AutoAttackMember, Perturb]:
@@ -57,7 +116,7 @@ def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[
         settings: Norm, radius and members.
         seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
     """
-    package = import_module(next(name for name in PACKAGES if find_spec(name)))
+    package = _package()
     device = next(model.parameters()).device
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[settings.norm]
     suite = package.AutoAttack(

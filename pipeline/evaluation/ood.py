@@ -64,15 +64,19 @@ def corruption_verdicts(
     """
     _require("corruptions", folder)
     count = min(images or len(folder), len(folder))
-    frames = []
+    predicted = np.empty((len(folder.names), len(severities), count), np.int16)
     with _evaluating(model):
-        for name in folder.names:
-            for severity in severities:
-                rows = row_chunks(folder.file(name), (severity - 1) * len(folder), count, batch_size)
-                predicted = np.concatenate([_predict(model, chunk, device) for chunk in rows])
-                frames.append(_corruption_rows(name, severity, folder.labels[:count], predicted))
-            correct = pd.concat(frames[-len(severities) :])["correct"]
-            report(f"{folder.path.name} {name}: {correct.mean():.1%} of {len(correct)} images correct")
+        for rows, name in zip(predicted, folder.names, strict=True):
+            for row, severity in zip(rows, severities, strict=True):
+                first = (severity - 1) * len(folder)
+                _predict_into(row, model, row_chunks(folder.file(name), first, count, batch_size), device)
+            correct = rows == folder.labels[:count]
+            report(f"{folder.path.name} {name}: {correct.mean():.1%} of {correct.size} images correct")
+    frames = [
+        _corruption_rows(name, severity, folder.labels[:count], row)
+        for name, rows in zip(folder.names, predicted, strict=True)
+        for severity, row in zip(severities, rows, strict=True)
+    ]
     verdicts = pd.concat(frames, ignore_index=True)
     verdicts["corruption"] = pd.Categorical(verdicts["corruption"], categories=list(folder.names))
     return verdicts.assign(provenance=pd.Categorical([folder.provenance] * len(verdicts)))
@@ -168,16 +172,18 @@ def perturbation_verdicts(
     """
     _require("perturbations", folder)
     count = min(images or len(folder), len(folder))
-    frames = []
+    predicted = {}
     with _evaluating(model):
         for name in folder.names:
             length = int(np.load(folder.file(name), mmap_mode="r").shape[1])
             chunks = row_chunks(folder.file(name), 0, count, max(batch_size // length, 1))
-            flat = [_predict(model, chunk.reshape(-1, *chunk.shape[2:]), device) for chunk in chunks]
-            predicted = np.concatenate(flat).reshape(count, length)
-            frames.append(_sequence_rows(name, folder.labels[:count], predicted, difficulty))
-            report(f"{folder.path.name} {name}: {frames[-1]['correct'].sum() / predicted.size:.1%} of frames correct")
-    verdicts = pd.concat(frames, ignore_index=True)
+            frames = np.empty(count * length, np.int16)
+            _predict_into(frames, model, (chunk.reshape(-1, *chunk.shape[2:]) for chunk in chunks), device)
+            predicted[name] = frames.reshape(count, length)
+            correct = predicted[name] == folder.labels[:count, None]
+            report(f"{folder.path.name} {name}: {correct.mean():.1%} of frames correct")
+    rows = [_sequence_rows(name, folder.labels[:count], found, difficulty) for name, found in predicted.items()]
+    verdicts = pd.concat(rows, ignore_index=True)
     verdicts["perturbation"] = pd.Categorical(verdicts["perturbation"], categories=list(folder.names))
     return verdicts.assign(provenance=pd.Categorical([folder.provenance] * len(verdicts)))
 
@@ -266,11 +272,19 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, images: NDArray[np.uint8], device: torch.device) -> NDArray[np.int16]:
-    """(n,) classes of images (n, height, width, channels)."""
-    inputs = to_unit_interval(torch.from_numpy(images).to(device).permute(0, 3, 1, 2))
-    classes: NDArray[np.int16] = model(channels_last(inputs)).argmax(1).to(torch.int16).cpu().numpy()
-    return classes
+def _predict_into(
+    predicted: NDArray[np.int16], model: nn.Module, chunks: Iterator[NDArray[np.uint8]], device: torch.device
+) -> None:
+    """Fill (n,) classes of images that come as chunks (., height, width, channels), n in all.
+
+    Nothing that stays is allocated between batches: small blocks between large ones keep freed memory from being used
+    again, and the process would grow with every file (measured: 33 MiB a corruption).
+    """
+    start = 0
+    for chunk in chunks:
+        inputs = to_unit_interval(torch.from_numpy(chunk).to(device).permute(0, 3, 1, 2))
+        predicted[start : start + len(chunk)] = model(channels_last(inputs)).argmax(1).cpu().numpy()
+        start += len(chunk)
 
 
 def _corruption_rows(name: str, severity: int, labels: NDArray[np.int64], predicted: NDArray[np.int16]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ The signs are those of Athalye et al. (2018), Carlini et al. (2019) and of AutoA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,17 +26,18 @@ SURVIVORS = 0.01
 
 @dataclass(frozen=True)
 class Sign:
-    """One sign of gradient masking in one norm."""
+    """One sign of gradient masking."""
 
     name: str
     norm: str
+    """The norm of the attacks that tell, or 'any' for what the model shows before any attack."""
     verdict: Literal["fine", "suspicious", "not measured"]
     reason: str
     """The numbers behind the verdict, or which attack is missing."""
 
 
-def signs(verdicts: pd.DataFrame, settings: EvaluationSettings) -> list[Sign]:
-    """All signs in every norm that AutoAttack was run in.
+def signs(verdicts: pd.DataFrame, settings: EvaluationSettings, flags: Mapping[str, str]) -> list[Sign]:
+    """What AutoAttack's own checks flag, and all signs in every norm that it was run in.
 
     A sign is suspicious only where the number of images allows to say so: the end of the 95 % interval is compared with
     the threshold.
@@ -44,8 +45,13 @@ def signs(verdicts: pd.DataFrame, settings: EvaluationSettings) -> list[Sign]:
     Args:
         verdicts: As written by `evaluate`.
         settings: The attacks that gave them.
+        flags: As `pipeline.evaluation.autoattack.flags` gives them.
     """
-    return [sign for panel in _panels(verdicts, settings) for sign in panel.signs()]
+    flagged = [
+        Sign(name, "any", "suspicious" if warning else "fine", warning or "AutoAttack's own check found nothing")
+        for name, warning in flags.items()
+    ]
+    return flagged + [sign for panel in _panels(verdicts, settings) for sign in panel.signs()]
 
 
 def summary(found: list[Sign]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
-from pipeline.reporting.layout import Cell, Layout
+from pipeline.reporting.layout import Cell, Label, Layout
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -29,6 +29,7 @@ SPECIAL = {
     "|": r"\textbar{}",
     '"': r"\textquotedblright{}",
 }
+SIGNS = {"+": "+", "-": "-", "±": r"\pm"}
 MARKUP = re.compile(r"(?P<math>\$[^$]+\$)|(?P<script>[_^]\{[^{}]*\})|`(?P<code>[^`]+)`")
 WRAPPER = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=20mm]{geometry}
@@ -71,11 +72,11 @@ def _typewriter(code: str) -> str:
 
 def fragment(layout: Layout) -> str:
     """A `table` environment; the document that inputs it needs the packages booktabs and graphicx."""
-    header = " & ".join(["Method", *(text(label) for label in layout.header)])
+    header = " & ".join(["Method", *map(_label, layout.header)])
     columns = list(zip(*(row.cells for row in layout.rows), strict=True))
     bodies = [_column(column) for column in columns]
     lines = [
-        " & ".join([text(row.label), *(body[number] for body in bodies)]) + r" \\"
+        " & ".join([_label(row.label), *(body[number] for body in bodies)]) + r" \\"
         for number, row in enumerate(layout.rows)
     ]
     return "\n".join(
@@ -102,18 +103,31 @@ def fragment(layout: Layout) -> str:
     )
 
 
+def _label(label: Label) -> str:
+    return text(label.text) + (rf"\textsuperscript{{{label.marks}}}" if label.marks else "")
+
+
 def _column(cells: tuple[Cell, ...]) -> list[str]:
     """The cells of one column; invisible digits give all the same width, so that decimal points line up."""
     value, std = (max((getattr(cell, part) for cell in cells), key=len) for part in ("value", "std"))
-    return [_cell(cell, value, std) for cell in cells]
+    interval = max(
+        (cell.interval for cell in cells if cell.interval), key=lambda ends: len("".join(ends)), default=None
+    )
+    return [_cell(cell, value, std, interval) for cell in cells]
 
 
-def _cell(cell: Cell, widest_value: str, widest_std: str) -> str:
+def _cell(cell: Cell, widest_value: str, widest_std: str, widest_interval: tuple[str, str] | None) -> str:
     mark = rf"\rlap{{\textsuperscript{{{cell.marks}}}}}" if cell.marks else ""
     if not cell.value:
         return f"--{mark}"
-    value = {"": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}"}[cell.rank] % cell.value
-    return _padding(len(widest_value) - len(cell.value)) + value + _spread(cell.std, widest_std) + mark
+    value = {"": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}"}[cell.rank] % _sign(cell.value)
+    padded = _padding(len(widest_value) - len(cell.value)) + value
+    return padded + _spread(cell.std, widest_std) + _interval(cell.interval, widest_interval) + mark
+
+
+def _sign(value: str) -> str:
+    """With a sign of mathematics, all of which are equally wide."""
+    return f"${SIGNS[value[0]]}${value[1:]}" if value[0] in SIGNS else value
 
 
 def _spread(std: str, widest: str) -> str:
@@ -121,6 +135,15 @@ def _spread(std: str, widest: str) -> str:
         return ""
     shown = rf"{{\scriptsize\,$\pm$\,{_padding(len(widest) - len(std)) if std else ''}{std or widest}}}"
     return shown if std else rf"\phantom{{{shown}}}"
+
+
+def _interval(ends: tuple[str, str] | None, widest: tuple[str, str] | None) -> str:
+    if widest is None:
+        return ""
+    low, high = ends or widest
+    shown = rf"{{\scriptsize\,[{low},\,{high}]}}"
+    padding = rf"{{\scriptsize{_padding(len(''.join(widest)) - len(low + high))}}}" if ends else ""
+    return shown + (padding if "phantom" in padding else "") if ends else rf"\phantom{{{shown}}}"
 
 
 def _padding(digits: int) -> str:

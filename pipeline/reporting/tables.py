@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
@@ -13,11 +11,12 @@ from pipeline.config import Params
 from pipeline.files import write_text
 from pipeline.reporting import latex
 from pipeline.reporting.latex import compile_pdf
-from pipeline.reporting.layout import Cell, Layout, lay_out, printed
+from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
+from pipeline.reporting.results import beside_paper
 
 __all__ = ["compile_pdf", "markdown", "write_table"]
 
-CSV_COLUMNS = ["method", "label", "metric", "value", "std", "seeds", "images", "missing", "command"]
+KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
 SCRIPT = re.compile(r"(?P<kind>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<single>[^\\{}]))")
 
@@ -25,45 +24,64 @@ SCRIPT = re.compile(r"(?P<kind>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<single>[^\\{}])
 def write_table(name: str, params: Params, results: pd.DataFrame, destination: Path) -> list[Path]:
     """Write table `name` of `params` to `destination` as `<name>.tex`, `<name>.csv` and `<name>.md`.
 
-    Equal input gives equal bytes.
+    Where the papers have numbers for this data set and network, `<name>_minus_paper` is written as well. Equal input
+    gives equal bytes.
 
     Args:
         name: A key of `tables`.
         params: What the table's texts are taken from.
-        results: As `pipeline.reporting.results.collect` gives them for this table.
+        results: As `pipeline.reporting.results.fill` gives them for this table.
         destination: A folder; it is created where it is missing.
 
     Returns:
-        The three files.
+        The files.
     """
-    layout = lay_out(name, params, results)
-    contents = {"tex": latex.fragment(layout), "csv": _csv(layout, params, results), "md": markdown(layout)}
-    for kind, content in contents.items():
-        write_text(destination / f"{name}.{kind}", content)
-    return [destination / f"{name}.{kind}" for kind in contents]
+    paths = _write(lay_out(name, params, results), _csv(name, params, results), destination)
+    beside = beside_paper(params, params.tables[name], results)
+    if beside is None:
+        return paths
+    return paths + _write(lay_out_difference(name, params, beside), _csv(name, params, beside), destination)
 
 
-def _csv(layout: Layout, params: Params, results: pd.DataFrame) -> str:
-    """One line per cell, below a comment that says what the numbers are (`pandas.read_csv(path, comment="#")`)."""
-    digits = params.tables[layout.name].digits
-    stream = io.StringIO()
-    stream.write(f"# {layout.title} {layout.details}\n")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for _, row in results.iterrows():
-        mean, std = printed(row["mean"], digits), printed(row["std"], digits)
-        images = "" if pd.isna(row["images"]) else int(row["images"])
-        label, missing = params.methods[row["method"]].label, str(bool(row["missing"])).lower()
-        writer.writerow([row["method"], label, row["metric"], mean, std, row["seeds"], images, missing, row["command"]])
-    return stream.getvalue()
+def _write(layout: Layout, rows: str, destination: Path) -> list[Path]:
+    comment = f"# {layout.title} {layout.details}\n"
+    contents = dict(zip(KINDS, (latex.fragment(layout), comment + rows, markdown(layout)), strict=True))
+    paths = [destination / f"{layout.name}.{kind}" for kind in KINDS]
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_text(path, content)
+    return paths
+
+
+def _csv(name: str, params: Params, results: pd.DataFrame) -> str:
+    """One line per cell; the file begins with a comment: `pandas.read_csv(path, comment="#")`."""
+    digits = params.tables[name].digits
+    frame = pd.DataFrame(
+        {
+            "method": results["method"],
+            "label": [params.methods[method].label for method in results["method"]],
+            "metric": results["metric"],
+            "value": [printed(value, digits) for value in results["mean"]],
+            **{
+                key: [printed(value, digits) for value in results[key]]
+                for key in ("std", "low", "high", "paper", "difference")
+                if key in results
+            },
+            "seeds": results["seeds"],
+            "images": ["" if pd.isna(images) else int(images) for images in results["images"]],
+            "missing": [str(bool(missing)).lower() for missing in results["missing"]],
+            "command": results["command"],
+            "notes": [" ".join(notes) for notes in results["notes"]],
+        }
+    )
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def markdown(layout: Layout) -> str:
     """The table in GitHub's Markdown: best in bold, second best underlined, footnotes below."""
     lines = [f"**{_text(layout.title)}** {_text(layout.details)}", ""]
-    lines.append(_line(["Method", *map(_text, layout.header)]))
+    lines.append(_line(["Method", *map(_label, layout.header)]))
     lines.append(_line([":--", *("--:" for _ in layout.header)]))
-    lines += [_line([_text(row.label), *map(_cell, row.cells)]) for row in layout.rows]
+    lines += [_line([_label(row.label), *map(_cell, row.cells)]) for row in layout.rows]
     notes = [f"<sup>{letter}</sup> {_text(note)}" for letter, note in layout.notes.items()]
     paragraphs = [*notes, *map(_text, layout.remarks)]
     return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
@@ -73,9 +91,15 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _label(label: Label) -> str:
+    return _text(label.text) + (f"<sup>{label.marks}</sup>" if label.marks else "")
+
+
 def _cell(cell: Cell) -> str:
     value = {"": "%s", "best": "**%s**", "second": "<u>%s</u>"}[cell.rank] % (cell.value or "--")
-    return value + (f" ± {cell.std}" if cell.std else "") + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
+    interval = f" [{', '.join(cell.interval)}]" if cell.interval else ""
+    std = f" ± {cell.std}" if cell.std else ""
+    return value + std + interval + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
 
 
 def _text(source: str) -> str:
@@ -84,7 +108,7 @@ def _text(source: str) -> str:
     for match in latex.MARKUP.finditer(source):
         parts.append(_escape(source[position : match.start()]))
         math, script, code = match.group("math", "script", "code")
-        parts.append(_math(math[1:-1] if math else script) if code is None else f"`{code}`")
+        parts.append(math_html(math[1:-1] if math else script) if code is None else f"`{code}`")
         position = match.end()
     return "".join(parts) + _escape(source[position:])
 
@@ -93,7 +117,7 @@ def _escape(plain: str) -> str:
     return re.sub(r"([\\`*_|<>~\[\]])", r"\\\1", plain)
 
 
-def _math(source: str) -> str:
+def math_html(source: str) -> str:
     """`PGD$^{20}_\\infty$` as HTML; math that is not so simple stays math."""
     shown = source
     for command, symbol in SYMBOLS.items():

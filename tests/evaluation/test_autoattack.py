@@ -1,14 +1,18 @@
-"""AutoAttack's parts on colour images: the memory layout of convolutions must not reach the package."""
+"""AutoAttack through its package: what it flags, and that the memory layout of convolutions does not reach it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pipeline.config import AutoAttackSettings
-from pipeline.evaluation.autoattack import ensemble
+from pipeline.data.images import ImageSet
+from pipeline.evaluation.autoattack import ensemble, flags
 from pipeline.models import build_model
 
 
@@ -44,3 +48,70 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
     adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
     with torch.no_grad():
         assert (model(adversarial).argmax(1) != labels).any()
+
+
+class Defense(nn.Module):
+    """A linear classifier behind a trick."""
+
+    def __init__(self, trick: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 8 * 8, 10)
+        self.trick = trick
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trick(self.linear(images.flatten(1)))
+
+
+class Noise:
+    """Differs from call to call."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return logits + torch.rand(logits.shape, generator=self.generator)
+
+
+def optimized(logits: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaves = logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(leaves.square().sum(), leaves)
+    return logits + gradient
+
+
+TRICKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "outputs are random": Noise(),
+    "outputs are probabilities": lambda logits: logits.softmax(1),
+    "the model optimizes at test time": optimized,
+    "gradients are zero": lambda logits: 0 * logits,
+}
+
+
+def flagged(trick: Callable[[Tensor], Tensor]) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (100, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Defense(trick).eval()
+    found = flags(model, ImageSet(images, torch.zeros(100, dtype=torch.long)))
+    assert list(found) == list(TRICKS)
+    return [name for name, warning in found.items() if warning]
+
+
+def test_an_honest_model_is_not_flagged() -> None:
+    assert flagged(lambda logits: logits) == []
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_every_flag_is_raised(name: str) -> None:
+    assert flagged(TRICKS[name]) == [name]
+
+
+def test_the_checks_leave_a_debugger_in_place() -> None:
+    trace, previous = (lambda *event: None), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        flagged(lambda logits: logits)
+        assert sys.gettrace() is trace
+    finally:
+        sys.settrace(previous)

@@ -20,6 +20,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "noise": {"name": "noise", "norm": "linf", "epsilon": 0.1},
     "aa": {"name": "autoattack", "norm": "linf", "epsilon": 0.1},
 }
+FLAGS = {"outputs are random": ""}
 HEALTHY = {"natural": 95, "pgd20": 60, "pgd100": 59, "large": 0, "noise": 93, "aa": 55}
 """Images that are correct, of a model that resists."""
 SQUARE, STEPS, RADIUS, NOISE = (
@@ -46,12 +47,12 @@ def settings(*names: str) -> EvaluationSettings:
 
 
 def suspicious(table: pd.DataFrame) -> list[str]:
-    return [sign.name for sign in signs(table, settings()) if sign.verdict == "suspicious"]
+    return [sign.name for sign in signs(table, settings(), FLAGS) if sign.verdict == "suspicious"]
 
 
 def test_a_model_that_resists_shows_no_sign() -> None:
-    found = signs(verdicts(**HEALTHY), settings())
-    assert [sign.verdict for sign in found] == ["fine"] * 4
+    found = signs(verdicts(**HEALTHY), settings(), FLAGS)
+    assert [sign.verdict for sign in found] == ["fine"] * 5
     assert summary(found)["suspicious"] is False
 
 
@@ -80,13 +81,20 @@ def test_a_model_that_nothing_fools_is_not_blamed_for_noise() -> None:
 def test_attacks_on_fewer_images_are_compared_on_those() -> None:
     table = verdicts(**HEALTHY)
     fewer = table[~table["attack"].isin(["pgd100", "noise"]) | (table["image"] < 30)]
-    found = {sign.name: sign for sign in signs(fewer, settings())}
+    found = {sign.name: sign for sign in signs(fewer, settings(), FLAGS)}
     assert found[STEPS].reason == "pgd20 100.00%, pgd100 100.00%"
     assert [found[name].verdict for name in (STEPS, NOISE)] == ["fine", "fine"]
 
 
 def test_what_is_missing_is_said() -> None:
-    found = {sign.name: sign for sign in signs(verdicts(natural=95, pgd20=60, aa=55), settings("pgd20", "aa"))}
+    found = {sign.name: sign for sign in signs(verdicts(natural=95, pgd20=60, aa=55), settings("pgd20", "aa"), FLAGS)}
     assert found[SQUARE].verdict == "fine"
     assert {found[name].verdict for name in (STEPS, RADIUS, NOISE)} == {"not measured"}
     assert "4 times the radius" in found[RADIUS].reason
+
+
+def test_a_flag_of_autoattack_is_a_sign() -> None:
+    found = signs(verdicts(**HEALTHY), settings(), {"outputs are random": "it seems to be a randomized defense!"})
+    flagged = [sign for sign in found if sign.verdict == "suspicious"]
+    assert [(sign.name, sign.norm) for sign in flagged] == [("outputs are random", "any")]
+    assert flagged[0].reason == "it seems to be a randomized defense!"

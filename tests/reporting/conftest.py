@@ -85,7 +85,8 @@ def run_row() -> RunRow:
         return {
             "fingerprint": experiment.fingerprint,
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
-            "run_id": f"run-{experiment.identifier}-{finished}",
+            "protocol": experiment.protocol,
+            "run_id": f"{finished:04}-{experiment.identifier}",
             "end_time": pd.Timestamp(finished, unit="s", tz="UTC"),
             **{f"metric.{name}": value for name, value in metrics.items()},
             **{f"count.{name}": images.get(name, 64) for name in metrics},

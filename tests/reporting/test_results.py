@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from pipeline.config import Params, parse_params
-from pipeline.reporting.results import collect, fill
+from pipeline.errors import PipelineError
+from pipeline.reporting.results import MASKING, REGENERATED, beside_paper, collect, fill
 from pipeline.tracking import DataDescription, finished_runs, track
 
 RunRow = Callable[..., dict[str, Any]]
@@ -28,14 +30,15 @@ def test_a_cell_is_the_mean_over_seeds_in_percent(params: Params, runs: pd.DataF
     assert found["mean"] == pytest.approx(99.0)
     assert found["std"] == pytest.approx(math.sqrt(2))
     assert (found["seeds"], found["seeds_expected"], found["images"]) == (2, 2, 360)
-    assert (found["missing"], found["command"], found["note"]) == (False, "", "")
+    assert (found["missing"], found["command"], found["notes"]) == (False, "", ())
 
 
 def test_signs_of_masking_are_noted_at_autoattack(params: Params, runs: pd.DataFrame) -> None:
     suspected = runs.assign(gradient_masking=["no sign", "no sign", "suspected"])
     results = fill(params, params.tables["main"], suspected)
-    assert "signs of gradient masking" in cell(results, "at", "aa_linf")["note"]
-    assert cell(results, "at", "natural")["note"] == cell(results, "nt", "aa_linf")["note"] == ""
+    assert cell(results, "at", "aa_linf")["notes"] == ("64 of 360 test images.", MASKING)
+    assert cell(results, "nt", "aa_linf")["notes"] == ("64 of 360 test images.",)
+    assert cell(results, "at", "natural")["notes"] == ()
 
 
 def test_a_time_is_a_ratio_to_the_reference_of_the_same_seed(
@@ -98,9 +101,12 @@ def test_the_later_of_two_runs_counts_and_a_difference_is_noted(
     earlier = run_row(params.experiment("nt", 1), finished=0, natural=0.5, aa_linf=0.0, pgd_l2=0.1, union=0.05)
     results = fill(params, params.tables["main"], pd.concat([runs, pd.DataFrame([earlier])], ignore_index=True))
     assert cell(results, "nt", "natural")["mean"] == pytest.approx(99.0)
-    note = "Runs of nt with seed 1 differ; the one that finished last is used."
-    assert cell(results, "nt", "natural")["note"] == note
-    assert cell(results, "nt", "union")["note"] == ""
+    note = (
+        "Runs of nt with seed 1 differ: 50 in `0000-nt-`, 98 in `0001-nt-`. The one that finished last is used, "
+        "`0001-nt-`."
+    )
+    assert cell(results, "nt", "natural")["notes"] == (note,)
+    assert cell(results, "nt", "union")["notes"] == ("64 of 360 test images.",)
 
 
 def test_methods_with_equal_settings_share_a_run(raw: dict[str, Any], run_row: RunRow) -> None:
@@ -128,6 +134,116 @@ def test_numbers_come_from_the_store(params: Params, tmp_path: Path, monkeypatch
         run.log_evaluation(folder)
     shutil.rmtree(folder)  # tables are made from MLflow alone
     assert len(finished_runs(params.experiments())) == 1
-    found = cell(collect(params, params.tables["main"]), "at", "natural")
+    found = cell(collect(params)["main"], "at", "natural")
     assert (found["mean"], found["seeds"], found["images"]) == (87.5, 1, 360)
     assert found["command"] == "dvc repro evaluate@at-0"
+
+
+def test_a_store_without_runs_of_the_suite_is_refused(
+    params: Params, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "empty.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/empty.db")
+    with pytest.raises(PipelineError, match=r"no finished run of suite 'small' .* no table was written. 'make repro'"):
+        collect(params)
+
+
+def test_another_protocol_fills_a_cell_on_request_alone_and_is_named(
+    raw: dict[str, Any], runs: pd.DataFrame, run_row: RunRow
+) -> None:
+    raw["tables"]["main"]["other_protocols"] = True
+    params = parse_params(raw)
+    other = run_row(params.experiment("slow_at", 0), natural=0.7) | {"protocol": "paper"}
+    others = pd.DataFrame([other, run_row(params.experiment("nt", 0), natural=0.1) | {"protocol": "paper"}])
+    found = cell(fill(params, params.tables["main"], runs, others), "slow_at", "natural")
+    assert (found["mean"], found["command"]) == (pytest.approx(70.0), "dvc repro evaluate@slow_at-1")
+    assert found["notes"] == ("From a run of protocol paper, not reference code.",)
+    assert cell(fill(params, params.tables["main"], runs, others), "nt", "natural")["mean"] == pytest.approx(99.0)
+    raw["tables"]["main"]["other_protocols"] = False
+    params = parse_params(raw)
+    assert cell(fill(params, params.tables["main"], runs, others), "slow_at", "natural")["missing"]
+
+
+def test_wilson_intervals_are_those_of_the_images(raw: dict[str, Any], run_row: RunRow) -> None:
+    raw["tables"]["main"]["uncertainty"] = "wilson"
+    params = parse_params(raw)
+    runs = pd.DataFrame([run_row(params.experiment("at", 0), aa_linf=26 / 64, training_seconds=4.0)])
+    found = cell(fill(params, params.tables["main"], runs), "at", "aa_linf")
+    expected = binomtest(26, 64).proportion_ci(method="wilson")
+    assert (found["low"], found["high"]) == (pytest.approx(100 * expected.low), pytest.approx(100 * expected.high))
+    missing = cell(fill(params, params.tables["main"], runs), "at", "natural")
+    assert math.isnan(missing["low"]) and math.isnan(missing["high"])
+
+
+def test_regenerated_images_are_noted(raw: dict[str, Any], run_row: RunRow) -> None:
+    column = {"metric": "ood_p", "label": "P"}
+    raw["tables"] = {"main": {"caption": "Sequences", "rows": ["nt", "at"], "columns": [column]}}
+    params = parse_params(raw)
+    rows = [
+        run_row(params.experiment("nt", 0), ood_p=0.5) | {"ood_provenance": "perturbations regenerated"},
+        run_row(params.experiment("at", 0), ood_p=0.5) | {"ood_provenance": "perturbations official"},
+    ]
+    results = fill(params, params.tables["main"], pd.DataFrame(rows))
+    assert REGENERATED in cell(results, "nt", "ood_p")["notes"]
+    assert REGENERATED not in cell(results, "at", "ood_p")["notes"]
+    assert cell(results, "nt", "ood_p")["command"] == "dvc repro ood/dvc.yaml:ood@nt-1"
+
+
+def cifar10(raw: dict[str, Any], **table: Any) -> Params:
+    """The small suite on the papers' data and network."""
+    raw["data"] = {"name": "cifar10", "held_out_images": 1000}
+    raw["model"]["architecture"] = "resnet18"
+    raw["tables"] = {"main": {**raw["tables"]["main"], "rows": ["nt", "at"], **table}}
+    return parse_params(raw)
+
+
+def test_the_difference_is_reproduced_minus_printed(raw: dict[str, Any], run_row: RunRow) -> None:
+    params = cifar10(raw, paper=["I"])
+    runs = pd.DataFrame([run_row(params.experiment("at", seed), natural=0.85, union=0.5) for seed in (0, 1)])
+    beside = beside_paper(params, params.tables["main"], fill(params, params.tables["main"], runs))
+    assert beside is not None
+    # NT has no row in Table I, and the small suite's PGD has another name there.
+    assert list(zip(beside["method"], beside["metric"], strict=True)) == [
+        ("at", "natural"),
+        ("at", "aa_linf"),
+        ("at", "union"),
+    ]
+    assert list(beside["paper"]) == [84.32, 44.37, 50.68]
+    assert list(beside["difference"])[::2] == [pytest.approx(0.68), pytest.approx(-0.68)]
+    assert math.isnan(beside["difference"].iloc[1]) and beside["missing"].iloc[1]
+
+
+def test_the_first_table_that_is_named_counts(raw: dict[str, Any], run_row: RunRow) -> None:
+    raw["methods"]["at_nt_linf"] = raw["methods"]["at"]
+    numbers = []
+    for tables in (["I", "1a"], ["1a", "I"]):
+        params = cifar10(raw, paper=tables, rows=["at_nt_linf"])
+        runs = pd.DataFrame([run_row(params.experiment("at_nt_linf", 0), natural=0.9)])
+        beside = beside_paper(params, params.tables["main"], fill(params, params.tables["main"], runs))
+        assert beside is not None
+        numbers.append(beside.set_index("metric")["paper"]["natural"])
+    assert numbers == [87.34, 87.84]
+
+
+def test_other_data_or_networks_have_nothing_to_stand_beside(
+    raw: dict[str, Any], params: Params, runs: pd.DataFrame
+) -> None:
+    results = fill(params, params.tables["main"], runs)
+    table = params.tables["main"].model_copy(update={"paper": ["I", "II", "III"]})
+    assert beside_paper(params, table, results) is None  # digits
+    raw["model"]["architecture"] = "small_cnn"
+    raw["data"] = {"name": "cifar10", "held_out_images": 1000}
+    params = parse_params(raw)
+    assert beside_paper(params, table, fill(params, params.tables["main"], runs)) is None
+
+
+def test_a_printed_union_that_is_no_mean_is_noted(raw: dict[str, Any], run_row: RunRow) -> None:
+    raw["methods"]["generalist_d_linf_l2"] = raw["methods"]["at"]
+    params = cifar10(raw, paper=["II"], rows=["generalist_d_linf_l2"])
+    params = params.model_copy(update={"data": params.data.model_copy(update={"name": "cifar100"})})
+    runs = pd.DataFrame([run_row(params.experiment("generalist_d_linf_l2", 0), union=0.34)])
+    beside = beside_paper(params, params.tables["main"], fill(params, params.tables["main"], runs))
+    assert beside is not None
+    assert beside.set_index("metric")["notes"]["union"][-1] == (
+        "Table II of Generalist++ prints 33.84 where its own AutoAttack columns have the mean 31.24."
+    )

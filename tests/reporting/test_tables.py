@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.config import Params, parse_params
 from pipeline.reporting.results import fill
@@ -23,7 +26,7 @@ def planted(params: Params, means: dict[str, list[float | None]], table: str = "
             row = {"method": method, "metric": column.metric, "mean": float("nan") if mean is None else mean}
             row |= {"std": float("nan"), "seeds": int(mean is not None), "seeds_expected": 1, "images": 64}
             row |= {"missing": mean is None, "command": "" if mean is not None else f"dvc repro evaluate@{method}-0"}
-            rows.append({**row, "note": "", **columns})
+            rows.append({**row, "low": float("nan"), "high": float("nan"), "notes": (), **columns})
     return pd.DataFrame(rows).astype({"images": "Int64"})
 
 
@@ -48,7 +51,7 @@ def test_known_results_give_known_cells(params: Params, runs: pd.DataFrame, tmp_
     def spread(std: str) -> str:
         return rf"{{\scriptsize\,$\pm$\,{std}}}"
 
-    a, b = r"\rlap{\textsuperscript{a}}", r"\rlap{\textsuperscript{b}}"
+    a, b = r"\rlap{\textsuperscript{b}}", r"\rlap{\textsuperscript{c}}"
     hidden = rf"\phantom{{{spread('1.41')}}}", rf"\phantom{{{spread('0.00')}}}", rf"\phantom{{{spread('14.14')}}}"
     assert tex_rows(tex) == [
         [
@@ -71,12 +74,12 @@ def test_known_results_give_known_cells(params: Params, runs: pd.DataFrame, tmp_
         ["NT", "**99.00** ± 1.41", "<u>0.00</u> ± 0.00", "**20.00** ± 14.14", "<u>10.00</u> ± 7.07"],
         [
             r"AT<sub>∞</sub> 100% \| " + "\N{SCRIPT SMALL L}<sub>∞</sub>",
-            "<u>90.00</u><sup>a</sup>",
-            "**41.25**<sup>a</sup>",
-            "**20.00**<sup>a</sup>",
-            "**30.63**<sup>a</sup>",
+            "<u>90.00</u><sup>b</sup>",
+            "**41.25**<sup>b</sup>",
+            "**20.00**<sup>b</sup>",
+            "**30.63**<sup>b</sup>",
         ],
-        [r"slow\_at", *("--<sup>b</sup>" for _ in range(4))],
+        [r"slow\_at", *("--<sup>c</sup>" for _ in range(4))],
     ]
 
 
@@ -84,12 +87,13 @@ def test_footnotes_say_which_command_fills_a_cell(params: Params, runs: pd.DataF
     tex, _, markdown = write(params, fill(params, params.tables["main"], runs), tmp_path)
     notes = tex.partition(r"\begin{minipage}")[2].partition(r"\end{minipage}")[0].splitlines()[1:]
     assert notes == [
-        r"\textsuperscript{a}\,1 of 2 seeds; for the others: \texttt{dvc repro evaluate@at-1}. \\",
-        r"\textsuperscript{b}\,Not measured yet: "
+        r"\textsuperscript{a}\,64 of 360 test images. \\",
+        r"\textsuperscript{b}\,1 of 2 seeds; for the others: \texttt{dvc repro evaluate@at-1}. \\",
+        r"\textsuperscript{c}\,Not measured yet: "
         r"\texttt{dvc repro evaluate@slow\char95{}at-0 evaluate@slow\char95{}at-1}. \\",
         r"Union: mean of AA$_\infty$, PGD$_{2}$.",
     ]
-    assert "<sup>b</sup> Not measured yet: `dvc repro evaluate@slow_at-0 evaluate@slow_at-1`." in markdown
+    assert "<sup>c</sup> Not measured yet: `dvc repro evaluate@slow_at-0 evaluate@slow_at-1`." in markdown
     assert "Union: mean of AA<sub>∞</sub>, PGD<sub>2</sub>." in markdown
 
 
@@ -111,13 +115,15 @@ def test_the_csv_has_the_printed_numbers(params: Params, runs: pd.DataFrame, tmp
     comment, *lines = table.splitlines()
     assert comment.startswith("# ") and params.tables["main"].caption in comment and params.description in comment
     header, *rows = csv.reader(lines)
-    assert header == ["method", "label", "metric", "value", "std", "seeds", "images", "missing", "command"]
+    assert header[:7] == ["method", "label", "metric", "value", "std", "low", "high"]
+    assert header[7:] == ["seeds", "images", "missing", "command", "notes"]
     label = params.methods["at"].label
     assert len(rows) == 12
-    assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "2", "360", "false", ""]
-    assert rows[5] == ["at", label, "aa_linf", "41.25", "", "1", "64", "false", "dvc repro evaluate@at-1"]
-    assert rows[11][:8] == ["slow_at", "slow_at", "union", "", "", "0", "", "true"]
-    assert rows[11][8] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
+    assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "", "", "2", "360", "false", "", ""]
+    assert rows[5][:7] == ["at", label, "aa_linf", "41.25", "", "", ""]
+    assert rows[5][7:] == ["1", "64", "false", "dvc repro evaluate@at-1", "64 of 360 test images."]
+    assert rows[11][:10] == ["slow_at", "slow_at", "union", "", "", "", "", "0", "", "true"]
+    assert rows[11][10] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
 
 
 def test_ties_at_the_printed_precision_share_a_mark(params: Params, tmp_path: Path) -> None:
@@ -139,7 +145,7 @@ def test_one_filled_row_has_no_mark(params: Params, tmp_path: Path) -> None:
     tex, table, markdown = write(params, results, tmp_path, "one_column")
     assert tex_rows(tex)[0][1] == "12.3"
     assert markdown_rows(markdown)[0][1] == "12.3"
-    assert "at,AT_{\\infty} 100% | $\\ell_\\infty$,worst_case_union,12.3,,1,64,false," in table
+    assert "at,AT_{\\infty} 100% | $\\ell_\\infty$,worst_case_union,12.3,,,,1,64,false,," in table
 
 
 def test_one_seed_and_one_number_of_images_are_said_plainly(raw: dict[str, Any], tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_a_checkpoint_that_test_images_chose_is_confessed(
 
 def test_runs_that_differ_are_a_footnote(params: Params, tmp_path: Path) -> None:
     note = "Runs of at with seed 0 differ; the one that finished last is used."
-    results = planted(params, {"at": [12.345]}, "one_column", note=note)
+    results = planted(params, {"at": [12.345]}, "one_column", notes=(note,))
     tex, _, markdown = write(params, results, tmp_path, "one_column")
     assert tex_rows(tex)[0][1] == r"12.3\rlap{\textsuperscript{a}}"
     assert rf"\textsuperscript{{a}}\,{note}" in tex
@@ -196,3 +202,138 @@ def test_equal_input_gives_equal_bytes(params: Params, runs: pd.DataFrame, tmp_p
         write(params, fill(params, params.tables["main"], runs.sample(frac=1, random_state=0)), tmp_path / folder)
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
+
+
+def test_a_note_on_all_numbers_of_a_column_stands_at_its_label(
+    params: Params, runs: pd.DataFrame, tmp_path: Path
+) -> None:
+    tex, _, markdown = write(params, fill(params, params.tables["main"], runs), tmp_path)
+    header = next(line for line in tex.splitlines() if line.startswith("Method & "))
+    mark = r"\textsuperscript{a}"
+    assert header == rf"Method & Natural & AA$_\infty${mark} & PGD$_{{2}}${mark} & Union{mark} \\"
+    assert (
+        "| Method | Natural | AA<sub>∞</sub><sup>a</sup> | PGD<sub>2</sub><sup>a</sup> | Union<sup>a</sup> |"
+        in markdown
+    )
+
+
+def test_a_note_on_all_numbers_of_a_row_stands_at_its_label(params: Params, tmp_path: Path) -> None:
+    results = planted(params, {"nt": [1.0, 2.0, 3.0, 4.0], "at": [1.0, 2.0, 3.0, 4.0]})
+    results["notes"] = [("Of another protocol.",)] * 4 + [()] * 4
+    _, _, markdown = write(params, results, tmp_path)
+    assert markdown_rows(markdown)[0][0] == "NT<sup>a</sup>"
+    assert "sup" not in "".join(markdown_rows(markdown)[0][1:])
+
+
+def test_a_note_on_every_number_stands_below_the_table(params: Params, tmp_path: Path) -> None:
+    results = planted(params, {"nt": [1.0, 2.0, 3.0, None], "at": [1.0, 2.0, 3.0, 4.0]})
+    results["notes"] = [() if missing else ("Regenerated.",) for missing in results["missing"]]
+    tex, _, markdown = write(params, results, tmp_path)
+    assert "\n\nRegenerated.\n" in markdown
+    assert "\nRegenerated. \\\\\n" in tex
+    assert markdown.count("<sup>a</sup>") == 2  # the missing cell and its footnote
+
+
+def test_intervals_stand_in_brackets(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["tables"]["main"]["uncertainty"] = "wilson"
+    params = parse_params(raw)
+    results = planted(params, {"nt": [50.0, 1.0, 2.0, None], "at": [60.0, 1.0, 2.0, None]})
+    results.loc[results["metric"] == "natural", ["low", "high"]] = [[9.5, 70.25], [51.0, 71.0]]
+    tex, _, markdown = write(params, results, tmp_path)
+    assert [row[1] for row in tex_rows(tex)[:2]] == [
+        r"\underline{50.00}{\scriptsize\,[9.50,\,70.25]}{\scriptsize\phantom{0}}",
+        r"\textbf{60.00}{\scriptsize\,[51.00,\,71.00]}",
+    ]
+    assert [row[1] for row in markdown_rows(markdown)[:2]] == ["<u>50.00</u> [9.50, 70.25]", "**60.00** [51.00, 71.00]"]
+    assert "In brackets: 95\\% intervals of Wilson" in tex
+
+
+@pytest.mark.parametrize(
+    ("marks", "shown"),
+    [
+        ([], ["1.00", "2.00", "3.00"]),
+        (["best"], ["1.00", "2.00", "**3.00**"]),
+        (["second"], ["1.00", "<u>2.00</u>", "3.00"]),
+    ],
+)
+def test_marks_are_those_that_the_table_asks_for(
+    raw: dict[str, Any], tmp_path: Path, marks: list[str], shown: list[str]
+) -> None:
+    raw["tables"]["main"]["marks"] = marks
+    params = parse_params(raw)
+    means: dict[str, list[float | None]] = {
+        name: [value] * 4 for name, value in zip(("nt", "at", "slow_at"), (1.0, 2.0, 3.0), strict=True)
+    }
+    _, _, markdown = write(params, planted(params, means), tmp_path)
+    assert [row[1] for row in markdown_rows(markdown)] == shown
+
+
+Means = st.lists(st.one_of(st.none(), st.floats(0, 100)), min_size=4, max_size=4)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(Means, min_size=3, max_size=3))
+def test_every_number_mark_and_dash_is_printed_where_it_belongs(
+    params: Params, tmp_path: Path, means: list[list[float | None]]
+) -> None:
+    methods = dict(zip(("nt", "at", "slow_at"), means, strict=True))
+    tex, table, markdown = write(params, planted(params, methods), tmp_path)
+    expected = [["" if value is None else f"{value:.2f}" for value in row] for row in means]
+    for column in range(4):
+        texts = [row[column] for row in expected]
+        order = sorted({float(text) for text in texts if text}, reverse=True) if sum(map(bool, texts)) > 1 else []
+        for row, text in enumerate(texts):
+            place = order.index(float(text)) if text and order else 2
+            in_tex, in_markdown = tex_rows(tex)[row][column + 1], markdown_rows(markdown)[row][column + 1]
+            if not text:
+                assert in_tex.startswith(r"--\rlap{\textsuperscript{") and re.fullmatch(
+                    r"--<sup>[abc]</sup>", in_markdown
+                )
+                continue
+            tex_mark, mark = ((r"\textbf{%s}", "**%s**"), (r"\underline{%s}", "<u>%s</u>"), ("%s", "%s"))[min(place, 2)]
+            assert re.sub(r"\\phantom\{0+\}", "", in_tex) == tex_mark % text
+            assert in_markdown == mark % text
+    _, *lines = table.splitlines()
+    assert [line[3] for line in list(csv.reader(lines))[1:]] == [text for row in expected for text in row]
+
+
+def on_cifar10(raw: dict[str, Any]) -> Params:
+    """The rows and columns of Table I that the small suite has, and a method that the paper lacks."""
+    raw["data"] = {"name": "cifar10", "held_out_images": 1000}
+    raw["model"]["architecture"] = "resnet18"
+    raw["methods"]["iat"] = raw["methods"]["at"]
+    table = {**raw["tables"]["main"], "rows": ["nt", "at", "iat"], "paper": ["I"], "file": "table_one"}
+    raw["tables"] = {"main": table}
+    return parse_params(raw)
+
+
+def test_the_form_beside_the_paper_has_every_difference(raw: dict[str, Any], tmp_path: Path) -> None:
+    params = on_cifar10(raw)
+    # printed in Table I: AT 84.32, 44.37, 50.68 and IAT 83.70, 35.13, 43.26
+    results = planted(params, {"nt": [90.0] * 4, "at": [85.0, 44.0, 1.0, 50.68], "iat": [None, 45.13, 1.0, 43.26]})
+    paths = write_table("main", params, results, tmp_path)
+    names = [f"table_one{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
+    assert [path.name for path in paths] == names
+    tex, table, markdown = (path.read_text() for path in paths[3:])
+    dash = r"--\rlap{\textsuperscript{a}}"
+    assert [row[1:] for row in tex_rows(tex)] == [
+        ["$+$0.68", r"\phantom{0}$-$0.37", r"$\pm$0.00"],
+        [dash, "$+$10.00", r"$\pm$0.00"],
+    ]
+    assert [row[1:] for row in markdown_rows(markdown)] == [
+        ["+0.68", "-0.37", "±0.00"],
+        ["--<sup>a</sup>", "+10.00", "±0.00"],
+    ]
+    assert "<sup>a</sup> Not measured yet: `dvc repro evaluate@iat-0`." in markdown
+    assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): Main results.** Percentage points.")
+    frame = pd.read_csv(io.StringIO(table), comment="#").set_index(["method", "metric"])
+    assert list(frame["paper"]) == [84.32, 44.37, 50.68, 83.70, 35.13, 43.26]
+    assert frame["difference"]["at", "natural"] == 0.68 and frame["value"]["at", "natural"] == 85.0
+    assert pd.isna(frame["difference"]["iat", "natural"])
+
+
+def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    table = params.tables["main"].model_copy(update={"paper": ["I"]})
+    params = params.model_copy(update={"tables": {"main": table}})
+    paths = write_table("main", params, fill(params, table, runs), tmp_path)
+    assert [path.name for path in paths] == ["main.tex", "main.csv", "main.md"]

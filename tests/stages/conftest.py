@@ -124,16 +124,6 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> Finishe
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's schema and nothing in it: making one takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(scope="session")
 def make_workplace(
     tmp_path_factory: pytest.TempPathFactory, tiny_content: dict[str, Any], prepared_digits: Path, empty_store: Path
 ) -> Iterator[MakeWorkplace]:

@@ -1,0 +1,161 @@
+"""Time and memory of all tables from an MLflow store with some 500 runs of 120 epochs.
+
+One run is logged as an experiment logs it; the others are copies of its rows with fingerprints and numbers of their
+own, since logging 500 runs call by call takes an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.config import OOD_METRICS, Experiment, Params, parse_params
+from pipeline.files import write_json, write_text
+from pipeline.provenance import git_commit, versions
+from pipeline.tracking import DataDescription, track
+from stages.compose import compose
+
+SEEDS = 21
+EPOCHS = 120
+ROUNDS = 3
+DIGEST = "0" * 64
+COPIED = ("tags", "params", "metrics", "latest_metrics")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def suite() -> str:
+    """The content of a params.yaml: 24 methods with 21 seeds, and every table."""
+    seeds = ",".join(map(str, range(1, SEEDS + 1)))
+    return compose(["suite=digits", "attacks=full", f"seeds=[{seeds}]"], ROOT / "conf")
+
+
+def build_store(folder: Path, params: Params) -> int:
+    """Write `mlflow.db` with a run for every experiment of `params` into `folder`; returns their number."""
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    template, *others = params.experiments()
+    _log(template, folder / "files")
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        for number, experiment in enumerate(others):
+            _copy(connection, experiment, np.random.default_rng(number))
+    return 1 + len(others)
+
+
+def _log(experiment: Experiment, folder: Path) -> None:
+    """One run as the stages log it, with made-up numbers."""
+    learners = experiment.method.learners
+    curves = [f"{kind}/{name}" for name in learners for kind in ("loss", "learning_rate", "train_accuracy")]
+    curves += [f"held_out/{name}/{metric}" for name in [*learners, "global"] for metric in ("natural", "pgd_linf")]
+    history = [{"epoch": epoch, **{key: epoch / EPOCHS for key in curves}} for epoch in range(1, EPOCHS + 1)]
+    names = ["natural", *experiment.evaluation.attacks, "union", "worst_case_union"]
+    fingerprints = {"weights_sha256": DIGEST, "git_commit": git_commit(), "seconds": 60.0}
+    write_json(folder / "train/summary.json", fingerprints)
+    write_json(folder / "train/history.json", history)
+    evaluation = {
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "metrics": dict.fromkeys(names, 0.5),
+        "counts": dict.fromkeys(names, 360),
+        "intervals": {key: [0.4, 0.6] for key in names},
+    }
+    write_json(folder / "evaluate/metrics.json", evaluation)
+    write_json(folder / "evaluate/trust.json", {"suspicious": False})
+    ood = {
+        "ood_fingerprint": experiment.ood_fingerprint,
+        "provenance": {"corruptions": "regenerated"},
+        "metrics": dict.fromkeys(OOD_METRICS, 0.5),
+        "images": 360,
+    }
+    write_json(folder / "ood/metrics.json", ood)
+    for name in ("train/model.safetensors", "evaluate/verdicts.parquet", "evaluate/classes.csv"):
+        write_text(folder / name, name)
+    for name in ("corruptions.csv", "perturbations.csv"):
+        write_text(folder / "ood" / name, name)
+    with track(experiment, DataDescription("digits", DIGEST, {"test": 360})) as run:
+        run.log_training(folder / "train")
+        run.log_evaluation(folder / "evaluate")
+        run.log_ood(folder / "ood")
+
+
+def _copy(connection: sqlite3.Connection, experiment: Experiment, generator: np.random.Generator) -> None:
+    """Another run with the template's rows, under the experiment's name and with other test accuracies."""
+    own = {
+        "fingerprint": experiment.fingerprint,
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "ood_fingerprint": experiment.ood_fingerprint,
+        "method": experiment.name,
+        "seed": str(experiment.seed),
+    }
+    run_id = uuid.UUID(bytes=generator.bytes(16)).hex
+    for table in ("runs", *COPIED):
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        first = "(SELECT run_uuid FROM runs ORDER BY rowid LIMIT 1)"
+        for row in connection.execute(f"SELECT * FROM {table} WHERE run_uuid = {first}").fetchall():
+            cells: dict[str, Any] = dict(zip(columns, row, strict=True)) | {"run_uuid": run_id}
+            if table == "tags":
+                cells["value"] = own.get(cells["key"], cells["value"])
+            if table == "latest_metrics" and cells["key"].startswith(("test/", "ood/ood_")):
+                cells["value"] = float(generator.uniform())
+            connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(columns))})", list(cells.values()))
+
+
+def measure(folder: Path) -> tuple[float, float]:
+    """Seconds, LaTeX included, and peak resident mebibytes of one `stages.report` in a process of its own."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.report"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    peak = 0.0
+    while process.poll() is None:
+        # Not getrusage: a child's maximum counts what this process had when it forked.
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))])
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"stages.report failed with exit code {process.returncode}")
+    return time.perf_counter() - started, peak
+
+
+def main() -> int:
+    """The command."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, content = Path(name), suite()
+        write_text(folder / "params.yaml", content)
+        params = parse_params(yaml.safe_load(content))
+        runs = build_store(folder, params)
+        seconds, peaks = zip(*(measure(folder) for _ in range(ROUNDS)), strict=True)
+        tables = sorted(path.name for path in (folder / params.tables_folder).glob("*.tex"))
+        megabytes = (folder / "mlflow.db").stat().st_size / 1e6
+    result = {
+        "runs": runs,
+        "epochs": EPOCHS,
+        "store_megabytes": megabytes,
+        "tables": tables,
+        "pdf": shutil.which("pdflatex") is not None,
+        "seconds": seconds,
+        "median_seconds": statistics.median(seconds),
+        "peak_mebibytes": max(peaks),
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    write_json(ROOT / "benchmarks/results/reporting.json", result)
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""What is said of a model that leaves the project: its card, and its metadata in RobustBench's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.config import AutoAttackSettings, Experiment
+from pipeline.data.facts import DATASETS
+from pipeline.reporting.layout import radius
+from pipeline.tracking import StoredRun
+
+STANDARD = ["apgd_ce", "apgd_t", "fab_t", "square"]
+"""The members of the standard AutoAttack."""
+GENERALIST = {
+    "link": "https://arxiv.org/abs/2510.13361",
+    "name": "Generalist++: A Meta-learning Framework for Mitigating Trade-off in Adversarial Training",
+    "authors": "Yisen Wang, Yichuan Mo, Hongjun Wang, Junyi Li, Zhouchen Lin",
+    "venue": "arXiv, Oct 2025",
+}
+
+
+def robustbench_info(
+    experiment: Experiment, run: StoredRun, evaluation: Mapping[str, Any], norm: str
+) -> dict[str, Any] | None:
+    """The fields of RobustBench's `model_info/<dataset>/<threat model>/<model>.json`.
+
+    Numbers are texts in percent, as there. `reported` is our own number. For methods other than Generalist link, name,
+    authors and venue are those of a reproduction: the method's name alone.
+
+    Returns:
+        None where the standard AutoAttack was not run in this norm.
+    """
+    attacks = experiment.evaluation.attacks
+    found = [
+        name
+        for name, attack in attacks.items()
+        if isinstance(attack, AutoAttackSettings) and attack.norm == norm and attack.members == STANDARD
+    ]
+    if not found:
+        return None
+    metrics, counts = evaluation["metrics"], evaluation["counts"]
+    robust = f"{100 * metrics[found[0]]:.2f}"
+    paper = {"link": "", "name": experiment.method.label, "authors": "", "venue": "Unpublished"}
+    images, everything = counts[found[0]], DATASETS[experiment.data.name].test_images
+    reduced = f" AutoAttack on {images:,} of {everything:,} test images." if images < everything else ""
+    return {
+        **(GENERALIST if experiment.name.startswith("generalist") else paper),
+        "additional_data": any(item.objective.get("extra_images") for item in experiment.method.learners.values()),
+        "number_forward_passes": 1,
+        "dataset": experiment.data.name,
+        "architecture": experiment.architecture,
+        "eps": radius(attacks[found[0]].epsilon),
+        "clean_acc": f"{100 * metrics['natural']:.2f}",
+        "reported": robust,
+        "autoattack_acc": robust,
+        "footnote": f"Reproduced, seed {experiment.seed}, protocol {experiment.protocol}.{reduced}",
+        "unreliable": run.tags.get("gradient_masking") == "suspected",
+    }
+
+
+def model_card(
+    experiment: Experiment, run: StoredRun, summary: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> str:
+    """Markdown: method, data, budgets, accuracies with intervals, protocol, digests, how to load it, licence.
+
+    Args:
+        experiment: All settings.
+        run: Where it comes from.
+        summary: As training left it.
+        evaluation: As the evaluation left it: `metrics`, `intervals`, `counts`.
+    """
+    parts = [*_head(experiment), *_numbers(experiment, run, evaluation), *_training(experiment, summary)]
+    return "\n".join([*parts, *_files(experiment, run), *_loading(experiment), *_licence()]) + "\n"
+
+
+def _head(experiment: Experiment) -> list[str]:
+    return [
+        "---",
+        "license: mit",
+        "library_name: pytorch",
+        "tags: [adversarial-training, robustness, image-classification]",
+        f"datasets: [{experiment.data.name}]",
+        "---",
+        "",
+        f"# {experiment.method.label}, {experiment.architecture} on {experiment.data.name}",
+        "",
+        f"Experiment `{experiment.identifier}` of suite `{experiment.suite}`, protocol `{experiment.protocol}`. Inputs "
+        "are images in [0, 1] of shape (batch, channels, height, width); outputs are logits.",
+        "",
+    ]
+
+
+def _numbers(experiment: Experiment, run: StoredRun, evaluation: Mapping[str, Any]) -> Iterator[str]:
+    yield from ["## Accuracy", "", "| metric | attack | accuracy, % | 95% interval | images |", "|---|---|--:|--:|--:|"]
+    for name, value in evaluation["metrics"].items():
+        low, high = evaluation["intervals"][name]
+        yield (
+            f"| {name} | {_attack(experiment, name)} | {100 * value:.2f} | {100 * low:.2f} to {100 * high:.2f} "
+            f"| {evaluation['counts'][name]} |"
+        )
+    yield from ["", f"Signs of gradient masking: {run.tags.get('gradient_masking', 'not measured')}."]
+    if experiment.training.selection.split == "test":
+        yield "The test images chose the checkpoint: the numbers are optimistic."
+    yield ""
+
+
+def _attack(experiment: Experiment, metric: str) -> str:
+    attack = experiment.evaluation.attacks.get(metric)
+    if attack is not None:
+        steps = f", {attack.steps} steps" if hasattr(attack, "steps") else ""
+        return f"{attack.name}, {attack.norm}, epsilon {radius(attack.epsilon)}{steps}"
+    members = ", ".join(experiment.evaluation.union)
+    return {"natural": "none", "union": f"mean of {members}", "worst_case_union": f"all of {members}"}[metric]
+
+
+def _training(experiment: Experiment, summary: Mapping[str, Any]) -> Iterator[str]:
+    yield from ["## Training", "", "| | |", "|---|---|"]
+    yield f"| data | {experiment.data.name}, SHA-256 `{summary['data_digest']}` |"
+    for norm, budget in experiment.threat_model.items():
+        text = f"epsilon {radius(budget.epsilon)}, step {radius(budget.step_size)}, {budget.steps} steps"
+        yield f"| threat model, {norm} | {text} |"
+    for name, learner in experiment.method.learners.items():
+        optimizer = learner.optimizer
+        yield f"| learner `{name}` | {learner.objective['name']}, {optimizer.name}, rate {optimizer.learning_rate:g} |"
+    mixture = experiment.method.mixture
+    yield f"| mixture | {mixture.rule if mixture else 'none'} |"
+    yield f"| epochs | {summary['epochs']}, chosen: {summary['selected_epoch']} |"
+    yield f"| seed | {experiment.seed} |"
+    yield f"| versions | Python {summary['python']}, torch {summary['torch']} |"
+    yield ""
+
+
+def _files(experiment: Experiment, run: StoredRun) -> list[str]:
+    dirty = ", with uncommitted changes" if run.tags.get("git.dirty") == "true" else ""
+    return [
+        "## Where it comes from",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| `model.safetensors` | SHA-256 `{run.tags['weights_sha256']}` |",
+        f"| fingerprint | `{experiment.fingerprint}` |",
+        f"| MLflow run | `{run.run_id}` |",
+        f"| commit | `{run.tags.get('git.commit', 'unknown')}`{dirty} |",
+        "",
+    ]
+
+
+def _loading(experiment: Experiment) -> list[str]:
+    name = f"models:/{experiment.suite}-{experiment.name}@seed-{experiment.seed}"
+    normalization = experiment.model.normalization
+    shown = "" if normalization is None else f", Normalization(mean={normalization.mean}, std={normalization.std})"
+    return [
+        "## Load it",
+        "",
+        "```python",
+        "from safetensors.torch import load_file",
+        *(["from pipeline.config import Normalization"] if normalization else []),
+        "from pipeline.models import build_model",
+        "",
+        f'model = build_model("{experiment.architecture}", "{experiment.data.name}"{shown}).eval()',
+        'model.load_state_dict(load_file("model.safetensors"))',
+        "```",
+        "",
+        "or, without this project, from the MLflow store that it is registered in:",
+        "",
+        "```python",
+        "import mlflow",
+        "",
+        f'model = mlflow.pytorch.load_model("{name}")',
+        f'logits = mlflow.pyfunc.load_model("{name}").predict(images)  # numpy, float32',
+        "```",
+        "",
+    ]
+
+
+def _licence() -> list[str]:
+    return [
+        "## Licence",
+        "",
+        "MIT for the weights, as for the code. The terms of the data set hold for its images.",
+        "",
+        f'Method: {GENERALIST["authors"]}, "{GENERALIST["name"]}", {GENERALIST["link"]}, and what it is compared with.',
+    ]

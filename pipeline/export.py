@@ -1,0 +1,141 @@
+"""A trained model for others: weights, a card, RobustBench's metadata, and a place in MLflow's registry."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.card import model_card, robustbench_info
+from pipeline.config import Experiment, Params
+from pipeline.data.facts import DATASETS
+from pipeline.errors import PipelineError, RequestError
+from pipeline.files import atomic_write, file_digest, write_json, write_text
+from pipeline.reporting.explain import locate
+from pipeline.tracking import RegisteredModel, StoredRun, download, finished_runs, read_run, register_model
+
+FILES = ["model.safetensors", "experiment.json", "summary.json", "metrics.json"]
+THREAT_MODELS = {"linf": "Linf", "l2": "L2"}
+"""RobustBench's folders."""
+EXAMPLE_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a run holds of its model."""
+
+    run: StoredRun
+    experiment: Experiment
+    summary: dict[str, Any]
+    evaluation: dict[str, Any]
+    """`metrics` and their `intervals` in [0, 1], `counts` of images."""
+
+
+def find_run(params: Params, given: str) -> str:
+    """The id of the run that is meant.
+
+    Args:
+        params: Declares experiments and tables.
+        given: An MLflow run id, an experiment such as 'at-1', or a cell such as 'table1:at:aa_linf'.
+
+    Raises:
+        RequestError: it is none of them, the experiment has no finished run, or the cell is of several seeds.
+        PipelineError: as `pipeline.tracking.finished_runs`.
+    """
+    if re.fullmatch(r"[0-9a-f]{32}", given):
+        return read_run(given).run_id
+    if ":" in given:
+        method = locate(params, given)[1]
+        if len(params.seeds) > 1:
+            names = ", ".join(f"{method}-{seed}" for seed in params.seeds)
+            raise RequestError(f"{given} is the mean of several models; name one of {names}")
+        given = f"{method}-{params.seeds[0]}"
+    method, _, seed = given.rpartition("-")
+    if not method or not seed.isdigit():
+        raise RequestError(
+            f"'{given}' is no model: expected an MLflow run id, an experiment such as at-1, or a cell such as "
+            "table1:at:aa_linf"
+        )
+    experiment = params.experiment(method, int(seed))
+    runs = finished_runs([experiment])
+    if runs.empty:
+        raise RequestError(f"{given} has no finished run in MLflow: 'dvc repro evaluate@{given}' makes it")
+    return str(runs["run_id"].iloc[-1])
+
+
+def export(run_id: str, output: Path) -> tuple[list[Path], RegisteredModel]:
+    """Write the model of a run to `output` and register it; everything is taken from MLflow.
+
+    Returns:
+        The files (`model.safetensors`, `README.md`, and one JSON file in RobustBench's form for every norm that the
+        standard AutoAttack was run in), and the registered version.
+
+    Raises:
+        RequestError: there is no such run, or it is not evaluated.
+        PipelineError: the store is out of reach, the weights are not those of the run, or their copy in the registry
+            gives other logits.
+    """
+    run = read_run(run_id)
+    if run.tags.get("evaluated") != "true":
+        raise RequestError(f"run {run_id} is not evaluated: its card would have no numbers; evaluate it first")
+    with tempfile.TemporaryDirectory() as folder:
+        download(run_id, FILES, Path(folder))
+        model = _read(run, Path(folder))
+        paths = _write(model, Path(folder, "model.safetensors"), output)
+    return paths, _register(model, paths[0])
+
+
+def _read(run: StoredRun, folder: Path) -> StoredModel:
+    digest = file_digest(folder / "model.safetensors")
+    if digest != run.tags["weights_sha256"]:
+        raise PipelineError(
+            f"the weights of run {run.run_id} have SHA-256 {digest}, the run says {run.tags['weights_sha256']}: the "
+            "artifact store is damaged, train again"
+        )
+    content = {path: json.loads((folder / path).read_text()) for path in FILES if path.endswith(".json")}
+    experiment = Experiment.model_validate(content["experiment.json"])
+    return StoredModel(run, experiment, content["summary.json"], content["metrics.json"])
+
+
+def _write(model: StoredModel, weights: Path, output: Path) -> list[Path]:
+    written = [output / "model.safetensors", output / "README.md"]
+    with atomic_write(written[0]) as stream, open(weights, "rb") as source:
+        shutil.copyfileobj(source, stream)
+    write_text(written[1], model_card(model.experiment, model.run, model.summary, model.evaluation))
+    for norm, folder in THREAT_MODELS.items():
+        info = robustbench_info(model.experiment, model.run, model.evaluation, norm)
+        if info is not None:
+            written.append(output / "model_info" / model.experiment.data.name / folder / f"{_name(model)}.json")
+            write_json(written[-1], info)
+    return written
+
+
+def _name(model: StoredModel) -> str:
+    """A name within RobustBench's folder."""
+    return f"{model.experiment.identifier}_{model.experiment.architecture}"
+
+
+def _register(model: StoredModel, weights: Path) -> RegisteredModel:
+    import torch
+    from safetensors.torch import load_file
+
+    from pipeline.models import build_model
+
+    experiment, facts = model.experiment, DATASETS[model.experiment.data.name]
+    network = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
+    network.load_state_dict(load_file(weights))
+    generator = torch.Generator().manual_seed(0)
+    shape = (EXAMPLE_IMAGES, facts.channels, facts.size, facts.size)
+    example = torch.rand(shape, generator=generator).numpy()
+    tags = {
+        "fingerprint": experiment.fingerprint,
+        "seed": str(experiment.seed),
+        "protocol": experiment.protocol,
+        "weights_sha256": model.run.tags["weights_sha256"],
+    }
+    name, alias = f"{experiment.suite}-{experiment.name}", f"seed-{experiment.seed}"
+    return register_model(model.run.run_id, network.eval(), example, name, alias, tags)

@@ -1,0 +1,41 @@
+"""Export a trained model: weights, a card, RobustBench's metadata; and register it in MLflow.
+
+    python -m stages.export generalist_t-1
+    python -m stages.export table1:generalist_t:aa_linf
+
+Everything is taken from MLflow: run folders and results need not be there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("run", help="an experiment (method-seed), a table cell (table:method:metric), or a run id")
+    parser.add_argument("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.export import export, find_run
+        from pipeline.tracking import read_run
+
+        run_id = find_run(load_params(given.params), given.run)
+        tags = read_run(run_id).tags
+        output = given.output or Path("exports") / tags["suite"] / f"{tags['method']}-{tags['seed']}"
+        paths, registered = export(run_id, output)
+        for path in paths:
+            print(f"wrote {path}")
+        print(f"registered {registered.uri} (models:/{registered.name}@{registered.alias}) and loaded it back")
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

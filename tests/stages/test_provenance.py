@@ -1,0 +1,295 @@
+"""explain and export on a real, tiny run, from its MLflow store alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.config import Experiment, load_params
+from pipeline.files import file_digest
+from tests.stages.conftest import Finished, MakeWorkplace
+
+METHOD = "generalist_d_nt_linf"
+ATTACKED = 8
+
+
+def shrink(content: dict[str, Any]) -> None:
+    """One trained method, one that is not, and AutoAttack on a handful of images."""
+    content["methods"] = {name: content["methods"][name] for name in (METHOD, "at")}
+    content["tables"] = {"table1": {**content["tables"]["table1"], "rows": [METHOD, "at"], "file": "first"}}
+    del content["tables"]["table1"]["columns"][-1]["relative_to"]
+    for name in ("aa_linf", "aa_l2"):
+        content["evaluation"]["attacks"][name]["images"] = ATTACKED
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder where stages run within this process, which has imported MLflow already."""
+
+    folder: Path
+
+    def run(self, stage: str, *arguments: str, store: Path | None = None) -> Finished:
+        """Run a stage to its end, with another MLflow store on request."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.folder)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store or self.folder / 'mlflow.db'}")
+            code = import_module(f"stages.{stage}").main(list(arguments))
+        return Finished(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def place(make_workplace: MakeWorkplace) -> Place:
+    """A folder where METHOD was trained and evaluated; afterwards only the MLflow store was left."""
+    made = Place(make_workplace(shrink).folder)
+    made.run("train", METHOD, "--seed", "1").expect(0)
+    made.run("evaluate", METHOD, "--seed", "1").expect(0)
+    shutil.copytree(made.folder / "results", made.folder.parent / f"{made.folder.name}_kept")
+    shutil.rmtree(made.folder / "results")
+    shutil.rmtree(made.folder / "runs")
+    return made
+
+
+@pytest.fixture(scope="module")
+def kept(place: Place) -> Path:
+    """What the stages had left of the trained method."""
+    return place.folder.parent / f"{place.folder.name}_kept" / "digits" / f"{METHOD}-1"
+
+
+@pytest.fixture(scope="module")
+def experiment(place: Place) -> Experiment:
+    return load_params(place.folder / "params.yaml").experiment(METHOD, 1)
+
+
+def explained(place: Place, cell: str) -> dict[str, str]:
+    """The lines of an explanation by their first words."""
+    found = place.run("explain", cell)
+    found.expect(0)
+    fields: dict[str, str] = {}
+    for line in found.out.splitlines():
+        name, _, value = line.strip().partition("  ")
+        fields[name] = f"{fields.get(name, '')} {value.strip()}".strip()
+    return {**fields, "all": found.out}
+
+
+def run_of(place: Place) -> Any:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    found = client.get_experiment_by_name("generalist/digits")
+    (run,) = client.search_runs([found.experiment_id])
+    return run
+
+
+def test_every_field_of_an_explanation_is_that_of_the_run(place: Place, kept: Path, experiment: Experiment) -> None:
+    summary = json.loads((kept / "train/summary.json").read_text())
+    metrics = json.loads((kept / "evaluate/metrics.json").read_text())
+    verdicts = pd.read_parquet(kept / "evaluate/verdicts.parquet")
+    of_attack = verdicts[verdicts["attack"] == "aa_linf"].set_index("image")
+    natural = verdicts[verdicts["attack"] == "natural"].set_index("image")["correct"]
+    run = run_of(place)
+
+    found = explained(place, f"table1:{METHOD}:aa_linf")
+    accuracy = metrics["metrics"]["aa_linf"]
+    first = found["all"].splitlines()[0]
+    assert first == f"table1:{METHOD}:aa_linf: {100 * accuracy:.2f} (mean over 1 of 1 seeds)"
+    epsilon = experiment.threat_model["linf"].epsilon
+    for part in ("autoattack", "norm linf", f"epsilon {epsilon}", "apgd_ce", "square", f"{ATTACKED} images", "seed 0"):
+        assert part in found["measured with"]
+    assert found["experiment"] == f"{METHOD}-1 of suite digits, protocol paper"
+    assert found["network, data"] == "small_cnn on digits"
+    assert found["fingerprint"] == experiment.fingerprint
+    assert found["of the evaluation"] == experiment.evaluation_fingerprint
+    assert found["run"].startswith(f"{run.info.run_id}, FINISHED, ended 20")
+    assert found["commit"].startswith(run.data.tags["git.commit"])
+    assert found["data"] == f"sha256 {summary['data_digest']}"
+    assert found["weights"] == f"sha256 {file_digest(kept / 'train/model.safetensors')}"
+    assert found["value"] == f"{100 * accuracy:.4f} %"
+    right = int(of_attack["correct"].sum())
+    mistakes = int((~natural[:ATTACKED] & ~of_attack["correct"]).sum())
+    assert found["verdicts"].startswith(
+        f"aa_linf: {ATTACKED} images, {right} right, {ATTACKED - right} wrong: {mistakes} without an attack, "
+        f"{ATTACKED - right - mistakes} fooled"
+    )
+    by_member = {
+        name: int(count) for name, count in re.findall(r"(\w+) (\d+)[,)]", found["verdicts"].split("fooled")[1])
+    }
+    fooled = of_attack["fooled_by"].astype(str)
+    assert by_member == {name: count for name, count in fooled[fooled != ""].value_counts().items()}
+    assert f"dvc repro --force --single-item train@{METHOD}-1 evaluate@{METHOD}-1" in found["all"]
+    assert f"rm -rf runs/{experiment.fingerprint}" in found["all"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("natural", "no attack"),
+        ("union", "aa_l2: autoattack"),
+        ("worst_case_union", "aa_linf: autoattack"),
+        ("training_seconds", "seconds of all training steps"),
+    ],
+)
+def test_numbers_without_an_attack_of_their_own_are_explained(place: Place, metric: str, expected: str) -> None:
+    assert expected in explained(place, f"first:{METHOD}:{metric}")["all"]
+
+
+def test_a_missing_cell_says_what_fills_it(place: Place) -> None:
+    found = explained(place, "table1:at:union")
+    assert "not measured yet (mean over 0 of 1 seeds)" in found["all"]
+    assert found["to measure it"] == "dvc repro evaluate@at-1"
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("table1", "'table1' is no cell: expected table:method:metric"),
+        ("tabel1:at:union", "unknown table 'tabel1': did you mean 'table1'? Valid: first, table1"),
+        ("table1:aat:union", "table1 has no row 'aat': did you mean 'at'?"),
+        ("table1:at:unoin", "table1 has no column 'unoin': did you mean 'union'?"),
+    ],
+)
+def test_a_cell_that_does_not_exist_is_refused(place: Place, cell: str, message: str) -> None:
+    place.run("explain", cell).expect(2, message)
+
+
+def test_metrics_that_the_verdicts_contradict_are_found(place: Place, tmp_path: Path) -> None:
+    import sqlite3
+
+    store = shutil.copy(place.folder / "mlflow.db", tmp_path / "changed.db")
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE latest_metrics SET value = 0.0123 WHERE key = 'test/natural'")
+    found = place.run("explain", f"table1:{METHOD}:natural", store=Path(store))
+    found.expect(1, "contradicts itself")
+
+
+@pytest.fixture(scope="module")
+def exported(place: Place) -> Path:
+    """What export wrote of the trained method."""
+    done = place.run("export", f"table1:{METHOD}:aa_linf")
+    done.expect(0)
+    assert f"registered models:/digits-{METHOD}/1" in done.out
+    return place.folder / "exports" / "digits" / f"{METHOD}-1"
+
+
+def test_the_exported_weights_are_those_of_the_run(exported: Path, kept: Path) -> None:
+    assert (exported / "model.safetensors").read_bytes() == (kept / "train/model.safetensors").read_bytes()
+
+
+def test_the_card_says_what_the_model_is(place: Place, exported: Path, kept: Path, experiment: Experiment) -> None:
+    card = (exported / "README.md").read_text()
+    content = json.loads((kept / "evaluate/metrics.json").read_text())
+    summary = json.loads((kept / "train/summary.json").read_text())
+    for name, value in content["metrics"].items():
+        low, high = content["intervals"][name]
+        (row,) = (line for line in card.splitlines() if line.startswith(f"| {name} |"))
+        expected = f"| {100 * value:.2f} | {100 * low:.2f} to {100 * high:.2f} | {content['counts'][name]} |"
+        assert row.endswith(expected)
+    for text in (
+        experiment.method.label,
+        "protocol `paper`",
+        "license: mit",
+        f"SHA-256 `{file_digest(exported / 'model.safetensors')}`",
+        f"SHA-256 `{summary['data_digest']}`",
+        f"`{experiment.fingerprint}`",
+        f"`{run_of(place).info.run_id}`",
+        "epsilon 40/255",
+        "epsilon 144/255",
+        "learner `natural` | natural, sgd, rate 0.05",
+        "| mixture | moving_average |",
+    ):
+        assert text in card, text
+
+
+@pytest.mark.parametrize(("norm", "folder", "epsilon"), [("linf", "Linf", "40/255"), ("l2", "L2", "144/255")])
+def test_the_metadata_has_robustbenchs_form(exported: Path, kept: Path, norm: str, folder: str, epsilon: str) -> None:
+    info = json.loads((exported / "model_info/digits" / folder / f"{METHOD}-1_small_cnn.json").read_text())
+    metrics = json.loads((kept / "evaluate/metrics.json").read_text())["metrics"]
+    robust, clean = f"{100 * metrics[f'aa_{norm}']:.2f}", f"{100 * metrics['natural']:.2f}"
+    assert {key: type(value) for key, value in info.items()} == {
+        **dict.fromkeys(("link", "name", "authors", "venue", "dataset", "architecture", "eps", "clean_acc"), str),
+        **dict.fromkeys(("reported", "autoattack_acc", "footnote"), str),
+        **{"additional_data": bool, "number_forward_passes": int, "unreliable": bool},
+    }
+    assert (info["clean_acc"], info["autoattack_acc"], info["reported"]) == (clean, robust, robust)
+    assert (info["eps"], info["dataset"], info["architecture"]) == (epsilon, "digits", "small_cnn")
+    assert f"AutoAttack on {ATTACKED} of 360 test images." in info["footnote"]
+
+
+def test_the_registered_model_predicts_what_the_weights_do(
+    place: Place, exported: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    from pipeline.data.images import load_split
+    from pipeline.models import build_model
+
+    network = build_model("small_cnn", "digits").eval()
+    network.load_state_dict(load_file(exported / "model.safetensors"))
+    test = load_split(place.folder / "data/prepared/digits", experiment.data).test
+    images = test.batch(torch.arange(len(test)))[0]
+    with torch.no_grad():
+        expected = network(images).numpy()
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{place.folder}/mlflow.db")
+    try:
+        for uri in (f"models:/digits-{METHOD}/1", f"models:/digits-{METHOD}@seed-1"):
+            with torch.no_grad():
+                logits = mlflow.pytorch.load_model(uri)(images).numpy()
+            np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+            served = mlflow.pyfunc.load_model(uri)
+            np.testing.assert_allclose(served.predict(images.numpy()), expected, rtol=1e-4, atol=1e-5)
+        assert served.metadata.signature is not None
+        folder = mlflow.artifacts.download_artifacts(uri)
+    finally:
+        mlflow.set_tracking_uri(before)
+    requirements = Path(folder, "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in requirements} == {"mlflow", "numpy", "torch"}
+    assert all("==" in line for line in requirements)
+    assert not list(Path(folder).rglob("*.pth")), "a pickle"
+
+
+def test_exporting_again_registers_nothing_new_and_leaves_the_run_as_it_was(place: Place, exported: Path) -> None:
+    before = run_of(place)
+    again = place.run("export", run_of(place).info.run_id, "--output", "elsewhere")
+    again.expect(0)
+    assert f"registered models:/digits-{METHOD}/1 " in again.out
+    assert (place.folder / "elsewhere/README.md").read_bytes() == (exported / "README.md").read_bytes()
+    after = run_of(place)
+    assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("at-1", "at-1 has no finished run in MLflow: 'dvc repro evaluate@at-1' makes it"),
+        ("att-1", "unknown method 'att'"),
+        ("at-7", "seed 7 is not one of 'seeds'"),
+        ("0" * 32, "has no run '0000"),
+        ("something", "'something' is no model: expected an MLflow run id"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(place: Place, run: str, message: str) -> None:
+    place.run("export", run).expect(2, message)
+
+
+def test_weights_that_are_not_those_of_the_run_are_refused(place: Place, exported: Path) -> None:
+    (stored,) = (place.folder / "mlartifacts").rglob("artifacts/model.safetensors")
+    content = stored.read_bytes()
+    try:
+        stored.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        place.run("export", f"{METHOD}-1").expect(1, "the artifact store is damaged")
+    finally:
+        stored.write_bytes(content)
