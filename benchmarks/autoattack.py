@@ -20,13 +20,13 @@ from torch import nn
 from pipeline.attacks.pgd import PGD
 from pipeline.config import EvaluationSettings, load_params
 from pipeline.data.images import ImageSet, load_split
-from pipeline.data.split import prepared_folder
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
 from pipeline.files import write_json
 from pipeline.models import build_model
 from pipeline.provenance import git_commit, versions
+from pipeline.runs import prepared_folder
 from pipeline.streams import stream_seed
 
 EPSILON = 40 / 255

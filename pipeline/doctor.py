@@ -144,19 +144,21 @@ def _devices(params: Params) -> Iterator[Finding]:
 
 
 def _data(params: Params) -> Iterator[Finding]:
-    from pipeline.data.split import open_split, prepared_folder
+    from pipeline.data.split import open_split
+    from pipeline.runs import prepared_folder
 
     folder, name = prepared_folder(params.data.name), params.data.name
     if not folder.exists():
         yield Finding("Data", "note", f"{name} is not prepared", "make prepare")
         return
     try:
-        split = open_split(params.data)
+        split = open_split(folder, params.data)
     except RequestError as error:
         yield Finding("Data", "problem", str(error), "make prepare")
         return
-    counts = ", ".join(f"{count} {part}" for part, count in split.counts.items())
-    yield Finding("Data", "ok", f"{name}: {counts} images, digest {split.digest[:16]}")
+    held_out = params.data.held_out_images
+    counts = f"{split.counts['train']} training, {held_out} held-out, {split.counts['test']} test images"
+    yield Finding("Data", "ok", f"{name}: {counts}, digest {split.digest[:16]}")
 
 
 def _store() -> Iterator[Finding]:

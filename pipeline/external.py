@@ -11,7 +11,7 @@ from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.files import file_digest
 from pipeline.progress import EvaluationDisplay
-from pipeline.runs import write_evaluation
+from pipeline.runs import prepared_folder, write_evaluation
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def attack_external(
         model = Normalized(model, normalization.mean, normalization.std)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
-    test = open_split(params.data).test
+    test = open_split(prepared_folder(params.data.name), params.data).test
     test = test.subset(torch.arange(min(images or len(test), len(test)))).to(backend.device)
     classes = params.data.classes or len(dataset.classes)
     accuracy = check_model(model, test, classes)

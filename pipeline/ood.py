@@ -18,7 +18,7 @@ from pipeline.data.corruptions.folders import (
 )
 from pipeline.errors import RequestError
 from pipeline.files import write_json, write_text
-from pipeline.runs import load_trained
+from pipeline.runs import load_trained, prepared_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
@@ -97,7 +97,7 @@ def _clean_images(data: DataSettings, count: int | None) -> CleanImages:
     from pipeline.data.corruptions.generate import CleanImages
     from pipeline.data.split import open_split
 
-    test = open_split(data.model_copy(update={"test_images": None})).test
+    test = open_split(prepared_folder(data.name), data.model_copy(update={"test_images": None})).test
     images = test.images[:count].permute(0, 2, 3, 1).contiguous().numpy()
     return CleanImages(data.name, images, test.labels[:count].numpy())
 
@@ -150,7 +150,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         "seconds": time.perf_counter() - started,
     }
     write_json(output / "metrics.json", content)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     data = DataDescription(experiment.data.name, split.digest, split.counts)
     with track(experiment, data) as run:
         run.log_ood(output)

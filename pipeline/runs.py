@@ -30,6 +30,11 @@ RUNS = Path("runs")
 """What is kept to go on from: checkpoints, journals, crafted images. By fingerprint, so never out of date."""
 
 
+def prepared_folder(dataset: str) -> Path:
+    """What `prepare` makes of a data set."""
+    return Path("data/prepared") / dataset
+
+
 def working_folder(experiment: Experiment) -> Path:
     """Checkpoints and journals of one experiment."""
     return RUNS / experiment.fingerprint
@@ -72,7 +77,7 @@ def train_experiment(experiment: Experiment, should_stop: Callable[[], str | Non
     from pipeline.training.observer import Silent
 
     settings, folder = experiment.training, working_folder(experiment)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads)
     with joined(backend.device) as ranks:
         if not ranks.is_first:
@@ -167,7 +172,7 @@ def evaluate_experiment(
     chosen = Shard() if shard is None else Shard.parse(shard)
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
     model = load_trained(experiment).to(backend.device)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
     _check_same_data(folder, split.digest)
@@ -266,7 +271,6 @@ def ensure_prepared(experiment: Experiment) -> None:
 
     from pipeline.data.images import MANIFEST_FILE
     from pipeline.data.prepare import prepare, prepare_streamed
-    from pipeline.data.split import prepared_folder
 
     data = experiment.data
     folder = prepared_folder(data.name)

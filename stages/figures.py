@@ -9,7 +9,6 @@ What is not measured yet is marked as missing.
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from stages import cli
@@ -24,14 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.data.split import open_split
         from pipeline.reporting.examples import Pictures
         from pipeline.reporting.figures import write_figures
-        from pipeline.runs import RUNS
+        from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
         output = given.output or Path(params.figures_folder)
-        pictures = Pictures(params.data.name, lambda: open_split(params.data), RUNS, partial(print, flush=True))
+        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         for path in write_figures(params, given.figure or list(params.figures), output, pictures):
             print(f"wrote {path}", flush=True)
 

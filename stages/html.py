@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from stages import cli
@@ -23,13 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.data.split import open_split
         from pipeline.reporting.examples import Pictures
         from pipeline.reporting.page.report import write_report
-        from pipeline.runs import RUNS
+        from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
-        pictures = Pictures(params.data.name, lambda: open_split(params.data), RUNS, partial(print, flush=True))
+        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         path = given.output or Path(params.report_file)
         write_report(params, Path(params.figures_folder), pictures, given.examples, path)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     def stage() -> None:
         from pipeline.config import load_params
         from pipeline.data.prepare import prepare, prepare_streamed
-        from pipeline.data.split import prepared_folder
+        from pipeline.runs import prepared_folder
 
         data = load_params(given.params).data
         folder = prepared_folder(data.name)

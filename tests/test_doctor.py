@@ -33,7 +33,7 @@ def test_a_good_machine_has_no_problem(checkout: Path, make_params: MakeParams) 
     found = findings(make_params)
     assert [finding for finding in found.values() if finding.status == "problem"] == []
     assert found["Packages"].status == found["Dependencies"].status == "ok"
-    assert found["Data"].text.startswith("digits: 48 train, 24 test images, digest ")
+    assert found["Data"].text.startswith("digits: 48 training, 32 held-out, 24 test images, digest ")
     assert found["MLflow"].text.endswith("does not exist yet: the first run makes it")
     assert found["DVC"].status == "note" and found["DVC"].fix == "git clone"
 

@@ -89,6 +89,11 @@ class DataSettings(Closed):
     """Seed of the split; independent of the experiment's seed, so that every seed sees the same images."""
     augmentation: AugmentationSettings = AugmentationSettings()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where only the folders' names say."""
+        return DATASETS[self.name].classes or tuple(f"class_{number:04d}" for number in range(self.classes or 0))
+
     def judged_on(self, crop: TestCrop | None) -> DataSettings:
         """The same images, with another crop of held-out and test images; None changes nothing."""
         if crop is None or self.streaming is None:

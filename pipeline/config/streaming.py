@@ -41,7 +41,7 @@ class StreamingSettings(Closed):
     allow_damaged: bool = False
     """Leave damaged images out when preparing, instead of failing."""
     workers: Whole | None = Field(default=None, ge=0)
-    """Processes that read and decode, for each process that trains (null: its share of the cores)."""
+    """Processes that read and decode, for each process that trains (null: its share of the cores, at most 16)."""
 
 
 BOOKKEEPING = {"other_stored_sizes", "subset_list", "allow_damaged", "workers"}

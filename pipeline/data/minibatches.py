@@ -16,7 +16,7 @@ from pipeline.data.imagefolder.crops import RandomCrop
 from pipeline.data.imagefolder.loader import StoredImages, TrainingStream, Workers
 from pipeline.data.images import ImageSet
 from pipeline.errors import PipelineError, RequestError
-from pipeline.machine import usable_cores
+from pipeline.machine import readers
 from pipeline.ranks import Ranks
 from pipeline.streams import stream
 
@@ -91,7 +91,8 @@ class FromDisk:
             PipelineError: so it is for one of several ranks, or a worker process was killed.
         """
         assert sizes.stored and sizes.crop, "streamed images have both sizes"
-        count = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.workers is None else self.workers
+        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        count = readers(sharers) if self.workers is None else self.workers
         batches = TrainingStream(
             self.images[sizes.stored],
             RandomCrop(sizes.crop, flip=self.horizontal_flip),

@@ -12,22 +12,17 @@ from pipeline.data.images import ImageSplit, load_split
 Split = ImageSplit | FolderSplit
 
 
-def prepared_folder(dataset: str) -> Path:
-    """What `prepare` makes of a data set."""
-    return Path("data/prepared") / dataset
-
-
-def open_split(data: DataSettings, sizes: Sequence[StoredSize] = ()) -> Split:
+def open_split(prepared: Path, data: DataSettings, sizes: Sequence[StoredSize] = ()) -> Split:
     """The split of a prepared data set.
 
     Args:
+        prepared: The folder that `stages.prepare` made of it.
         data: Which one.
         sizes: Of streamed images, the stored sizes that are trained on (none: the data set's own).
 
     Raises:
         RequestError: the data is not prepared, is damaged, or is another data set's.
     """
-    folder = prepared_folder(data.name)
     if data.streaming is None:
-        return load_split(folder, data)
-    return open_folders(folder, data, list(sizes) or [data.streaming.stored_size])
+        return load_split(prepared, data)
+    return open_folders(prepared, data, list(sizes) or [data.streaming.stored_size])

@@ -47,6 +47,8 @@ PACKAGES = ("autoattack", "pyautoattack")
 """The same code by the same authors; the first that is installed is used."""
 
 
+TARGETS = 9
+"""Classes that targeted attacks aim at, as many as there are; the package's own number, which it takes as given."""
 FLAG_IMAGES = 64
 """How many images the package's checks look at."""
 
@@ -104,10 +106,6 @@ def _check_dynamic(checks: Any, model: nn.Module, images: Tensor, log: _Warnings
 
 def _package() -> Any:
     return import_module(next(name for name in PACKAGES if find_spec(name)))
-
-
-TARGETS = 9
-"""Classes that targeted attacks aim at, as many as there are; the package's own number, which it takes as given."""
 
 
 def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[AutoAttackMember, Perturb]:

@@ -94,12 +94,13 @@ def probe(experiment: Experiment) -> Cost:
 
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
+    from pipeline.runs import prepared_folder
     from pipeline.training.checkpoint import CheckpointFolder
     from pipeline.training.loop import TrainingRun
 
     settings = experiment.training
     backend = choose_backend(settings.device, settings.precision, settings.threads)
-    split = open_split(experiment.data, experiment.stored_sizes)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
         step = _time_steps(run, backend.device)

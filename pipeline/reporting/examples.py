@@ -23,9 +23,9 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
 from pipeline.data.images import ImageSet, to_unit_interval
-from pipeline.data.split import Split
+from pipeline.data.split import Split, open_split
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
@@ -197,23 +197,33 @@ class Pictures:
     """Test images as the networks of a suite see them. What was crafted once is kept.
 
     Args:
-        dataset: Name of the data set.
-        open_images: Opens its prepared images; called when the first are needed.
+        settings: Of the data set.
+        prepared: Its folder.
         kept: The folder for what was crafted. Only what decides about it is in a file's name: it is never out of date.
         announce: Told what is crafted, since that takes a while.
     """
 
     def __init__(
         self,
-        dataset: str,
-        open_images: Callable[[], Split],
+        settings: DataSettings,
+        prepared: Path,
         kept: Path,
         announce: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.dataset = dataset
-        self._open_images = open_images
+        self._settings = settings
+        self._prepared = prepared
         self._kept = kept
         self._announce = announce
+
+    @property
+    def dataset(self) -> str:
+        """Its name."""
+        return self._settings.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return self._settings.class_names
 
     @cached_property
     def split(self) -> Split:
@@ -222,7 +232,7 @@ class Pictures:
         Raises:
             RequestError: they are not prepared here; the message says what prepares them.
         """
-        return self._open_images()
+        return open_split(self._prepared, self._settings)
 
     def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
         """The views `names` of the images `chosen` by the network of an experiment; see `views`.

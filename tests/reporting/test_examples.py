@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.attacks.predictions import channels_last
 from pipeline.config import EvaluationSettings, Params
-from pipeline.data.images import ImageSplit, load_split
+from pipeline.data.images import ImageSplit
 from pipeline.errors import PipelineError, RequestError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
@@ -149,7 +149,7 @@ def test_pictures_are_crafted_once(
 
     monkeypatch.setattr(examples, "read_artifacts", read)
     said: list[str] = []
-    pictures = Pictures("digits", lambda: load_split(prepared_digits, params.data), tmp_path, said.append)
+    pictures = Pictures(params.data, prepared_digits, tmp_path, said.append)
     experiment = params.experiment("nt", 1)
     first = pictures.seen(experiment, "run", [3, 1], [NATURAL, "pgd_l2"])
     again = pictures.seen(experiment, "run", [3, 1], [NATURAL, "pgd_l2"])
@@ -166,6 +166,4 @@ def test_pictures_are_crafted_once(
     with pytest.raises(PipelineError, match=r"not in MLflow\. They come with 'dvc repro --force train@nt-1'"):
         pictures.seen(experiment, "lost", [2], [NATURAL])
     with pytest.raises(RequestError, match="is not prepared"):
-        Pictures("digits", lambda: load_split(tmp_path / "nowhere", params.data), tmp_path).seen(
-            experiment, "run", [3], [NATURAL]
-        )
+        Pictures(params.data, tmp_path / "nowhere", tmp_path).seen(experiment, "run", [3], [NATURAL])

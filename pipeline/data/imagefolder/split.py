@@ -18,7 +18,7 @@ from pipeline.data.imagefolder.loader import StoredImages, Workers, load_images,
 from pipeline.data.imagefolder.prepare import MANIFEST_FILE, read_manifest
 from pipeline.data.images import ImageSet
 from pipeline.errors import RequestError
-from pipeline.machine import usable_cores
+from pipeline.machine import readers
 from pipeline.streams import stream
 
 SAME = ("source", "damaged", "subset", "classes")
@@ -46,12 +46,12 @@ class FolderSplit:
     @cached_property
     def held_out(self) -> ImageSet:
         """The held-out training images, cropped like test images."""
-        return load_images(self.held_out_images, self.crop, Workers(usable_cores()))
+        return load_images(self.held_out_images, self.crop, Workers(readers()))
 
     @cached_property
     def test(self) -> ImageSet:
         """The images that attacks are evaluated on."""
-        return load_images(self.test_images, self.crop, Workers(usable_cores()))
+        return load_images(self.test_images, self.crop, Workers(readers()))
 
 
 def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredSize]) -> FolderSplit:

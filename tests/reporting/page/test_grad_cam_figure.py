@@ -12,13 +12,11 @@ import yaml
 from matplotlib.figure import Figure
 
 from pipeline.config import Params, parse_params
-from pipeline.data.images import load_split
-from pipeline.data.split import prepared_folder
 from pipeline.errors import RequestError
 from pipeline.reporting.examples import Pictures
 from pipeline.reporting.figures import draw_figure, grad_cam, write_figures
 from pipeline.reporting.style import style
-from pipeline.runs import RUNS, results_folder
+from pipeline.runs import RUNS, prepared_folder, results_folder
 from pipeline.tracking import finished_runs
 from tests.reporting.page.conftest import MEASURED, Suite
 
@@ -31,7 +29,7 @@ def draw(here: Suite) -> Draw:
 
     def make(params: Params = here.params, prepared: Path | None = None, **changes: Any) -> Figure:
         settings = params.figures["grad_cam_l2"].model_copy(update=changes)
-        pictures = Pictures("digits", lambda: load_split(prepared or prepared_folder("digits"), params.data), RUNS)
+        pictures = Pictures(params.data, prepared or prepared_folder("digits"), RUNS)
         with style():
             return draw_figure(settings, params, finished_runs(params.experiments()), (), pictures)
 
