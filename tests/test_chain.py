@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY, TINY
 
 METHODS = ["nt", "generalist_d_nt_linf"]
 FIGURES = ["trade_off_natural", "training_curves_d"]
-TABLES = ["table1.csv", "table1.md", "table1.tex"]
+TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
 PATIENCE = 300.0
 
 

@@ -266,7 +266,7 @@ def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: li
         yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
     attack, images = params.evaluation.attacks.get(metric), run.get(f"count.{metric}", math.nan)
     everything = DATASETS[params.data.name].test_images
-    if images < everything:
+    if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
     if attack is not None and attack.name == "autoattack" and run.get("gradient_masking") == "suspected":
         yield MASKING
