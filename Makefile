@@ -24,7 +24,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables audit explain export suite prepare ui bench lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults-grid test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -56,11 +56,27 @@ ood: setup ## Corruptions and perturbation sequences for every experiment of the
 	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
 	python -m stages.report
 
+plan: setup ## Say what the ablation grid will cost in time, disk and memory
+	python -m stages.plan --workers $(JOBS) $(GRID)
+
+ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]
+	python -m stages.ablation --workers $(JOBS) $(GRID)
+	python -m stages.figures
+
+faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
+	python -m pytest -n 0 tests/stages/faults_grid.py
+
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS)
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
+
+figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+	python -m stages.figures
+
+report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
+	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
 	@test -n "$(CELL)" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
@@ -88,6 +104,9 @@ bench: setup ## Time a training step against a plain loop, in turn in one proces
 	python -m benchmarks.methods
 	python -m benchmarks.reporting
 
+doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
+	python -m stages.doctor
+
 lint: setup ## Check style
 	ruff check .
 	ruff format --check .
@@ -99,5 +118,5 @@ format: setup ## Put the code in style
 types: setup ## Check types
 	mypy
 
-clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store
-	rm -rf runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
+clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store, Prefect's
+	rm -rf .prefect runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts

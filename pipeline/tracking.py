@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import sqlite3
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +23,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from ssl import SSLError
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pandas as pd
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+USER_INTERFACE = "http://127.0.0.1:5000"
+"""Where `make ui` shows a store that is a database."""
 SQLITE = "sqlite:///"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 PATIENCE = 5.0
@@ -52,13 +54,16 @@ BATCH = {"metrics": 1000, "params": 100}
 PARAMETER_LENGTH = 500
 PAGE = 50
 """Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
+TAG_LENGTH = 4000
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
+ARTIFACTS_AT_A_TIME = 8
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+T = TypeVar("T")
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
 
@@ -254,12 +259,59 @@ def _is_evaluated(experiment: Experiment) -> bool:
         return experiment_id is not None and next(_search(client, experiment_id, condition), None) is not None
 
 
+def evaluated(experiments: Iterable[Experiment]) -> set[str]:
+    """Evaluation fingerprints of those of `experiments` that MLflow has the numbers of; none where there is no store.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        return set()
+    return set(finished_runs(experiments)["evaluation_fingerprint"])
+
+
+def last_epoch(experiment: Experiment) -> int:
+    """The last epoch of an experiment that MLflow knows of, 0 where it knows none.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    with _reported(uri):
+        run = _run_of(uri, experiment)
+    return 0 if run is None else int(run.data.metrics.get("epoch", 0))
+
+
+def mark_failed(experiment: Experiment, reason: str) -> None:
+    """End the run of an experiment that is given up, if there is one: FAILED, with the reason as its tag `failure`.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    with _reported(uri):
+        run = _run_of(uri, experiment)
+        if run is not None:
+            client, _ = _open_store(uri, experiment.suite, create=False)
+            client.set_tag(run.info.run_id, "failure", reason[-TAG_LENGTH:])
+            client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _run_of(uri: str, experiment: Experiment) -> Run | None:
+    client, experiment_id = _open_store(uri, experiment.suite, create=False)
+    if experiment_id is None:
+        return None
+    return next(_search(client, experiment_id, f"tags.fingerprint = '{experiment.fingerprint}'"), None)
+
+
 def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
     """The runs that hold the numbers of `experiments`: same fingerprint, same evaluation fingerprint, evaluated.
 
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
+        page (where MLflow's web interface shows the run),
         `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
 
     Raises:
@@ -412,7 +464,7 @@ def _save_model(client: MlflowClient, run_id: str, model: nn.Module, example: np
         Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
     )
     pinned = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", "numpy", "torch")]
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         place = f"{folder}/model"
         save_model(
             model,
@@ -472,11 +524,96 @@ def _evaluated_runs(
                 by_address.setdefault(address(experiment), []).append(experiment)
             for run in _evaluated(uri, suite):
                 values = tuple(run.data.tags.get(tag, "") for tag in tags)
-                rows += [_row(experiment, run) for experiment in by_address.get(values, [])]
+                rows += [_row(uri, experiment, run) for experiment in by_address.get(values, [])]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
+
+
+def describe_store() -> str:
+    """Where runs are kept and how many of this project's are in there, found by reading them.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        return f"{mask(uri)} does not exist yet: the first run makes it"
+    with _reported(uri):
+        _check_reachable(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
+        runs = sum(1 for item in suites for _ in _search(client, item.experiment_id, ""))
+    return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
+
+
+def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The training of runs, epoch by epoch.
+
+    Returns:
+        By run, one row per epoch with the columns that training records: `epoch` (from 1), `loss/<learner>`,
+        `mixing_ratio/<learner>`, `redistributed` (0 or 1), `held_out/<learner or global>/<metric>` in [0, 1], NaN in
+        epochs without that measurement, and more. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "history.json", lambda path: pd.DataFrame(json.loads(path.read_text())))
+
+
+def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Accuracies by class of runs.
+
+    Returns:
+        By run, one row per attack (or `natural`) and class: `attack`, `label` (from 0), `images`, `accuracy` in [0, 1]
+        and its interval `low`, `high`. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "classes.csv", pd.read_csv)
+
+
+def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T]) -> dict[str, T]:
+    """A file of many runs, several at a time: a server answers many requests as fast as one.
+
+    Args:
+        run_ids: As `finished_runs` gives them.
+        name: For example `history.json`.
+        read: Gives its content; a ValueError says that it is damaged.
+
+    Returns:
+        The content by run. Runs that have no such file are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`; or a file is damaged.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    uri, wanted = tracking_uri(), list(dict.fromkeys(run_ids))
+    if not wanted:
+        return {}
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+
+    def fetch(run_id: str, folder: str) -> T | None:
+        if name not in {item.path for item in client.list_artifacts(run_id)}:
+            return None
+        try:
+            return read(Path(client.download_artifacts(run_id, name, folder)))
+        except ValueError as error:
+            raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
+
+    with _reported(uri), TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
+        folders = [mkdtemp(dir=root) for _ in wanted]
+        found = zip(wanted, pool.map(fetch, wanted, folders), strict=True)
+        return {run_id: content for run_id, content in found if content is not None}
 
 
 def _evaluated(uri: str, suite: str) -> Iterator[Run]:
@@ -486,7 +623,7 @@ def _evaluated(uri: str, suite: str) -> Iterator[Run]:
         yield from _search(client, experiment_id, "tags.evaluated = 'true'")
 
 
-def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
+def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
     metrics, tags = run.data.metrics, run.data.tags
     same = tags.get("fingerprint") == experiment.fingerprint
     return {
@@ -498,12 +635,20 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "suite": experiment.suite,
         "run_id": run.info.run_id,
         "gradient_masking": run.data.tags.get("gradient_masking"),
+        "page": _page(uri, run),
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
         **_ood(experiment, run),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
+
+
+def _page(uri: str, run: Run) -> str:
+    """On the server, without a password; on the address of 'make ui' where the store is a database."""
+    server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
+    base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:

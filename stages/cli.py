@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import Interrupted, PipelineError, RequestError
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
@@ -38,6 +39,8 @@ def run(stage: Callable[[], None]) -> int:
     try:
         stage()
     except PipelineError as error:
+        if _is_said_by_another(error):
+            return error.exit_code
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
@@ -46,8 +49,15 @@ def run(stage: Callable[[], None]) -> int:
     return 0
 
 
+def _is_said_by_another(error: PipelineError) -> bool:
+    """Whether the first process of this machine, under torchrun, has met the same and speaks of it."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, RequestError | Interrupted)
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")
+    who = "" if rank == "0" else f"process {rank}: "
+    print(f"{who}{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
     return code
 
 
@@ -83,12 +93,17 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], str | None]]:
-    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once."""
+    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once.
+
+    Under torchrun it does not: Ctrl-C reaches every process twice, from the terminal and from torchrun, which kills
+    those that do not end in time.
+    """
     reasons: list[str] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         reasons.append(f"{signal.Signals(number).name} received")
-        signal.signal(number, signal.default_int_handler)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

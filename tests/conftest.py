@@ -36,6 +36,8 @@ TINY = [
     "methods.generalist_d_nt_linf.mixture.decay=0.95",
     "methods.generalist_d_nt_linf.mixture.warmup_epochs=2",
     "methods.generalist_d_nt_linf.mixture.communication_interval=2",
+    "ablation.studies.communication_interval.values=[1,2,3]",
+    "ablation.studies.communication_interval_to_15.values=[1,2,3]",
     "evaluation.batch_size=16",
 ]
 """Hydra overrides that shrink the suite `digits`: four epochs of three steps."""

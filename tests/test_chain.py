@@ -21,6 +21,7 @@ from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
 METHODS = ["nt", "generalist_d_nt_linf"]
+FIGURES = ["trade_off_natural", "training_curves_d"]
 TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
 PATIENCE = 300.0
 
@@ -45,6 +46,8 @@ class Checkout:
     folder: Path
     tables: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Content of the tables by the moment they were read."""
+    figures: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The same of the figures."""
     runs: dict[str, list[Any]] = field(default_factory=dict)
     """MLflow's runs by the moment they were read."""
     repros: dict[str, Repro] = field(default_factory=dict)
@@ -69,11 +72,17 @@ class Checkout:
         self.repros[moment] = Repro(self.call("dvc", "repro"), time.perf_counter() - started)
         if (self.folder / "mlflow.db").exists():
             self.look(moment, "reports/tables")
+            self.figures[moment] = contents(self.folder / "reports/figures")
 
     def report(self, moment: str) -> None:
         """Write tables into a folder of this moment, and keep what that says and leaves."""
         self.reports[moment] = self.call("python", "-m", "stages.report", "--output", moment)
         self.look(moment, moment)
+
+    def draw(self, moment: str) -> None:
+        """Draw the figures into a folder of this moment, and keep them."""
+        self.call("python", "-m", "stages.figures", "--output", moment)
+        self.figures[moment] = contents(self.folder / moment)
 
     def look(self, moment: str, folder: str) -> None:
         """Keep the tables and the runs of this moment."""
@@ -107,6 +116,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     place.repro("changed")
     place.remove("runs", "results")
     place.report("from MLflow alone")
+    place.draw("figures from MLflow alone")
     place.remove("mlflow.db", "mlartifacts")
     place.repro("restored")
     place.report("logged again")
@@ -123,10 +133,18 @@ def copy_working_tree(destination: Path) -> None:
             shutil.copy(REPOSITORY / name, destination / name)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def write_params(folder: Path, learning_rate: float) -> None:
     """Two methods, tiny; `learning_rate` is that of the method nt alone."""
     content = yaml.safe_load(compose(TINY, REPOSITORY / "conf"))
     content["methods"] = {name: content["methods"][name] for name in METHODS}
+    content["figures"] = {name: content["figures"][name] for name in FIGURES}
+    content["figures"]["trade_off_natural"]["groups"] = [{"label": "both", "methods": METHODS}]
+    content["ablation"] = {}
     content["methods"]["nt"]["learners"]["natural"]["optimizer"]["learning_rate"] = learning_rate
     for table in content["tables"].values():
         table["rows"] = METHODS
@@ -143,7 +161,7 @@ def cells(table: bytes) -> pd.DataFrame:
 
 def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
     stages = {f"{stage}@{method}-1" for stage in ("train", "evaluate") for method in METHODS}
-    assert checkout.repros["first"].ran == {"prepare", "report"} | stages
+    assert checkout.repros["first"].ran == {"prepare", "report", "figures"} | stages
     assert [run.info.status for run in checkout.runs["first"]] == ["FINISHED"] * 2
     tables = checkout.tables["first"]
     found = cells(tables["table1.csv"])
@@ -163,7 +181,7 @@ def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
 
 
 def test_a_change_reruns_what_depends_on_it_alone(checkout: Checkout) -> None:
-    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report"}
+    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report", "figures"}
     assert len(checkout.runs["changed"]) == 3
     before, after = (cells(checkout.tables[moment]["table1.csv"]) for moment in ("first", "changed"))
     for method in METHODS:
@@ -174,6 +192,14 @@ def test_a_change_reruns_what_depends_on_it_alone(checkout: Checkout) -> None:
 def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
     assert "logged" not in checkout.reports["from MLflow alone"]
     assert checkout.tables["from MLflow alone"] == checkout.tables["changed"]
+
+
+def test_figures_are_drawn_from_mlflow_alone_to_the_same_bytes(checkout: Checkout) -> None:
+    drawn = checkout.figures["changed"]
+    assert set(drawn) == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    assert drawn == checkout.figures["figures from MLflow alone"] == checkout.figures["restored"]
+    assert drawn["trade_off_natural.pdf"] != checkout.figures["first"]["trade_off_natural.pdf"]
+    assert drawn["training_curves_d.pdf"] == checkout.figures["first"]["training_curves_d.pdf"]
 
 
 def test_results_that_dvc_restores_reach_mlflow_again(checkout: Checkout) -> None:

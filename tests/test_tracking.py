@@ -26,6 +26,8 @@ from pipeline.tracking import (
     ensure_logged,
     finished_runs,
     mask,
+    read_class_accuracies,
+    read_histories,
     read_run,
     runs_of_other_protocols,
     track,
@@ -553,3 +555,24 @@ def test_a_server_decides_where_artifacts_go(server: str, tmp_path: Path, monkey
     assert "model.safetensors" in artifacts(only_run())
     assert list((tmp_path / "server-artifacts").rglob("model.safetensors"))
     assert list(workplace.iterdir()) == []
+
+
+def test_histories_and_class_accuracies_of_many_runs_are_read_at_once(store: Path) -> None:
+    planned = experiments()[:3]
+    for number, experiment in enumerate(planned):
+        folder = write_results(store / f"results-{number}", experiment)
+        (folder / "evaluate" / "classes.csv").write_text(
+            f"attack,label,images,accuracy,low,high\nnatural,0,10,0.{number},0,1\n"
+        )
+        train_and_evaluate(folder, experiment)
+    runs = finished_runs(planned)["run_id"].tolist()
+    histories, classes = read_histories(runs), read_class_accuracies(runs)
+    assert list(histories) == list(classes) == runs
+    assert histories[runs[2]]["loss/linf"].tolist() == [2.0, 1.0, 2.0 / 3]
+    assert [classes[run]["accuracy"].item() for run in runs] == [0.0, 0.1, 0.2]
+    next(iter((store / "mlartifacts").rglob(f"{runs[0]}/artifacts/classes.csv"))).unlink()
+    assert list(read_class_accuracies(runs)) == runs[1:]
+    next(iter((store / "mlartifacts").rglob(f"{runs[1]}/artifacts/history.json"))).write_text("[{")
+    with pytest.raises(PipelineError, match=rf"MLflow run {runs[1]}: its artifact history\.json is damaged"):
+        read_histories(runs)
+    assert read_histories([]) == {}

@@ -1,17 +1,29 @@
 """The schema of `params.yaml`, and how it is read."""
 
+from pipeline.config.ablation import Cell, cells
+from pipeline.config.figures import (
+    AblationFigure,
+    Axis,
+    ClassWiseFigure,
+    FigureSettings,
+    FrameworkFigure,
+    GradCAMFigure,
+    TradeOffFigure,
+    TrainingCurvesFigure,
+)
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
     ModeConnectivitySettings,
     MovingAverageSettings,
 )
+from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     DERIVED_METRICS,
     OOD_METRICS,
+    STREAMED,
     TRAINING_SECONDS,
-    AdamSettings,
     AttackBudget,
     AugmentationSettings,
     AutoAttackMember,
@@ -27,28 +39,36 @@ from pipeline.config.schema import (
     Params,
     PGDAttackSettings,
     SelectionSettings,
-    SGDSettings,
     TableColumn,
     TableSettings,
 )
+from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
     "OOD_METRICS",
+    "STREAMED",
     "TRAINING_SECONDS",
+    "AblationFigure",
     "AdamSettings",
     "AttackBudget",
     "AugmentationSettings",
     "AutoAttackMember",
     "AutoAttackSettings",
+    "Axis",
     "Budget",
+    "Cell",
+    "ClassWiseFigure",
     "Closed",
     "DataSettings",
     "DatasetName",
     "EvaluationAttack",
     "EvaluationSettings",
     "Experiment",
+    "FigureSettings",
+    "FrameworkFigure",
+    "GradCAMFigure",
     "GradientProjectionSettings",
     "LearnerSettings",
     "MixtureSettings",
@@ -59,10 +79,18 @@ __all__ = [
     "OODSettings",
     "PGDAttackSettings",
     "Params",
+    "Phase",
     "SGDSettings",
     "SelectionSettings",
+    "Sizes",
+    "StoredSize",
+    "StreamingSettings",
     "TableColumn",
     "TableSettings",
+    "TestCrop",
+    "TradeOffFigure",
+    "TrainingCurvesFigure",
+    "cells",
     "interpolate",
     "load_params",
     "parse_fraction",

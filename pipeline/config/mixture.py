@@ -29,7 +29,7 @@ class MovingAverageSettings(Closed):
     decay_warmup: bool = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
-    """What is mixed: the raw weights, or each learner's own moving average (item 7)."""
+    """What is mixed: the raw weights, or, of the learners that keep one, their own moving average (item 7)."""
     batch_norm: Literal["average", "recompute"] = "average"
     """BatchNorm statistics of the global learner: mixed like weights, or recomputed on clean training images."""
 
@@ -79,6 +79,10 @@ class MovingAverageSettings(Closed):
                 if ratio > 0:
                     entered.setdefault(learner, epoch)
         return max(entered.values())
+
+    def redistributes_in(self, epoch: int) -> bool:
+        """Whether the learners restart from the global learner in this epoch: from t' on, every c epochs."""
+        return epoch >= self.warmup_epochs and epoch % self.communication_interval == 0
 
     def ratios_at(self, epoch: float) -> dict[str, float]:
         """The mixing ratio of every learner at `epoch`; they are >= 0 and sum to 1."""

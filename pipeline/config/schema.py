@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.figures import FigureSettings
 from pipeline.config.mixture import RULES, MixtureSettings
+from pipeline.config.optimizers import OptimizerSettings
+from pipeline.config.streaming import BOOKKEEPING, Phase, Phases, Sizes, StoredSize, StreamingSettings, TestCrop
+from pipeline.config.studies import AblationSettings
 from pipeline.config.values import (
     Budget,
     Closed,
@@ -45,7 +49,14 @@ EVALUATION_VERSION = 2
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn", "imagenet", "imagefolder"]
+STREAMED = ("imagenet", "imagefolder")
+"""Data sets too large for memory: trees of image folders, prepared to shards."""
+
+
+def _is_none(value: Any) -> bool:
+    """Settings that were added later are left out of dumps, and so of fingerprints, where they are not given."""
+    return value is None
 
 
 class AugmentationSettings(Closed):
@@ -62,7 +73,12 @@ class DataSettings(Closed):
 
     name: DatasetName
     root: Path = Path("data/raw")
-    """Where the official files are, or are downloaded to. Not part of an experiment's identity."""
+    """Where the official files are, or are downloaded to; for streamed images, the folder with `train` and `val`. Not
+    part of an experiment's identity."""
+    classes: Whole | None = Field(default=None, ge=4, exclude_if=_is_none)
+    """Number of classes, for `imagefolder` alone: other data sets are known. AutoAttack compares four of them."""
+    streaming: StreamingSettings | None = Field(default=None, exclude_if=_is_none)
+    """For images that are too large for memory, and only for them."""
     train_images: Whole | None = Field(default=None, gt=0)
     """Use only this many training images, a fixed random choice (null: all that are not held out)."""
     held_out_images: Whole = Field(gt=0)
@@ -73,14 +89,26 @@ class DataSettings(Closed):
     """Seed of the split; independent of the experiment's seed, so that every seed sees the same images."""
     augmentation: AugmentationSettings = AugmentationSettings()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where only the folders' names say."""
+        return DATASETS[self.name].classes or tuple(f"class_{number:04d}" for number in range(self.classes or 0))
+
+    def judged_on(self, crop: TestCrop | None) -> DataSettings:
+        """The same images, with another crop of held-out and test images; None changes nothing."""
+        if crop is None or self.streaming is None:
+            return self
+        return self.model_copy(update={"streaming": self.streaming.model_copy(update={"test_crop": crop})})
+
     @field_validator("held_out_images")
     @classmethod
     def _leave_training_images(cls, value: int, info: ValidationInfo) -> int:
         name, train_images = info.data.get("name"), info.data.get("train_images") or 1
-        if name is not None and value + train_images > DATASETS[name].train_images:
+        known = None if name is None else DATASETS[name].train_images
+        if known is not None and value + train_images > known:
             raise ValueError(
                 f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
-                f"{DATASETS[name].train_images} training images of {name}"
+                f"{known} training images of {name}"
             )
         return value
 
@@ -88,9 +116,26 @@ class DataSettings(Closed):
     @classmethod
     def _exist(cls, value: int | None, info: ValidationInfo) -> int | None:
         name = info.data.get("name")
-        if name is not None and (value or 0) > DATASETS[name].test_images:
-            raise ValueError(f"{value} exceed the {DATASETS[name].test_images} test images of {name}")
+        known = None if name is None else DATASETS[name].test_images
+        if known is not None and (value or 0) > known:
+            raise ValueError(f"{value} exceed the {known} test images of {name}")
         return value
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """What only some data sets need."""
+        name = given.get("name")
+        if name not in get_args(DatasetName):
+            return
+        needed = {"classes": name == "imagefolder", "streaming": name in STREAMED}
+        for key, is_needed in needed.items():
+            if is_needed != (given.get(key) is not None):
+                yield (key,), f"data set '{name}' {'needs it' if is_needed else 'has none'}"
+        if name in STREAMED and mapping(given, "augmentation").get("crop_padding"):
+            yield (
+                ("augmentation", "crop_padding"),
+                "streamed images are cropped at random places without padding; expected 0",
+            )
 
 
 class Normalization(Closed):
@@ -133,28 +178,6 @@ class AttackBudget(Closed):
     steps: Whole = Field(ge=0)
 
 
-class SGDSettings(Closed):
-    """`torch.optim.SGD`."""
-
-    name: Literal["sgd"]
-    learning_rate: Positive
-    momentum: Real = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: Real = Field(default=0.0, ge=0)
-
-
-class AdamSettings(Closed):
-    """`torch.optim.Adam`."""
-
-    name: Literal["adam"]
-    learning_rate: Positive
-    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: Real = Field(default=0.0, ge=0)
-
-
-OptimizerSettings = Annotated[SGDSettings | AdamSettings, Field(discriminator="name")]
-
-
 def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     from pipeline.objectives import resolve_objective
 
@@ -194,6 +217,17 @@ class MethodSettings(Closed):
     """Its own number, instead of `training.epochs`."""
     batch_size: Whole | None = Field(default=None, ge=1)
     """Its own, instead of `training.batch_size`."""
+    phases: Phases | None = None
+    """Its own, instead of `training.phases`."""
+    test_crop: TestCrop | None = None
+    """Its own, instead of that of `data.streaming`: networks are judged at the size that they were trained for."""
+
+    @field_validator("test_crop")
+    @classmethod
+    def _has_images_to_crop(cls, value: TestCrop | None, info: ValidationInfo) -> TestCrop | None:
+        if value is not None and context(info, "stored_sizes") == []:
+            raise ValueError("is for images that are streamed, there is no data.streaming")
+        return value
 
     @model_validator(mode="wrap")
     @classmethod
@@ -232,10 +266,10 @@ class MethodSettings(Closed):
                 f"learners of different architectures cannot be mixed, their weights do not correspond: {shown}",
             )
         missing = [name for name in learners if mapping(learners, name).get("weight_averaging") is None]
-        if mixture.get("source") == "weight_averages" and missing:
+        if mixture.get("source") == "weight_averages" and len(missing) == len(names):
             yield (
                 ("mixture", "source"),
-                f"'weight_averages' needs weight_averaging on every learner, missing: {missing}",
+                f"'weight_averages' needs weight_averaging on a learner, none of {names} has it",
             )
 
 
@@ -254,6 +288,9 @@ class TrainingSettings(Closed):
 
     epochs: Whole = Field(ge=1)
     batch_size: Whole = Field(ge=1)
+    """Of all processes of a distributed training together."""
+    phases: Phases = Field(default=[], exclude_if=lambda phases: not phases)
+    """Epochs with images or batches of other sizes."""
     selection: SelectionSettings
     validation_interval: Whole = Field(default=1, ge=1)
     """Measure held-out accuracies after every so many epochs, and after the last."""
@@ -452,6 +489,12 @@ class Params(Closed):
     seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
+    figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
+    """The same for figures."""
+    report_file: Annotated[str, Field(pattern=r"^reports/([A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9_-]+\.html$")] = (
+        "reports/report.html"
+    )
+    """The suite's report, one HTML file."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
@@ -460,6 +503,8 @@ class Params(Closed):
     evaluation: EvaluationSettings
     ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
+    ablation: AblationSettings = AblationSettings()
+    figures: dict[Name, FigureSettings] = Field(default_factory=dict)
 
     @field_validator("tables")
     @classmethod
@@ -487,17 +532,21 @@ class Params(Closed):
             raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
         if seed not in self.seeds:
             raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
-        own = self.methods[method].model_dump(include={"epochs", "batch_size"}, exclude_none=True)
+        return self.resolve(method, self.methods[method], seed)
+
+    def resolve(self, name: str, method: MethodSettings, seed: int) -> Experiment:
+        """The experiment of any method, in this file or a variation of one that is, under this file's settings."""
+        own = {key: getattr(method, key) for key in ("epochs", "batch_size", "phases")}
         return Experiment(
             suite=self.suite,
             protocol=self.protocol,
-            name=method,
+            name=name,
             seed=seed,
-            data=self.data,
+            data=self.data.judged_on(method.test_crop),
             model=self.model,
             threat_model=self.threat_model,
-            training=self.training.model_copy(update=own),
-            method=self.methods[method],
+            training=self.training.model_copy(update={key: value for key, value in own.items() if value is not None}),
+            method=method,
             evaluation=self.evaluation,
             ood=self.ood,
         )
@@ -508,7 +557,10 @@ class Experiment(Closed):
 
     suite: Name
     protocol: str
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=120)]
+    """A key of `methods`, or the name of a cell of the ablation grid."""
+    grid: bool = False
+    """Whether the ablation grid runs it; it then leaves its files apart from those that DVC keeps."""
     seed: int
     data: DataSettings
     model: ModelSettings
@@ -530,6 +582,21 @@ class Experiment(Closed):
         learner = next(iter(self.method.learners.values()))
         return learner.architecture or self.model.architecture
 
+    def sizes_in(self, epoch: int) -> Sizes:
+        """The sizes of batches and, where images are streamed, of images in `epoch` (from 1)."""
+        begun = [phase for phase in self.training.phases if phase.first_epoch <= epoch]
+        phase, streaming = begun[-1] if begun else Phase(first_epoch=1), self.data.streaming
+        batch = phase.batch_size or self.training.batch_size
+        if streaming is None:
+            return Sizes(batch)
+        return Sizes(batch, phase.crop_size or streaming.crop_size, phase.stored_size or streaming.stored_size)
+
+    @property
+    def stored_sizes(self) -> list[StoredSize]:
+        """Of streamed images, the sizes that are trained on, that of the last epoch last; of others, none."""
+        stored = [self.sizes_in(epoch).stored for epoch in range(self.training.epochs, 0, -1)]
+        return [size for size in reversed(dict.fromkeys(stored)) if size is not None]
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over everything that changes the trained weights, and over nothing else."""
@@ -547,9 +614,10 @@ class Experiment(Closed):
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
-        data = self.data.model_dump(
-            mode="json", exclude={"root"} | (set() if self._uses_test_images else {"test_images"})
-        )
+        ignored: dict[str, Any] = {"root": True, "streaming": BOOKKEEPING}
+        if not self._uses_test_images:
+            ignored["test_images"] = True
+        data = self.data.model_dump(mode="json", exclude=ignored)
         return {
             "numerics_version": NUMERICS_VERSION,
             "seed": self.seed,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
-from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Params, TableColumn, TableSettings
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
 from pipeline.data.facts import DATASETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
@@ -46,20 +46,24 @@ class Found:
         return _measured(self.own[seed], metric) or _measured(self.other[seed], metric)
 
 
-def collect(params: Params) -> dict[str, pd.DataFrame]:
+def collect(params: Params, runs: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
     """The cells of every table of the suite, from MLflow, which is read once; see `fill`.
+
+    Args:
+        params: The suite.
+        runs: As `finished_runs` gives them for its experiments; None: they are read.
 
     Raises:
         RequestError, PipelineError: as `pipeline.tracking.finished_runs`; or there is no finished run of the suite.
     """
-    runs = finished_runs(params.experiments())
+    runs = finished_runs(params.experiments()) if runs is None else runs
     others = None
     if any(table.other_protocols for table in params.tables.values()):
         others = runs_of_other_protocols(params.experiments())
     if runs.empty and (others is None or others.empty):
         raise PipelineError(
             f"MLflow at {mask(tracking_uri())} has no finished run of suite '{params.suite}' with the settings of "
-            "params.yaml, so every cell would be empty: no table was written. 'make repro' trains and evaluates; "
+            "params.yaml, so every cell would be empty: nothing was written. 'make repro' trains and evaluates; "
             "MLFLOW_TRACKING_URI names another store."
         )
     return {name: fill(params, table, runs, others) for name, table in params.tables.items()}
@@ -87,6 +91,38 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.Da
     found = find(params, table, runs, others)
     cells = [_cell(params, table, method, column, found) for method in table.rows for column in table.columns]
     return pd.DataFrame(cells).astype({"images": "Int64"})
+
+
+def measure(
+    experiments: Mapping[str, Mapping[int, Experiment]], metrics: Iterable[str], runs: pd.DataFrame
+) -> pd.DataFrame:
+    """Metrics of any experiments, whether or not they are those of a method of the file.
+
+    Args:
+        experiments: By a name of your choice and seed.
+        metrics: As `fill`.
+        runs: As `fill`.
+
+    Returns:
+        One row per name and metric, in order: `name`, and `metric`, `mean`, `std`, `seeds`, `seeds_expected`, `images`,
+        `missing` as `fill`.
+    """
+    columns, addresses = [TableColumn(metric=metric, label=metric) for metric in metrics], _addresses(runs)
+    rows = []
+    for name, seeded in experiments.items():
+        matching = [addresses.get(_address(experiment), []) for experiment in seeded.values()]
+        for column in columns:
+            last = [found[-1] for found in (_measured(item, column.metric) for item in matching) if found]
+            row = {"name": name, "metric": column.metric, "seeds_expected": len(seeded)}
+            rows.append(row | _over_seeds([_value(column, run, run) for run in last], _images(last, column.metric)))
+    return pd.DataFrame(rows).astype({"images": "Int64"})
+
+
+def latest_runs(experiments: Iterable[Experiment], runs: pd.DataFrame) -> dict[int, str]:
+    """By seed, the MLflow run that counts for each of a method's experiments; those without one are left out."""
+    addresses = _addresses(runs)
+    found = {experiment.seed: addresses.get(_address(experiment)) for experiment in experiments}
+    return {seed: str(matching[-1]["run_id"]) for seed, matching in found.items() if matching}
 
 
 def beside_paper(params: Params, table: TableSettings, results: pd.DataFrame) -> pd.DataFrame | None:
@@ -141,10 +177,14 @@ def find(
     found = {}
     for name in dict.fromkeys(needed):
         experiments = [params.experiment(name, seed) for seed in params.seeds]
-        keys = {item.seed: (item.fingerprint, item.evaluation_fingerprint) for item in experiments}
+        keys = {item.seed: _address(item) for item in experiments}
         by_seed = [{seed: runs.get(key, []) for seed, key in keys.items()} for runs in (own, other)]
         found[name] = Found(*by_seed)
     return found
+
+
+def _address(experiment: Experiment) -> tuple[str, str]:
+    return experiment.fingerprint, experiment.evaluation_fingerprint
 
 
 def _addresses(runs: pd.DataFrame) -> Addresses:
@@ -160,7 +200,7 @@ def _addresses(runs: pd.DataFrame) -> Addresses:
 def _cell(
     params: Params, table: TableSettings, method: str, column: TableColumn, found: dict[str, Found]
 ) -> dict[str, Any]:
-    values, images, missing = [], [], []
+    values, last, missing = [], [], []
     notes: dict[str, None] = {}
     for seed in params.seeds:
         names = [method, column.relative_to or method]
@@ -169,26 +209,37 @@ def _cell(
             missing.append(f"{stage_of(column)}@{column.relative_to if runs else method}-{seed}")
             continue
         values.append(_value(column, runs[-1], reference[-1]))
-        count = runs[-1].get(f"count.{column.metric}", math.nan)
-        images += [] if math.isnan(count) else [int(count)]
+        last.append(runs[-1])
         notes |= dict.fromkeys(_notes(params, method, seed, column, runs))
-    counted = max(images) if images else None
-    mean = fmean(values) if values else math.nan
-    low, high = _interval(table, column, mean, counted)
+    shown = _over_seeds(values, _images(last, column.metric))
+    low, high = _interval(table, column, shown["mean"], shown["images"])
     return {
         "method": method,
         "metric": column.metric,
-        "mean": mean,
-        "std": stdev(values) if len(values) > 1 else math.nan,
+        **shown,
         "low": low,
         "high": high,
-        "seeds": len(values),
         "seeds_expected": len(params.seeds),
-        "images": counted,
-        "missing": not values,
         "command": f"dvc repro {' '.join(missing)}" if missing else "",
         "notes": tuple(notes),
     }
+
+
+def _over_seeds(values: list[float], images: int | None) -> dict[str, Any]:
+    """What the numbers of several seeds come to."""
+    return {
+        "mean": fmean(values) if values else math.nan,
+        "std": stdev(values) if len(values) > 1 else math.nan,
+        "seeds": len(values),
+        "images": images,
+        "missing": not values,
+    }
+
+
+def _images(runs: list[Run], metric: str) -> int | None:
+    """On how many images a metric was measured at most; None where unknown."""
+    counts = [run.get(f"count.{metric}", math.nan) for run in runs]
+    return max((int(count) for count in counts if not math.isnan(count)), default=None)
 
 
 def stage_of(column: TableColumn) -> str:
@@ -215,7 +266,7 @@ def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: li
         yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
     attack, images = params.evaluation.attacks.get(metric), run.get(f"count.{metric}", math.nan)
     everything = DATASETS[params.data.name].test_images
-    if images < everything:
+    if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
     if attack is not None and attack.name == "autoattack" and run.get("gradient_masking") == "suspected":
         yield MASKING

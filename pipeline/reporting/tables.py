@@ -108,7 +108,7 @@ def _text(source: str) -> str:
     for match in latex.MARKUP.finditer(source):
         parts.append(_escape(source[position : match.start()]))
         math, script, code = match.group("math", "script", "code")
-        parts.append(_math(math[1:-1] if math else script) if code is None else f"`{code}`")
+        parts.append(math_html(math[1:-1] if math else script) if code is None else f"`{code}`")
         position = match.end()
     return "".join(parts) + _escape(source[position:])
 
@@ -117,7 +117,7 @@ def _escape(plain: str) -> str:
     return re.sub(r"([\\`*_|<>~\[\]])", r"\\\1", plain)
 
 
-def _math(source: str) -> str:
+def math_html(source: str) -> str:
     """`PGD$^{20}_\\infty$` as HTML; math that is not so simple stays math."""
     shown = source
     for command, symbol in SYMBOLS.items():

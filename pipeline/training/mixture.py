@@ -89,8 +89,8 @@ class GlobalLearner:
         return learner.model
 
     def redistributes_in(self, epoch: int) -> bool:
-        """Whether the learners restart from theta_g in this epoch: from t' on, every c epochs."""
-        return epoch >= self._settings.warmup_epochs and epoch % self._settings.communication_interval == 0
+        """Whether the learners restart from theta_g in this epoch."""
+        return self._settings.redistributes_in(epoch)
 
     def redistribute(self) -> None:
         """theta_a <- theta_g for every learner, BatchNorm statistics included.

@@ -1,0 +1,238 @@
+"""The ablation grid: from the studies of `params.yaml` to experiments, each of them once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config.mixture import MovingAverageSettings
+from pipeline.config.schema import Experiment, MethodSettings, Params
+from pipeline.config.studies import (
+    CommunicationIntervalStudy,
+    FirstRatioStudy,
+    OptimizersStudy,
+    SecondRatioStudy,
+    Study,
+)
+from pipeline.errors import RequestError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: a method with one setting of one study, and one seed."""
+
+    study: str
+    """A key of `ablation.studies`."""
+    method: str
+    """The method that is varied, a key of `methods`."""
+    setting: str
+    """The value as a reader sees it: '1-1-1-0', 'b = 0.4', 'c = 5', 'linf', 'SGD/Adam'."""
+    value: float | None
+    """The number on the axis, where the study has one."""
+    experiment: Experiment
+    """What is trained; several cells may share one, which its fingerprint tells."""
+
+
+@dataclass(frozen=True)
+class _Variation:
+    """A setting of a study, and the method that has it, as plain values."""
+
+    setting: str
+    value: float | None
+    method: dict[str, Any]
+    problem: str | None = None
+    """Why there is no such method, found before it is checked like any other."""
+
+
+def cells(params: Params, studies: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
+    """The cells of the grid, in the order of the file; cells that are the same experiment share it.
+
+    Args:
+        params: The file.
+        studies: Keys of `ablation.studies` (None: all).
+        seeds: Any (None: those of the file).
+
+    Raises:
+        RequestError: a study is unknown, or cells of the chosen ones are impossible; the message lists every one.
+    """
+    declared = params.ablation.studies
+    unknown = [name for name in studies or () if name not in declared]
+    if unknown:
+        valid = list(declared)
+        raise RequestError("; ".join(f"unknown study '{name}': {did_you_mean(name, valid)}" for name in unknown))
+    seeds = params.seeds if seeds is None else seeds
+    found: list[Cell] = []
+    problems: list[str] = []
+    # Of the whole grid, whatever is chosen: what an experiment is called must not depend on what is asked for.
+    experiments = _methods_as_they_are(params, seeds)
+    for study in declared:
+        chosen = studies is None or study in studies
+        for cell in _study_cells(params, study, seeds):
+            if isinstance(cell, str):
+                problems += [cell] if chosen else []
+                continue
+            shared = experiments.setdefault(cell.experiment.fingerprint, cell.experiment)
+            found += [replace(cell, experiment=shared)] if chosen else []
+    if problems:
+        count = "1 impossible cell" if len(problems) == 1 else f"{len(problems)} impossible cells"
+        raise RequestError(f"the grid has {count}, nothing was started\n" + "\n".join(f"  {line}" for line in problems))
+    return found
+
+
+def _methods_as_they_are(params: Params, seeds: Sequence[int]) -> dict[str, Experiment]:
+    """The experiments of `methods` by fingerprint: a cell that is one of them has its name."""
+    resolved = (params.resolve(name, method, seed) for name, method in params.methods.items() for seed in seeds)
+    return {experiment.fingerprint: experiment.model_copy(update={"grid": True}) for experiment in resolved}
+
+
+def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[Cell | str]:
+    """The cells of a study, and a line for every impossible one."""
+    settings = params.ablation.studies[study]
+    for method in settings.methods:
+        for variation in _variations(params, settings, method):
+            try:
+                varied = _check(params, variation)
+            except ValueError as error:
+                yield f"{study}: {method}, {variation.setting}: {error}"
+                continue
+            name = re.sub(r"[^a-z0-9]+", "_", f"{method}_{study}_{variation.setting}".lower()).strip("_")
+            for seed in seeds:
+                experiment = params.resolve(name, varied, seed).model_copy(update={"grid": True})
+                yield Cell(study, method, variation.setting, variation.value, experiment)
+
+
+def _check(params: Params, variation: _Variation) -> MethodSettings:
+    """The method of a variation, checked as if it were in the file. Raises ValueError with what is wrong."""
+    if variation.problem is not None:
+        raise ValueError(variation.problem)
+    try:
+        return MethodSettings.model_validate(variation.method, context={"epochs": params.training.epochs})
+    except ValidationError as error:
+        messages = [str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors()]
+        raise ValueError("; ".join(messages)) from None
+
+
+def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]:
+    if name not in params.methods:
+        yield _unknown_method("every setting", name, params)
+        return
+    method = params.methods[name]
+    mixture = method.mixture
+    content = method.model_dump(mode="json")
+    if not isinstance(mixture, MovingAverageSettings):
+        yield _Variation("every setting", None, content, "it has no mixture with the rule 'moving_average' to vary")
+    elif isinstance(study, FirstRatioStudy):
+        yield from _first_ratios(study, mixture, content)
+    elif isinstance(study, SecondRatioStudy):
+        yield from _second_ratios(study, mixture, content)
+    elif isinstance(study, CommunicationIntervalStudy):
+        yield from _intervals(study, mixture, content, method.epochs or params.training.epochs)
+    elif isinstance(study, OptimizersStudy):
+        yield from _optimizers(study, content)
+        if name in study.joint:
+            yield _joint(study, study.joint[name], params)
+    else:
+        yield from _averages(mixture, content)
+
+
+def _with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**content, "mixture": {**content["mixture"], **changes}}
+
+
+def _first_ratios(
+    study: FirstRatioStudy, mixture: MovingAverageSettings, content: dict[str, Any]
+) -> Iterator[_Variation]:
+    first, *others = mixture.mixing_ratios
+    last = {name: mixture.mixing_ratios[name][-1] for name in others}
+    total = sum(last.values())
+    shares = {name: ratio / total if total else 1 / len(others) for name, ratio in last.items()}
+    labels = study.labels or ["-".join(f"{ratio:g}" for ratio in values) for values in study.values]
+    for label, values in zip(labels, study.values, strict=True):
+        ratios = {first: values} | {
+            name: [_rounded(share * (1 - ratio)) for ratio in values] for name, share in shares.items()
+        }
+        yield _Variation(label, None, _with_mixture(content, mixing_ratios=ratios))
+
+
+def _second_ratios(
+    study: SecondRatioStudy, mixture: MovingAverageSettings, content: dict[str, Any]
+) -> Iterator[_Variation]:
+    if len(mixture.mixing_ratios) != 3:
+        names = list(mixture.mixing_ratios)
+        yield _Variation("every b", None, content, f"b divides the rest between two of three learners, it has {names}")
+        return
+    (first, ratios), (second, _), (third, _) = mixture.mixing_ratios.items()
+    for b in study.values:
+        mixed = {
+            first: ratios,
+            second: [_rounded(b * (1 - ratio)) for ratio in ratios],
+            third: [_rounded((1 - b) * (1 - ratio)) for ratio in ratios],
+        }
+        yield _Variation(f"b = {b:g}", b, _with_mixture(content, mixing_ratios=mixed))
+
+
+def _intervals(
+    study: CommunicationIntervalStudy, mixture: MovingAverageSettings, content: dict[str, Any], epochs: int
+) -> Iterator[_Variation]:
+    for interval in study.values:
+        meets = any(epoch % interval == 0 for epoch in range(mixture.warmup_epochs, epochs + 1))
+        problem = (
+            None
+            if meets
+            else (
+                f"it divides none of the epochs from warmup_epochs {mixture.warmup_epochs} to the last, {epochs}: the "
+                "learners would never restart from the global learner"
+            )
+        )
+        varied = _with_mixture(content, communication_interval=interval)
+        yield _Variation(f"c = {interval}", float(interval), varied, problem)
+
+
+def _averages(mixture: MovingAverageSettings, content: dict[str, Any]) -> Iterator[_Variation]:
+    names = list(content["learners"])
+    average = {"decay": mixture.decay, "warmup": mixture.decay_warmup}
+    for setting, averaged in [("none", []), *((name, [name]) for name in names), ("all", names)]:
+        learners = {
+            name: {**learner, "weight_averaging": average if name in averaged else None}
+            for name, learner in content["learners"].items()
+        }
+        varied = _with_mixture(content, source="weight_averages" if averaged else "learners")
+        yield _Variation(setting, None, {**varied, "learners": learners})
+
+
+def _optimizers(study: OptimizersStudy, content: dict[str, Any]) -> Iterator[_Variation]:
+    learners = content["learners"]
+    own = {name: learner["optimizer"]["name"] for name, learner in learners.items()}
+    for kinds in product(*(dict.fromkeys([kind, study.adam.name]) for kind in own.values())):
+        chosen = [name for name, kind in zip(learners, kinds, strict=True) if kind != own[name]]
+        setting = "/".join("Adam" if kind == study.adam.name else kind.upper() for kind in kinds)
+        yield _Variation(setting, None, _with_adam(study, content, chosen))
+
+
+def _joint(study: OptimizersStudy, name: str, params: Params) -> _Variation:
+    setting = "joint, Adam"
+    if name not in params.methods:
+        return _unknown_method(setting, name, params)
+    joint = params.methods[name].model_dump(mode="json")
+    return _Variation(setting, None, _with_adam(study, joint, joint["learners"]))
+
+
+def _unknown_method(setting: str, name: str, params: Params) -> _Variation:
+    return _Variation(setting, None, {}, f"unknown method '{name}': {did_you_mean(name, list(params.methods))}")
+
+
+def _with_adam(study: OptimizersStudy, content: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The method with Adam for the learners `names`."""
+    adam = {"optimizer": study.adam.model_dump(mode="json")}
+    learners = {name: learner | (adam if name in names else {}) for name, learner in content["learners"].items()}
+    return {**content, "learners": learners}
+
+
+def _rounded(ratio: float) -> float:
+    """Without the last digits of binary arithmetic, so that 1 - 0.8 is 0.2 and equal cells have equal fingerprints."""
+    return round(ratio, 12)

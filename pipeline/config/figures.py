@@ -1,0 +1,148 @@
+"""The section `figures` of `params.yaml`: what is drawn, of which methods, metrics and studies.
+
+Names of other sections are checked when figures are drawn, not before: training does not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from pipeline.config.values import Closed, Whole, unless
+
+
+def _once(values: list[str]) -> list[str]:
+    return unless(sorted({f"'{value}' is given more than once" for value in values if values.count(value) > 1}), values)
+
+
+Kind = Literal["method", "metric", "attack", "study"]
+Methods = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+
+
+class Axis(Closed):
+    """A metric, and how the figure names it."""
+
+    metric: str
+    label: str
+
+
+class Group(Closed):
+    """Methods that share a marker and a colour."""
+
+    label: str
+    methods: Methods
+
+
+class Captioned(Closed):
+    """What every figure has."""
+
+    caption: str
+    """What a reader sees: plain text, `$math$` and `` `code` ``."""
+    paper: str = ""
+    """The papers' figure that it corresponds to, for example 'Generalist++, Figure 1(a)'; "" where there is none."""
+
+
+class TradeOffFigure(Captioned):
+    """Every method as a point between two metrics, and the frontier of those that no other one beats in both."""
+
+    kind: Literal["trade_off"]
+    x: Axis
+    y: Axis
+    groups: Annotated[list[Group], Field(min_length=1)]
+    """In the order of the legend; later ones are drawn above earlier ones."""
+
+    @field_validator("groups")
+    @classmethod
+    def _differ(cls, value: list[Group]) -> list[Group]:
+        _once([group.label for group in value])
+        _once([method for group in value for method in group.methods])
+        return value
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of all groups."""
+        return [method for group in self.groups for method in group.methods]
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield from (("metric", axis.metric) for axis in (self.x, self.y))
+        yield from (("method", method) for method in self.methods)
+
+
+class ClassWiseFigure(Captioned):
+    """The accuracy of each class of the data set under one attack, or `natural`."""
+
+    kind: Literal["class_wise"]
+    attack: str
+    label: str
+    """How the axis names the accuracy."""
+    methods: Methods
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "attack", self.attack
+        yield from (("method", method) for method in self.methods)
+
+
+class TrainingCurvesFigure(Captioned):
+    """Accuracies of all learners of a method over the epochs, above the mixing ratios and the redistributions."""
+
+    kind: Literal["training_curves"]
+    method: str
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
+class FrameworkFigure(Captioned):
+    """The learners, the mixture and the schedule of a method with the mixture `moving_average`."""
+
+    kind: Literal["framework"]
+    method: str
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
+class AblationFigure(Captioned):
+    """What a study of the ablation grid varies, against metrics."""
+
+    kind: Literal["ablation"]
+    study: str
+    methods: Methods | None = None
+    """Those of the study's methods that are drawn (null: all)."""
+    metrics: Annotated[list[Axis], Field(min_length=1)]
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "study", self.study
+        yield from (("method", method) for method in self.methods or [])
+        yield from (("metric", axis.metric) for axis in self.metrics)
+
+
+class GradCAMFigure(Captioned):
+    """What networks look at in images that one method gets right and others get wrong."""
+
+    kind: Literal["grad_cam"]
+    view: str
+    """`natural`, or a PGD attack, which each method is attacked with by itself."""
+    baselines: Methods
+    """The methods that are wrong: images that more of them get wrong come first."""
+    method: str
+    """The method that is right."""
+    images: Whole = Field(default=4, ge=1, le=12)
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "attack", self.view
+        yield from (("method", method) for method in [*self.baselines, self.method])
+
+
+FigureSettings = Annotated[
+    TradeOffFigure | ClassWiseFigure | TrainingCurvesFigure | FrameworkFigure | AblationFigure | GradCAMFigure,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,83 @@
+"""The section `ablation` of `params.yaml`: which settings of which methods are varied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.optimizers import AdamSettings
+from pipeline.config.values import Closed, Name, Place, Real, Whole
+
+
+class StudySettings(Closed):
+    """What every study has."""
+
+    label: str
+    """What is varied, as figures and summaries name it: plain text, `$math$` and `` `code` ``."""
+    methods: list[str] = Field(min_length=1)
+    """Keys of `methods` with the mixture `moving_average`; each is varied by itself."""
+
+
+class FirstRatioStudy(StudySettings):
+    """gamma_1, the first learner's mixing ratio at every breakpoint; the others share the rest as they did."""
+
+    varies: Literal["first_ratio"]
+    values: list[Annotated[list[Real], Field(min_length=1)]] = Field(min_length=1)
+    labels: list[str] | None = None
+    """What a reader calls each of `values` (null: '1-1-1-0')."""
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """A label for every value."""
+        values, labels = given.get("values"), given.get("labels")
+        if isinstance(values, list) and isinstance(labels, list) and len(values) != len(labels):
+            yield ("labels",), f"{len(values)} values need as many labels, got {len(labels)}"
+
+
+class SecondRatioStudy(StudySettings):
+    """b in gamma_2 = b (1 - gamma_1), of methods with three learners."""
+
+    varies: Literal["second_ratio"]
+    values: list[Annotated[Real, Field(ge=0, le=1)]] = Field(min_length=1)
+
+
+class CommunicationIntervalStudy(StudySettings):
+    """c: the learners restart from the global learner every c epochs."""
+
+    varies: Literal["communication_interval"]
+    values: list[Annotated[Whole, Field(ge=1)]] = Field(min_length=1)
+
+
+class WeightAveragingStudy(StudySettings):
+    """Moving averages on none, each one, or all of the learners, with the mixture's decay; they are what is mixed."""
+
+    varies: Literal["weight_averaging"]
+
+
+class OptimizersStudy(StudySettings):
+    """Every assignment of a learner's own optimizer or Adam to the learners; and joint training with Adam."""
+
+    varies: Literal["optimizers"]
+    adam: AdamSettings
+    joint: dict[Name, str] = Field(default={})
+    """By method: the method that trains one network for the same goals, as the baseline."""
+
+
+Study = Annotated[
+    FirstRatioStudy | SecondRatioStudy | CommunicationIntervalStudy | WeightAveragingStudy | OptimizersStudy,
+    Field(discriminator="varies"),
+]
+
+
+class AblationSettings(Closed):
+    """The ablation grid: `python -m stages.grid`."""
+
+    studies: dict[Name, Study] = Field(default={})
+    budget_hours: Annotated[Real, Field(gt=0)] = 24.0
+    """A plan whose trainings and evaluations add up to more is not started without `--yes`."""
+    budget_gigabytes: Annotated[Real, Field(gt=0)] = 50.0
+    """The same for what it leaves on the disk."""
+    attempts: Whole = Field(default=3, ge=1)
+    """A cell that fails so many times is set aside."""

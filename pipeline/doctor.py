@@ -1,0 +1,218 @@
+"""What is wrong, or soon will be, with this machine and this checkout, each with the way out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config import Params
+from pipeline.errors import PipelineError, RequestError
+
+FREE_DISK = 5.0
+"""Gibibytes below which checkpoints and the store may not fit."""
+FREE_MEMORY = 2.0
+"""Gibibytes that a training on images of CIFAR-10's size needs (measured: benchmarks/results/memory.json)."""
+GIBIBYTE = 2**30
+PREFECT_PATIENCE = 5.0
+"""Seconds that a Prefect server may take to answer."""
+
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    status: Status
+    """'note': something is missing that only some commands need; 'problem': work here will fail or be wrong."""
+    text: str
+    fix: str = ""
+    """The way out; "" where there is nothing to do."""
+
+
+def examine(params: Params) -> Iterator[Finding]:
+    """Look at everything; each finding comes as soon as it is made."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        _pins,
+        _requirements,
+        lambda: _space(Path.cwd()),
+        lambda: _devices(params),
+        lambda: _data(params),
+        _store,
+        _prefect,
+        _dvc,
+        _programs,
+    ]
+    for check in checks:
+        yield from check()
+
+
+def _python() -> Iterator[Finding]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    text = f"{platform.python_version()} on {platform.platform()}"
+    if supported:
+        yield Finding("Python", "ok", text)
+    else:
+        yield Finding("Python", "problem", text, "make PYTHON=/path/to/python3.11 setup")
+
+
+def _pins(path: Path = Path("constraints.txt")) -> Iterator[Finding]:
+    """Packages in other versions than those that the project is tested with."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    different = []
+    for name, wanted in pins.items():
+        try:
+            found = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            found = "missing"
+        if found != wanted:
+            different.append(f"{name} {found} (tested: {wanted})")
+    if not pins:
+        yield Finding("Packages", "note", f"{path} is not here: versions are not compared", "run from the checkout")
+    elif different:
+        yield Finding("Packages", "note", ", ".join(different), "rm .venv/.installed && make setup")
+    else:
+        yield Finding("Packages", "ok", f"{len(pins)} packages in the versions that were tested together")
+
+
+def _requirements() -> Iterator[Finding]:
+    """Packages that do not go together, by their own statements."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode == 0:
+        yield Finding("Dependencies", "ok", "all requirements of all packages are met")
+    else:
+        text = "; ".join((result.stdout or result.stderr).splitlines())
+        yield Finding("Dependencies", "problem", text, "rm .venv/.installed && make setup")
+
+
+def _space(folder: Path) -> Iterator[Finding]:
+    import psutil
+
+    disk, memory = shutil.disk_usage(folder).free / GIBIBYTE, psutil.virtual_memory().available / GIBIBYTE
+    writable = os.access(folder, os.W_OK)
+    if not writable:
+        yield Finding("Disk", "problem", f"{folder} cannot be written to", "check its owner and mode")
+    elif disk < FREE_DISK:
+        yield Finding("Disk", "problem", f"{disk:.1f} GiB free, less than {FREE_DISK:g}", "free some; make clean")
+    else:
+        yield Finding("Disk", "ok", f"{disk:.0f} GiB free")
+    if memory < FREE_MEMORY:
+        text = f"{memory:.1f} GiB available, less than {FREE_MEMORY:g}"
+        yield Finding("Memory", "problem", text, "end other programs, or set training.batch_size lower")
+    else:
+        yield Finding("Memory", "ok", f"{memory:.0f} GiB available")
+
+
+def _devices(params: Params) -> Iterator[Finding]:
+    import torch
+
+    from pipeline.devices import choose_backend
+
+    try:
+        backend = choose_backend(params.training.device, params.training.precision, params.training.threads)
+    except RequestError as error:
+        yield Finding("Device", "problem", str(error), "set training.device in params.yaml")
+        return
+    cuda = backend.device.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    arithmetic = "bfloat16" if backend.bfloat16 else "float32"
+    yield Finding(
+        "Device", "ok", f"{name}; training steps in {arithmetic} (training.precision {params.training.precision})"
+    )
+    driver = shutil.which("nvidia-smi")
+    if driver and not torch.cuda.is_available():
+        text = f"{driver} is here, but torch {torch.__version__} sees no CUDA device"
+        yield Finding("CUDA", "problem", text, "install the torch build of this driver, see pytorch.org/get-started")
+
+
+def _data(params: Params) -> Iterator[Finding]:
+    from pipeline.data.split import open_split
+    from pipeline.runs import prepared_folder
+
+    folder, name = prepared_folder(params.data.name), params.data.name
+    if not folder.exists():
+        yield Finding("Data", "note", f"{name} is not prepared", "make prepare")
+        return
+    try:
+        split = open_split(folder, params.data)
+    except RequestError as error:
+        yield Finding("Data", "problem", str(error), "make prepare")
+        return
+    held_out = params.data.held_out_images
+    counts = f"{split.counts['train']} training, {held_out} held-out, {split.counts['test']} test images"
+    yield Finding("Data", "ok", f"{name}: {counts}, digest {split.digest[:16]}")
+
+
+def _store() -> Iterator[Finding]:
+    from pipeline.tracking import describe_store
+
+    try:
+        yield Finding("MLflow", "ok", describe_store())
+    except PipelineError as error:
+        yield Finding("MLflow", "problem", str(error))
+
+
+def _prefect() -> Iterator[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        yield Finding("Prefect", "ok", "no server is named (PREFECT_API_URL): 'make ablation' starts one of its own")
+        return
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=PREFECT_PATIENCE) as answer:
+            healthy = json.load(answer) is True
+    except (OSError, ValueError) as error:
+        yield Finding(
+            "Prefect", "problem", f"{url} does not answer ({error})", "prefect server start, or unset PREFECT_API_URL"
+        )
+        return
+    yield Finding("Prefect", "ok" if healthy else "problem", f"{url} {'is healthy' if healthy else 'is not healthy'}")
+
+
+def _dvc() -> Iterator[Finding]:
+    if not Path(".dvc").is_dir():
+        yield Finding("DVC", "note", "this folder is no DVC repository: stages run, 'dvc repro' does not", "git clone")
+        return
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
+    )
+    try:
+        changed = json.loads(result.stdout)
+    except ValueError:
+        yield Finding("DVC", "problem", (result.stderr or result.stdout).strip(), "dvc doctor")
+        return
+    if changed:
+        yield Finding("DVC", "note", f"{len(changed)} stages are not up to date", "make repro")
+    else:
+        yield Finding("DVC", "ok", "every stage is up to date")
+
+
+def _programs() -> Iterator[Finding]:
+    needed = {
+        "pdflatex": "the tables as PDF",
+        "chromium": "the tests of the HTML report",
+        "git": "the commit of results",
+    }
+    for program, purpose in needed.items():
+        place = shutil.which(program)
+        if place:
+            yield Finding(program, "ok", place)
+        else:
+            yield Finding(program, "note", f"is missing; it makes {purpose}", "make setup, as root on Debian")

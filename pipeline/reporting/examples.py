@@ -1,0 +1,275 @@
+"""Test images as a trained network sees them: as they are and under PGD, with the class that it predicts and why.
+
+Verdicts keep classes, not images. So the images are crafted again, on the CPU: with the noise of their batch in the
+evaluation, which makes them those that the verdicts are about wherever the evaluation ran on a CPU, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pydantic import PrivateAttr
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save
+from torch import Tensor, nn
+from typing_extensions import override
+
+from pipeline.attacks.pgd import PGD
+from pipeline.attacks.predictions import channels_last
+from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.data.images import ImageSet, to_unit_interval
+from pipeline.data.split import Split, open_split
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_write
+from pipeline.models import build_model
+from pipeline.reporting.grad_cam import class_activation_maps
+from pipeline.streams import stream, stream_seed
+from pipeline.tracking import read_artifacts
+
+CRAFTING_VERSION = 1
+"""Raise it when a change of the code changes what is crafted."""
+NATURAL = "natural"
+
+
+@dataclass(frozen=True)
+class View:
+    """Some images under one attack, or as they are."""
+
+    pixels: Tensor
+    """(n, channels, height, width), uint8."""
+    predicted: Tensor
+    """(n,), int64: the class that the network sees."""
+    maps: Tensor
+    """(n, height, width), uint8: Grad-CAM of that class, 255 where it is strongest."""
+
+
+def shown_attacks(settings: EvaluationSettings) -> dict[str, PGDAttackSettings]:
+    """The attacks whose images are shown: the first PGD of every norm, by the name of its metric."""
+    first: dict[str, tuple[str, PGDAttackSettings]] = {}
+    for name, attack in settings.attacks.items():
+        if isinstance(attack, PGDAttackSettings):
+            first.setdefault(attack.norm, (name, attack))
+    return dict(first.values())
+
+
+def choose(verdicts: pd.DataFrame, attacks: Iterable[str], count: int) -> list[int]:
+    """Up to `count` images that show what a network can and cannot do.
+
+    In turn one that is wrong by nature, one that is fooled, one that resists all attacks; the classes in turn, too.
+
+    Args:
+        verdicts: Of one experiment.
+        attacks: Names of attacks; only images that all of them saw are chosen.
+        count: How many.
+
+    Returns:
+        Positions in the suite's test order.
+    """
+    correct = correctness({attack: verdicts[verdicts["attack"] == attack] for attack in (NATURAL, *attacks)})
+    kind = pd.Series("fooled", index=correct.index)
+    kind[correct.all(axis=1)] = "robust"
+    kind[~correct[NATURAL]] = "wrong"
+    labels = verdicts[verdicts["attack"] == NATURAL].set_index("image")["label"]
+    table = pd.DataFrame({"kind": kind, "label": labels}).dropna()
+    table["repeats"] = table.groupby(["kind", "label"]).cumcount()
+    table = table.rename_axis("image").reset_index().sort_values(["repeats", "image"])
+    table["turn"] = table.groupby("kind").cumcount()
+    table["order"] = table["kind"].map({"wrong": 0, "fooled": 1, "robust": 2})
+    chosen = table.sort_values(["turn", "order"]).head(count)
+    return [int(image) for image in chosen.sort_values(["order", "turn"])["image"]]
+
+
+def correctness(verdicts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Whether each image is correct, a column for each table of verdicts; only images that all of them have."""
+    columns = {name: table.set_index("image")["correct"] for name, table in verdicts.items()}
+    return pd.concat(columns, axis=1, join="inner").astype(bool)
+
+
+def disputed(correct: pd.DataFrame, labels: pd.Series, method: str, count: int) -> list[int]:
+    """Up to `count` images that `method` gets right and others get wrong.
+
+    Those that more of the others get wrong come first, and among those the classes in turn.
+
+    Args:
+        correct: As `correctness` gives it: a column for `method` and for each of the others.
+        labels: Classes by image.
+        method: The name of a column.
+        count: How many.
+
+    Returns:
+        Positions in the suite's test order; none where there is no such image.
+    """
+    wrong = (~correct.drop(columns=method)).sum(axis=1)
+    table = pd.DataFrame({"wrong": wrong, "label": labels})[correct[method] & wrong.gt(0)]
+    table["repeats"] = table.groupby(["wrong", "label"]).cumcount()
+    ordered = table.rename_axis("image").sort_values(["wrong", "repeats", "image"], ascending=[False, True, True])
+    return [int(image) for image in ordered.index[:count]]
+
+
+class PGDFrom(PGD):
+    """PGD from given points."""
+
+    _points: Tensor = PrivateAttr()
+
+    @override
+    def starting_points(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self._points
+
+
+def craft(
+    model: nn.Module, test: ImageSet, chosen: Sequence[int], name: str, attack: PGDAttackSettings, batch: int, seed: int
+) -> Tensor:
+    """The adversarial examples that the evaluation found for the images `chosen`, without attacking all the others.
+
+    Args:
+        model: In eval mode, on the CPU.
+        test: The suite's test images.
+        chosen: Positions in them, below `attack.images`.
+        name: Of the attack's metric.
+        attack: Its settings.
+        batch: `evaluation.batch_size`.
+        seed: `evaluation.seed`.
+
+    Returns:
+        (n, channels, height, width), float32 in [0, 1].
+    """
+    settings = attack.model_dump(exclude={"name", "images"})
+    replayed, count = PGDFrom(**settings), min(attack.images or len(test), len(test))
+    points = []
+    for image in chosen:
+        first = image // batch * batch
+        inputs, _ = test.batch(torch.arange(first, min(first + batch, count)))
+        noise = stream(stream_seed(seed, name), "batch", image // batch)
+        points.append(PGD(**settings).starting_points(inputs, noise)[image - first])
+    replayed._points = torch.stack(points)
+    inputs, labels = test.batch(torch.tensor(chosen))
+    return replayed.perturb(model, channels_last(inputs), labels, torch.Generator())
+
+
+def views(
+    experiment: Experiment, weights: bytes, test: ImageSet, chosen: Sequence[int], names: Iterable[str]
+) -> dict[str, View]:
+    """Images as the network of an experiment sees them.
+
+    Args:
+        experiment: Whose network and attacks.
+        weights: The content of its `model.safetensors`.
+        test: The suite's test images, on the CPU.
+        chosen: Positions in them.
+        names: `natural`, or names of PGD attacks.
+
+    Raises:
+        PipelineError: the weights are damaged or of another network.
+    """
+    model, settings = _network(experiment, weights), experiment.evaluation
+    found = {}
+    for name in names:
+        attack = settings.attacks.get(name)
+        if isinstance(attack, PGDAttackSettings):
+            images = craft(model, test, chosen, name, attack, settings.batch_size, settings.seed)
+        else:
+            images = to_unit_interval(test.images[torch.tensor(chosen)])
+        with torch.no_grad():
+            predicted = model(channels_last(images)).argmax(1)
+        maps = class_activation_maps(model, images, predicted)
+        found[name] = View(images.mul(255).round().to(torch.uint8), predicted, maps.mul(255).round().to(torch.uint8))
+    return found
+
+
+def _network(experiment: Experiment, weights: bytes) -> nn.Module:
+    model = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
+    try:
+        model.load_state_dict(load(weights))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"the weights of {experiment.identifier} in MLflow cannot be used: {reason}") from None
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+class Pictures:
+    """Test images as the networks of a suite see them. What was crafted once is kept.
+
+    Args:
+        settings: Of the data set.
+        prepared: Its folder.
+        kept: The folder for what was crafted. Only what decides about it is in a file's name: it is never out of date.
+        announce: Told what is crafted, since that takes a while.
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        prepared: Path,
+        kept: Path,
+        announce: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._settings = settings
+        self._prepared = prepared
+        self._kept = kept
+        self._announce = announce
+
+    @property
+    def dataset(self) -> str:
+        """Its name."""
+        return self._settings.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return self._settings.class_names
+
+    @cached_property
+    def split(self) -> Split:
+        """The images of the suite.
+
+        Raises:
+            RequestError: they are not prepared here; the message says what prepares them.
+        """
+        return open_split(self._prepared, self._settings)
+
+    def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
+        """The views `names` of the images `chosen` by the network of an experiment; see `views`.
+
+        Raises:
+            RequestError: the data set is not prepared here.
+            PipelineError: its MLflow run has no weights, or they are damaged.
+        """
+        identity = [CRAFTING_VERSION, experiment.evaluation_fingerprint, self.split.digest, list(chosen), list(names)]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        path = self._kept / experiment.fingerprint / "views" / f"{digest}.safetensors"
+        found = _read(path, names)
+        if found is None:
+            weights = read_artifacts([run_id], "model.safetensors", Path.read_bytes).get(run_id)
+            if weights is None:
+                raise PipelineError(
+                    f"the weights of {experiment.identifier} are not in MLflow. They come with 'dvc repro --force "
+                    f"train@{experiment.identifier}'."
+                )
+            self._announce(f"{experiment.identifier}: crafting {len(chosen)} images ({', '.join(names)})")
+            found = views(experiment, weights, self.split.test, chosen, names)
+            _write(path, found)
+        return found
+
+
+def _read(path: Path, names: Iterable[str]) -> dict[str, View] | None:
+    """What is kept; None where nothing is, or nothing whole."""
+    try:
+        tensors = load_file(path)
+        return {name: View(**{part.name: tensors[f"{name}/{part.name}"] for part in fields(View)}) for name in names}
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None
+
+
+def _write(path: Path, found: Mapping[str, View]) -> None:
+    tensors = {
+        f"{name}/{part}": tensor.contiguous() for name, view in found.items() for part, tensor in vars(view).items()
+    }
+    with atomic_write(path) as stream:
+        stream.write(save(tensors))

@@ -1,0 +1,139 @@
+"""The figures of `params.yaml`, from MLflow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.config import (
+    DERIVED_METRICS,
+    OOD_METRICS,
+    TRAINING_SECONDS,
+    AblationFigure,
+    Cell,
+    ClassWiseFigure,
+    Experiment,
+    FigureSettings,
+    FrameworkFigure,
+    GradCAMFigure,
+    Params,
+    TradeOffFigure,
+    TrainingCurvesFigure,
+    cells,
+)
+from pipeline.errors import PipelineError, RequestError, did_you_mean
+from pipeline.reporting.examples import Pictures
+from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, trade_off, training_curves
+from pipeline.reporting.style import save, style
+from pipeline.tracking import finished_runs, mask, tracking_uri
+
+__all__ = ["draw_figure", "write_figures"]
+
+
+def write_figures(
+    params: Params, names: Sequence[str], destination: Path, pictures: Pictures | None = None
+) -> Iterator[Path]:
+    """Write figures of `params` to `destination` as `<name>.pdf` and `<name>.png`; equal runs give equal bytes.
+
+    Args:
+        params: Which figures there are, and what they show.
+        names: Keys of `figures`.
+        destination: A folder; it is created where it is missing.
+        pictures: The test images, which Grad-CAM figures show; None: those figures say that they are missing.
+
+    Yields:
+        Each file as soon as it is written.
+
+    Raises:
+        RequestError: a figure is unknown, or cannot be drawn of what it names.
+        PipelineError: the MLflow store does not exist, is out of reach, or has no run of what the figures show.
+    """
+    figures = _chosen(params, names)
+    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure)]
+    grid = cells(params, list(dict.fromkeys(studies))) if studies else []
+    wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
+    runs = finished_runs(wanted) if wanted else pd.DataFrame()
+    if wanted and runs.empty:
+        raise PipelineError(
+            f"MLflow at {mask(tracking_uri())} has no finished run of what the figures of suite '{params.suite}' show, "
+            "nothing was drawn. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another store."
+        )
+    for name, settings in figures.items():
+        with style():
+            yield from save(draw_figure(settings, params, runs, grid, pictures), destination, name, _plain(settings))
+
+
+def draw_figure(
+    settings: FigureSettings,
+    params: Params,
+    runs: pd.DataFrame,
+    grid: Sequence[Cell] = (),
+    pictures: Pictures | None = None,
+) -> Figure:
+    """One figure; call it inside `style()`.
+
+    Args:
+        settings: What it shows.
+        params: The file that declares it.
+        runs: As `finished_runs` gives them for the experiments that it shows.
+        grid: The cells of its study, where it shows one.
+        pictures: As `write_figures`.
+    """
+    match settings:
+        case TradeOffFigure():
+            return trade_off.draw(settings, params, runs)
+        case ClassWiseFigure():
+            return class_wise.draw(settings, params, runs)
+        case TrainingCurvesFigure():
+            return training_curves.draw(settings, params, runs)
+        case FrameworkFigure():
+            return framework.draw(settings, params)
+        case AblationFigure():
+            return ablation.draw(settings, params, runs, grid)
+        case GradCAMFigure():
+            return grad_cam.draw(settings, params, runs, pictures)
+
+
+def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
+    """The figures of these names, checked against the rest of the file."""
+    unknown = [name for name in names if name not in params.figures]
+    if unknown:
+        known = list(params.figures)
+        raise RequestError("; ".join(f"unknown figure '{name}': {did_you_mean(name, known)}" for name in unknown))
+    attacks = list(params.evaluation.attacks)
+    valid: dict[str, list[str]] = {
+        "method": list(params.methods),
+        "metric": [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks],
+        "attack": ["natural", *attacks],
+        "study": list(params.ablation.studies),
+    }
+    problems = [
+        f"figures.{figure}: unknown {kind} '{name}': {did_you_mean(name, valid[kind])}"
+        for figure in names
+        for kind, name in params.figures[figure].names()
+        if name not in valid[kind]
+    ]
+    if problems:
+        raise RequestError("\n  ".join(["params.yaml: nothing was drawn", *problems]))
+    return {name: params.figures[name] for name in names}
+
+
+def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator[Experiment]:
+    """Those of the methods that figures show, each once."""
+    methods: dict[str, None] = {}
+    for figure in figures.values():
+        if isinstance(figure, TradeOffFigure | ClassWiseFigure):
+            methods |= dict.fromkeys(figure.methods)
+        elif isinstance(figure, GradCAMFigure):
+            methods |= dict.fromkeys([*figure.baselines, figure.method])
+        elif isinstance(figure, TrainingCurvesFigure):
+            methods[figure.method] = None
+    return (params.experiment(method, seed) for method in methods for seed in params.seeds)
+
+
+def _plain(settings: FigureSettings) -> str:
+    """The caption for the files' metadata."""
+    return f"{settings.paper}: {settings.caption}" if settings.paper else settings.caption

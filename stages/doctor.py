@@ -1,0 +1,36 @@
+"""Check this machine and this checkout, and print for each finding the way out.
+
+Versions, disk, memory, devices, data and digests, the MLflow store, a Prefect server, DVC's state, LaTeX and Chromium.
+The exit code is 1 when there is a problem.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    given = cli.parser(__doc__).parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.doctor import examine
+        from pipeline.errors import PipelineError
+
+        problems = 0
+        for finding in examine(load_params(given.params)):
+            problems += finding.status == "problem"
+            print(f"{finding.status:8} {finding.subject}: {finding.text}", flush=True)
+            if finding.fix:
+                print(f"{'':8} way out: {finding.fix}", flush=True)
+        if problems:
+            raise PipelineError("1 problem was found" if problems == 1 else f"{problems} problems were found")
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

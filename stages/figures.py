@@ -1,0 +1,40 @@
+"""Draw the figures of params.yaml from MLflow: vector PDF and PNG.
+
+    python -m stages.figures                     # all
+    python -m stages.figures trade_off framework # some
+
+What is not measured yet is marked as missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stages import cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("figure", nargs="*", help="a key of 'figures' in params.yaml (default: all)")
+    parser.add_argument("--output", type=Path, help="default: figures_folder of params.yaml")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.reporting.examples import Pictures
+        from pipeline.reporting.figures import write_figures
+        from pipeline.runs import RUNS, prepared_folder
+
+        params = load_params(given.params)
+        output = given.output or Path(params.figures_folder)
+        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
+        for path in write_figures(params, given.figure or list(params.figures), output, pictures):
+            print(f"wrote {path}", flush=True)
+
+    return cli.run(stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

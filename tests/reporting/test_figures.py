@@ -1,0 +1,421 @@
+"""Figures drawn from a real MLflow store: what is on them, what they say is missing, and that bytes are equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from pipeline.config import Cell, Params, cells, parse_params
+from pipeline.errors import RequestError
+from pipeline.reporting.figures import draw_figure, write_figures
+from pipeline.reporting.figures.trade_off import frontier
+from pipeline.reporting.style import style
+from pipeline.tracking import finished_runs
+from stages.figures import main
+from tests.reporting.planting import plant
+
+NATURAL = {"nt": 0.99, "at": 0.8, "at_l2": 0.82, "generalist_d_nt_linf": 0.9, "generalist_t": 0.85}
+ROBUST = {"nt": 0.0, "at": 0.5, "at_l2": 0.4, "generalist_d_nt_linf": 0.48, "generalist_t": 0.52}
+EPOCHS = 4
+LOW_CLASSES = [0.1 * label for label in range(10)]
+
+
+def numbers(method: str, seed: int) -> dict[str, float]:
+    """Seed 2 is two points above seed 1."""
+    shift = 0.02 * (seed - 1)
+    robust = ROBUST[method] + shift
+    return {"natural": NATURAL[method] - shift / 2, "aa_linf": robust, "aa_l2": robust + 0.1}
+
+
+def history(learners: list[str], seed: int) -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": epoch,
+            "redistributed": float(epoch % 2 == 0),
+            **{f"mixing_ratio/{name}": 1 / len(learners) for name in learners},
+            **{f"held_out/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
+            **({"held_out/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
+        }
+        for epoch in range(1, EPOCHS + 1)
+    ]
+
+
+def content_with_two_seeds(tiny_content: dict[str, Any]) -> dict[str, Any]:
+    content = deepcopy(tiny_content)
+    content["seeds"] = [1, 2]
+    return content
+
+
+@pytest.fixture(scope="module")
+def suite(tiny_content: dict[str, Any]) -> Params:
+    """The digits suite with four epochs and two seeds; names are those of the real file."""
+    return parse_params(content_with_two_seeds(tiny_content))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(suite: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Both seeds of four methods, one of AT (l2), none of Generalist-D (linf + l2), and some cells of the grid."""
+    folder = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+        for method in NATURAL:
+            for seed in (1, 2)[: 1 if method == "at_l2" else 2]:
+                experiment = suite.experiment(method, seed)
+                classes = {name: [share + 0.05 * seed for share in LOW_CLASSES] for name in ("natural", "pgd20_linf")}
+                records = history(list(experiment.method.learners), seed)
+                plant(folder / f"{method}-{seed}", experiment, numbers(method, seed), records, classes)
+        for cell in grid(suite):
+            number = {"c = 1": 0.6, "increasing": 0.7}.get(cell.setting)
+            if number is not None:
+                metrics = {"natural": number, "aa_linf": number / 2, "aa_l2": number / 3}
+                name = f"{cell.study}-{cell.method}-{cell.setting}-{cell.experiment.seed}"
+                if cell.study in ("communication_interval", "gamma_trend"):
+                    plant(folder / name, cell.experiment, metrics)
+        yield folder
+
+
+def grid(suite: Params) -> list[Cell]:
+    return cells(suite)
+
+
+@pytest.fixture(scope="module")
+def runs(suite: Params, store: Path) -> pd.DataFrame:
+    return finished_runs([*suite.experiments(), *(cell.experiment for cell in grid(suite))])
+
+
+def drawn(name: str, suite: Params, runs: pd.DataFrame, **changes: Any) -> Figure:
+    settings = suite.figures[name].model_copy(update=changes)
+    with style():
+        figure = draw_figure(settings, suite, runs, grid(suite))
+        figure.draw_without_rendering()
+        return figure
+
+
+def lines(axes: Axes, gid: str) -> list[Line2D]:
+    return [line for line in axes.get_lines() if line.get_gid() == gid]
+
+
+def xs(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_xdata())]
+
+
+def ys(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_ydata())]
+
+
+def points(axes: Axes) -> set[tuple[float, float]]:
+    """Where error bars and markers are, in data coordinates."""
+    data = [container[0] for container in axes.containers if not isinstance(container, BarContainer)]
+    return {
+        (round(float(x), 6), round(float(y), 6))
+        for line in data
+        if isinstance(line, Line2D)
+        for x, y in zip(xs(line), ys(line), strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    }
+
+
+def remark(figure: Figure) -> str:
+    return " ".join(figure.get_supxlabel().split())
+
+
+def texts(figure: Figure) -> list[Text]:
+    """What can be read: ticks beyond the limits of their axis exist, but are not drawn."""
+    hidden = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    found = [item for item in figure.findobj(Text) if isinstance(item, Text)]
+    return [text for text in found if text not in hidden and text.get_visible() and text.get_text().strip()]
+
+
+def test_methods_are_points_at_their_means_and_the_frontier_joins_the_best(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("trade_off_natural", suite, runs)
+    (axes,) = figure.axes
+    near = {(79.5, 51.0), (82.0, 40.0), (89.5, 49.0), (84.5, 53.0)}
+    assert points(axes) > near
+    ((x, y),) = points(axes) - near
+    assert x == 98.5 and axes.get_ylim()[0] < y < 40, "NT is far off, at the lower edge"
+    (best,) = lines(axes, "frontier")
+    assert xs(best) == pytest.approx([84.5, 89.5, 98.5])
+    assert ys(best) == pytest.approx([53, 49, 1])
+    said = {text.get_text() for text in texts(figure)}
+    assert {r"AT ($\ell_\infty$)", "Generalist-T", "NT (98.5, 1.0)", "natural accuracy (%)", "frontier"} <= said
+    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
+
+
+def test_error_bars_are_standard_deviations_over_seeds(suite: Params, runs: pd.DataFrame) -> None:
+    (axes,) = drawn("trade_off_natural", suite, runs).axes
+    segments = [
+        segment for collection in axes.collections for segment in getattr(collection, "get_segments", lambda: [])()
+    ]
+    heights = {round(abs(segment[1][1] - segment[0][1]), 4) for segment in segments if len(segment) == 2}
+    assert round(2 * math.sqrt(2), 4) in heights, "50 and 52 %: one sample standard deviation to each side"
+
+
+def test_without_any_run_the_axes_say_so(suite: Params, runs: pd.DataFrame) -> None:
+    for name in ("trade_off_natural", "class_wise_linf", "training_curves_t", "communication_interval"):
+        figure = drawn(name, suite, runs.iloc[:0])
+        said = " ".join(text.get_text() for text in texts(figure)).lower()
+        assert "measured" in said
+        assert not any(points(axes) for axes in figure.axes)
+
+
+coordinates = st.integers(0, 6)
+
+
+@given(st.lists(st.tuples(coordinates, coordinates), min_size=1), st.sampled_from([1, -1]), st.sampled_from([1, -1]))
+def test_the_frontier_is_what_nothing_beats(places: list[tuple[int, int]], x_sign: int, y_sign: int) -> None:
+    frame = pd.DataFrame(places, columns=["x", "y"])
+    kept = frontier(frame, x_sign, y_sign)
+
+    def beaten(x: int, y: int) -> bool:
+        gains = [((other[0] - x) * x_sign, (other[1] - y) * y_sign) for other in places]
+        return any(min(gain) >= 0 and max(gain) > 0 for gain in gains)
+
+    assert sorted(kept.index) == [row for row, place in enumerate(places) if not beaten(*place)]
+    assert kept["x"].is_monotonic_increasing
+
+
+def test_bars_are_the_accuracies_of_the_classes(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("class_wise_linf", suite, runs)
+    (axes,) = figure.axes
+    bars = [container for container in axes.containers if isinstance(container, BarContainer)]
+    labels = [r"AT ($\ell_\infty$)", r"Generalist-D (NT + $\ell_\infty$)", "Generalist-T"]
+    assert [container.get_label() for container in bars] == labels
+    for container in bars:
+        heights = [bar.get_height() for bar in container]
+        assert heights == pytest.approx([10 * label + 7.5 for label in range(10)])
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(digit) for digit in range(10)]
+    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
+    assert len({bar.patches[0].get_hatch() for bar in bars}) == 3
+
+
+def test_many_classes_are_curves_sorted_by_the_first_method(
+    suite: Params, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
+    (axes,) = drawn("class_wise_linf", suite, runs).axes
+    for line in axes.get_lines():
+        assert ys(line) == sorted(ys(line))
+        assert len(ys(line)) == 10
+
+
+def test_curves_are_means_over_seeds_with_the_schedule_below(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("training_curves_t", suite, runs)
+    natural, robust, ratios = figure.axes
+    named = {line.get_label(): line for line in natural.get_lines()}
+    assert xs(named["global"]) == [2, 3, 4]
+    assert ys(named["global"]) == pytest.approx([23, 33, 43])
+    assert {"global", "linf", "natural", "l2"} <= set(named)
+    assert [line.get_label() for line in robust.get_lines() if line.get_gid() is None] == ["global"]
+    assert [ys(line)[0] for line in ratios.get_lines()[:3]] == pytest.approx([1 / 3] * 3)
+    for axes in figure.axes:
+        assert [xs(line)[0] for line in lines(axes, "redistribution")] == [2, 4]
+    assert "held-out images" in remark(figure) and "2 seeds" in remark(figure)
+
+
+def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("training_curves_t", suite, runs, method="nt")
+    assert [line.get_label() for line in figure.axes[0].get_lines() if line.get_gid() is None] == ["global"]
+    (legend,) = figure.legends
+    assert legend.get_texts()[0].get_text() == "result"
+
+
+def test_a_study_with_numbers_is_a_curve_with_gaps(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("communication_interval", suite, runs)
+    natural = figure.axes[0]
+    assert points(natural) == {(1, 60), (2, 84.5)}, "c = 2 is the method as it is"
+    (missing,) = lines(natural, "missing")
+    assert xs(missing) == [3]
+    (default,) = lines(natural, "default")
+    assert xs(default)[0] == 2
+    assert "not measured" in remark(figure) and "the setting in the tables" in remark(figure)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["natural (%)", r"AA $\ell_\infty$ (%)", r"AA $\ell_2$ (%)"]
+    assert figure.axes[-1].get_xlabel() == "communication interval $c$"
+
+
+def test_a_study_of_ratios_has_its_schedules_above_and_a_row_for_each(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("gamma_trend", suite, runs)
+    schedule, natural, *_ = figure.axes
+    ratios = {line.get_label(): ys(line) for line in schedule.get_lines()}
+    assert ratios == {"increasing": [0, 0, 0, 1], "constant": [0.5] * 4, "decreasing": [1, 1, 1, 0]}
+    assert points(natural) == {(70, 0), (84.5, 2)}
+    (missing,) = lines(natural, "missing")
+    assert ys(missing) == [1]
+    labels = natural.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["increasing", "constant", "decreasing"]
+    assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold"]
+
+
+def test_a_study_that_does_not_vary_the_method_is_refused(suite: Params, runs: pd.DataFrame) -> None:
+    with pytest.raises(RequestError, match=r"'gamma_trend' varies none of generalist_d_nt_linf\. Valid: generalist_t"):
+        drawn("gamma_trend", suite, runs, methods=["generalist_d_nt_linf"])
+
+
+def test_the_framework_is_that_of_the_resolved_experiment(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("framework", suite, runs)
+    said = "\n".join(text.get_text() for text in texts(figure))
+    experiment = suite.experiment("generalist_t", 1)
+    for expected in (
+        *experiment.method.learners,
+        "SGD, rate 0.05",
+        r"\epsilon = 40/255",
+        "2 steps",
+        "= 0.95",
+        "16 images",
+    ):
+        assert expected in said
+    assert "restart from $\\theta_g$ at the end of epochs 2, 4" in said
+    schedule = figure.axes[1]
+    assert [xs(line)[0] for line in lines(schedule, "redistribution")] == [2, 4]
+    ratios = {line.get_label(): ys(line)[-1] for line in schedule.get_lines() if line.get_gid() is None}
+    assert list(ratios.values()) == [0, 0.5, 0.5]
+
+
+def test_a_method_without_a_mixture_has_no_framework(suite: Params, runs: pd.DataFrame) -> None:
+    with pytest.raises(RequestError, match=r"'at' cannot be drawn: .*Valid: generalist_d_nt_linf, .*generalist_t"):
+        drawn("framework", suite, runs, method="at")
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_nothing_leaves_the_page_and_curves_differ_without_colour(
+    suite: Params, runs: pd.DataFrame, everything: bool
+) -> None:
+    for name in suite.figures:
+        figure = drawn(name, suite, runs if everything else runs.iloc[:4])
+        page = figure.bbox.padded(2)
+        for text in texts(figure):
+            box = text.get_window_extent()
+            inside = page.x0 <= box.x0 and page.y0 <= box.y0 and box.x1 <= page.x1 and box.y1 <= page.y1
+            assert inside, f"{name}: '{text.get_text()}' leaves the page"
+        for axes in figure.axes:
+            curves = [line for line in axes.get_lines() if line.get_gid() is None and line.get_linestyle() != "None"]
+            curves = [line for line in curves if len(xs(line)) > 2]
+            looks = [(line.get_marker(), str(line.get_linestyle()), line.is_dashed()) for line in curves]
+            assert len(set(looks)) == len(looks), name
+
+
+def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs: pd.DataFrame) -> None:
+    """24 methods as crowded as on digits: natural accuracies within three points, many of them equal."""
+    content = content_with_two_seeds(tiny_content)
+    content["seeds"] = [1]
+    method = content["methods"]["nt"]
+    names = [f"method_{number}" for number in range(24)]
+    content["methods"] |= {
+        name: {**method, "label": f"Method {name[7:]}", "batch_size": 3 + number} for number, name in enumerate(names)
+    }
+    content["figures"]["trade_off_natural"]["groups"] = [{"label": "all", "methods": names}]
+    params = parse_params(content)
+    frame = pd.DataFrame(
+        {
+            "fingerprint": params.experiment(name, 1).fingerprint,
+            "evaluation_fingerprint": params.experiment(name, 1).evaluation_fingerprint,
+            "run_id": name,
+            "end_time": pd.Timestamp(0, tz="UTC"),
+            "metric.natural": 0.97 + 0.0028 * (number * 7 % 11),
+            "metric.aa_linf": 0.70 + 0.0313 * (number % 5),
+        }
+        for number, name in enumerate(names)
+    )
+    figure = drawn("trade_off_natural", params, frame)
+    named = [text for text in texts(figure) if text.get_text().startswith("Method ")]
+    assert sum(len(text.get_text().splitlines()) for text in named) == 24
+    boxes = [text.get_window_extent() for text in named]
+    overlapping = [
+        (one, other)
+        for number, one in enumerate(boxes)
+        for other in boxes[:number]
+        if min(one.x1, other.x1) > max(one.x0, other.x0) + 1 and min(one.y1, other.y1) > max(one.y0, other.y0) + 1
+    ]
+    assert not overlapping
+
+
+def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path: Path) -> None:
+    names = ["trade_off_natural", "gamma_trend", "training_curves_t"]
+    written = [list(write_figures(suite, names, tmp_path / folder)) for folder in ("first", "second")]
+    expected = [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
+    assert [path.name for path in written[0]] == expected
+    for first, second in zip(*written, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(expected)
+
+
+def test_every_unknown_name_is_found_before_anything_is_drawn(suite: Params, tmp_path: Path) -> None:
+    content = suite.model_dump(mode="json")
+    content["figures"]["class_wise_linf"]["methods"] = ["at", "generalist_x"]
+    content["figures"]["class_wise_l2"]["attack"] = "pgd20_l3"
+    content["figures"]["gamma_trend"]["study"] = "gamma_trends"
+    content["figures"]["trade_off_norms"]["x"]["metric"] = "naturl"
+    with pytest.raises(RequestError) as refused:
+        list(write_figures(parse_params(content), list(content["figures"]), tmp_path / "out"))
+    for line in (
+        "figures.class_wise_linf: unknown method 'generalist_x': did you mean 'generalist_t'?",
+        "figures.class_wise_l2: unknown attack 'pgd20_l3': did you mean 'pgd20_l2'?",
+        "figures.gamma_trend: unknown study 'gamma_trends': did you mean 'gamma_trend'?",
+        "figures.trade_off_norms: unknown metric 'naturl': did you mean 'natural'?",
+    ):
+        assert line in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_in_two_groups_is_refused(tiny_content: dict[str, Any]) -> None:
+    content = deepcopy(tiny_content)
+    content["figures"]["trade_off_natural"]["groups"][0]["methods"].append("at")
+    with pytest.raises(RequestError, match=r"figures.trade_off_natural.groups: 'at' is given more than once"):
+        parse_params(content)
+
+
+@pytest.fixture
+def params_file(suite: Params, tmp_path: Path) -> Path:
+    import yaml
+
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(suite.model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+def test_the_command_draws_what_is_asked_for(
+    params_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--params", str(params_file), "--output", str(tmp_path / "out")]
+    assert main(["framework", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path}/out/framework.{kind}" for kind in ("pdf", "png")]
+    assert main(["frame", *arguments]) == 2
+    assert "unknown figure 'frame': did you mean 'framework'?" in capsys.readouterr().err
+
+
+def test_an_empty_or_absent_store_is_told(
+    params_file: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--params", str(params_file), "--output", str(tmp_path / "out")]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/absent.db")
+    assert main(arguments) == 1
+    assert "there is no MLflow store" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(arguments) == 1
+    assert "out of reach" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/runs.db")
+    changed = params_file.read_text().replace("suite: digits", "suite: another")
+    params_file.write_text(changed)
+    assert main(arguments) == 1
+    assert "has no finished run of what the figures of suite 'another' show" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

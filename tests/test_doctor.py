@@ -1,0 +1,76 @@
+"""The doctor finds what is wrong, says how to mend it, and does not cry wolf."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipeline.doctor import Finding, examine
+from tests.conftest import REPOSITORY, MakeParams
+from tests.stages.conftest import clean_environment
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, prepared_digits: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with prepared data and the project's pins, and nothing that leads elsewhere."""
+    shutil.copytree(prepared_digits, tmp_path / "data/prepared/digits")
+    shutil.copy(REPOSITORY / "constraints.txt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", clean_environment()["PYTHONPATH"])
+    return tmp_path
+
+
+def findings(make_params: MakeParams) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine(make_params())}
+
+
+def test_a_good_machine_has_no_problem(checkout: Path, make_params: MakeParams) -> None:
+    found = findings(make_params)
+    assert [finding for finding in found.values() if finding.status == "problem"] == []
+    assert found["Packages"].status == found["Dependencies"].status == "ok"
+    assert found["Data"].text.startswith("digits: 48 training, 32 held-out, 24 test images, digest ")
+    assert found["MLflow"].text.endswith("does not exist yet: the first run makes it")
+    assert found["DVC"].status == "note" and found["DVC"].fix == "git clone"
+
+
+def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_params: MakeParams) -> None:
+    images = checkout / "data/prepared/digits/images.safetensors"
+    images.write_bytes(images.read_bytes()[:-1])
+    (checkout / "mlflow.db").write_bytes(b"no database" * 1000)
+    found = findings(make_params)
+    assert found["Data"].status == "problem" and "is damaged, its sha256 is" in found["Data"].text
+    assert found["Data"].fix == "make prepare"
+    assert found["MLflow"].status == "problem" and "Check the file" in found["MLflow"].text
+
+
+def test_other_versions_are_named_with_those_that_were_tested(checkout: Path, make_params: MakeParams) -> None:
+    pins = checkout / "constraints.txt"
+    pins.write_text("numpy==0.0.1\nno-such-package==1.0\n")
+    found = findings(make_params)["Packages"]
+    assert found.status == "note" and "(tested: 0.0.1)" in found.text and "no-such-package missing" in found.text
+
+
+def test_a_prefect_server_that_is_named_must_answer(
+    checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    found = findings(make_params)["Prefect"]
+    assert found.status == "problem" and "does not answer" in found.text and "prefect server start" in found.fix
+
+
+def test_a_full_disk_and_little_memory_are_problems(
+    checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.doctor.FREE_DISK", 1e9)
+    monkeypatch.setattr("pipeline.doctor.FREE_MEMORY", 1e9)
+    found = findings(make_params)
+    assert found["Disk"].status == found["Memory"].status == "problem"
+    assert found["Disk"].fix and found["Memory"].fix
