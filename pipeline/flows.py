@@ -84,7 +84,7 @@ def experiment(experiments: list[dict[str, Any]]) -> State[Any]:
     from stages.cli import stop_on_signal
 
     failed = []
-    with _sign_of_life(), stop_on_signal() as should_stop, gpu_slot(print, should_stop):
+    with _sign_of_life(), stop_on_signal(second_at_once=False) as should_stop, gpu_slot(print, should_stop):
         for number, content in enumerate(experiments, start=1):
             one = Experiment.model_validate(content)
             print(f"{number}/{len(experiments)}: {one.identifier}, {one.fingerprint}")

@@ -92,17 +92,18 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], str | None]]:
-    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once.
+def stop_on_signal(second_at_once: bool = True) -> Iterator[Callable[[], str | None]]:
+    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop.
 
-    Under torchrun it does not: Ctrl-C reaches every process twice, from the terminal and from torchrun, which kills
-    those that do not end in time.
+    Args:
+        second_at_once: A second one stops at once. Where False it changes nothing: a supervisor repeats itself, and
+            under torchrun Ctrl-C reaches every process twice, from the terminal and from torchrun.
     """
     reasons: list[str] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         reasons.append(f"{signal.Signals(number).name} received")
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
+        if second_at_once:
             signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import train_experiment
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
-        with cli.stop_on_signal() as should_stop:
+        with cli.stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
             folder = train_experiment(experiment, should_stop)
         if os.environ.get("RANK", "0") == "0":
             print(f"trained {experiment.identifier}: {folder}")

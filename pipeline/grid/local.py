@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -175,13 +176,13 @@ def _is_same(pid: int, created: float) -> bool:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """SIGTERM to the processes and those below them, then SIGKILL to what is left."""
-    family = [member for process in processes for member in [*process.children(recursive=True), process]]
-    for process in family:
-        if process.is_running():
-            process.terminate()
-    for process in psutil.wait_procs(family, timeout=STOP)[1]:
-        process.kill()
+    """SIGTERM to what the processes run, then to themselves: a worker that ends kills its runs before they have saved."""
+    for family in ([child for process in processes for child in process.children(recursive=True)], processes):
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(family, timeout=STOP)[1]:
+            process.kill()
 
 
 def free_port() -> int:
