@@ -161,7 +161,7 @@ def cells(table: bytes) -> pd.DataFrame:
 
 def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
     stages = {f"{stage}@{method}-1" for stage in ("train", "evaluate") for method in METHODS}
-    assert checkout.repros["first"].ran == {"prepare", "report", "figures"} | stages
+    assert checkout.repros["first"].ran == {"prepare", "report", "figures", "html"} | stages
     assert [run.info.status for run in checkout.runs["first"]] == ["FINISHED"] * 2
     tables = checkout.tables["first"]
     found = cells(tables["table1.csv"])
@@ -181,7 +181,7 @@ def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
 
 
 def test_a_change_reruns_what_depends_on_it_alone(checkout: Checkout) -> None:
-    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report", "figures"}
+    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report", "figures", "html"}
     assert len(checkout.runs["changed"]) == 3
     before, after = (cells(checkout.tables[moment]["table1.csv"]) for moment in ("first", "changed"))
     for method in METHODS:

@@ -14,13 +14,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from pipeline.config import parse_params
+from pipeline.config import load_params, parse_params
 from pipeline.data.imagefolder.split import open_folders
 from pipeline.devices import Backend
 from pipeline.errors import Interrupted
 from pipeline.ranks import Ranks
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, open_minibatches, train
+from stages import train as train_stage
 from stages.compose import compose
 from tests.conftest import REPOSITORY
 from tests.pictures import CLASSES, DAMAGED, damage, write_tree
@@ -105,6 +106,20 @@ def test_what_is_prepared_is_trained_stopped_continued_and_attacked(place: Workp
     metrics = json.loads((results / "evaluate/metrics.json").read_text())
     assert metrics["counts"]["natural"] == 20 and metrics["counts"]["aa_linf"] == 2
     assert set(metrics["metrics"]) >= {"natural", "pgd20_linf", "aa_linf", "pgd20_l2", "aa_l2", "union"}
+
+
+def test_other_images_do_not_continue_a_run(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was begun on them is named, and left as it is."""
+    experiment = load_params(place.folder / "params.yaml").experiment("nt", 1)
+    folder = place.folder / "runs" / experiment.fingerprint
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text('{"digest": "0123456789abcdef0123"}')
+    monkeypatch.chdir(place.folder)
+    assert train_stage.main(["nt", "--seed", "1"]) == 2
+    assert "was begun with images of digest 0123456789abcdef..., the prepared ones have " in capsys.readouterr().err
+    assert not list(folder.glob("checkpoints/*"))
 
 
 @pytest.fixture(scope="module")
