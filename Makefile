@@ -29,7 +29,7 @@ endef
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX, as root on Debian)
+setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX and Chromium, as root on Debian)
 
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }

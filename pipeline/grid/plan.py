@@ -92,7 +92,7 @@ def probe(experiment: Experiment) -> Cost:
     """Train and evaluate an experiment for a few steps, in a folder that is removed again."""
     import torch
 
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
     from pipeline.runs import prepared_folder
     from pipeline.training.checkpoint import CheckpointFolder
@@ -100,7 +100,7 @@ def probe(experiment: Experiment) -> Cost:
 
     settings = experiment.training
     backend = choose_backend(settings.device, settings.precision, settings.threads)
-    split = load_split(prepared_folder(experiment.data.name), experiment.data)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
         step = _time_steps(run, backend.device)
@@ -109,13 +109,14 @@ def probe(experiment: Experiment) -> Cost:
     evaluation = _evaluation_seconds(experiment, run.result_model, split.test, backend.device)
     images = len(split.test)
     validations = -(-settings.epochs // settings.validation_interval)
+    steps = sum(run.steps_in(epoch) for epoch in range(1, settings.epochs + 1))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in run.result_model.state_dict().values())
     attacked = sum(min(attack.images or images, images) for attack in experiment.evaluation.attacks.values())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if backend.device.type == "cuda":
         memory += torch.cuda.max_memory_reserved(backend.device)
     return Cost(
-        training_seconds=settings.epochs * run.steps_per_epoch * step + validations * validation,
+        training_seconds=steps * step + validations * validation,
         evaluation_seconds=evaluation,
         disk_bytes=COPIES["checkpoints"] * checkpoint + COPIES["weights"] * weights + VERDICT_BYTES * attacked,
         memory_bytes=memory,
@@ -137,7 +138,7 @@ def _time_steps(run: Any, device: Any) -> float:
     for learner in run.learners:
         learner.start_epoch(1)
     step()
-    count = min(STEPS, run.steps_per_epoch - 1) or 1
+    count = min(STEPS, run.steps_in(1) - 1) or 1
     return min(_timed(step, device) for _ in range(count))
 
 

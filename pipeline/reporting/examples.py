@@ -24,7 +24,8 @@ from typing_extensions import override
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
 from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
-from pipeline.data.images import ImageSet, ImageSplit, load_split, to_unit_interval
+from pipeline.data.images import ImageSet, to_unit_interval
+from pipeline.data.split import Split, open_split
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
@@ -219,14 +220,19 @@ class Pictures:
         """Its name."""
         return self._settings.name
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return self._settings.class_names
+
     @cached_property
-    def split(self) -> ImageSplit:
+    def split(self) -> Split:
         """The images of the suite.
 
         Raises:
             RequestError: they are not prepared here; the message says what prepares them.
         """
-        return load_split(self._prepared, self._settings)
+        return open_split(self._prepared, self._settings)
 
     def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
         """The views `names` of the images `chosen` by the network of an experiment; see `views`.

@@ -11,6 +11,7 @@ Nothing depends on the machine: the fonts are those that come with matplotlib, a
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ MISSING = "#8a8a8a"
 MISSING_TEXT = "#5f5f5f"
 """The same for text, which needs more contrast."""
 
+WORD = re.compile(r"(?:\\\$|\$[^$]*\$|[^\s$])+")
+"""What a line is not broken in: math is one word."""
 REMARK_SIZE = 6.0
 """Points."""
 REDISTRIBUTION: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.6, "linestyle": (0, (1, 1))}
@@ -171,7 +174,7 @@ def figure_text(source: str) -> str:
 def note_below(figure: Figure, text: str) -> None:
     """A remark in grey at the lower edge, broken to the figure's width."""
     lines: list[str] = []
-    for word in text.split():
+    for word in WORD.findall(text):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and _width(longer) < 0.97 * figure.get_figwidth():
             lines[-1] = longer

@@ -150,7 +150,10 @@ def texts(figure: Figure) -> list[Text]:
 def test_methods_are_points_at_their_means_and_the_frontier_joins_the_best(suite: Params, runs: pd.DataFrame) -> None:
     figure = drawn("trade_off_natural", suite, runs)
     (axes,) = figure.axes
-    assert points(axes) == {(79.5, 51.0), (82.0, 40.0), (89.5, 49.0), (84.5, 53.0)}, "NT is far off"
+    near = {(79.5, 51.0), (82.0, 40.0), (89.5, 49.0), (84.5, 53.0)}
+    assert points(axes) > near
+    ((x, y),) = points(axes) - near
+    assert x == 98.5 and axes.get_ylim()[0] < y < 40, "NT is far off, at the lower edge"
     (best,) = lines(axes, "frontier")
     assert xs(best) == pytest.approx([84.5, 89.5, 98.5])
     assert ys(best) == pytest.approx([53, 49, 1])
@@ -297,7 +300,7 @@ def test_a_method_without_a_mixture_has_no_framework(suite: Params, runs: pd.Dat
 def test_nothing_leaves_the_page_and_curves_differ_without_colour(
     suite: Params, runs: pd.DataFrame, everything: bool
 ) -> None:
-    for name in suite.figures:
+    for name in (name for name, settings in suite.figures.items() if settings.kind != "grad_cam"):
         figure = drawn(name, suite, runs if everything else runs.iloc[:4])
         page = figure.bbox.padded(2)
         for text in texts(figure):
@@ -334,8 +337,9 @@ def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs
         for number, name in enumerate(names)
     )
     figure = drawn("trade_off_natural", params, frame)
-    boxes = [text.get_window_extent() for text in texts(figure) if text.get_text().startswith("Method ")]
-    assert len(boxes) == 24
+    named = [text for text in texts(figure) if text.get_text().startswith("Method ")]
+    assert sum(len(text.get_text().splitlines()) for text in named) == 24
+    boxes = [text.get_window_extent() for text in named]
     overlapping = [
         (one, other)
         for number, one in enumerate(boxes)

@@ -20,6 +20,7 @@ from pipeline.reporting.style import (
     figure_text,
     looks,
     new_figure,
+    note_below,
     save,
     style,
 )
@@ -86,6 +87,18 @@ def test_colours_can_be_seen_on_white_and_neighbours_differ_in_grey() -> None:
 )
 def test_labels_keep_their_markup(source: str, shown: str) -> None:
     assert figure_text(source) == shown
+
+
+def test_a_remark_is_broken_to_the_width_but_not_within_math() -> None:
+    with style():
+        figure = new_figure(COLUMN_WIDTH, 2)
+        note_below(figure, " ".join([r"TRADES ($\beta = 1$), costs 5 US\$,"] * 9))
+        figure.draw_without_rendering()
+        (remark,) = figure.texts
+        box = remark.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+        assert remark.get_text().count("\n") >= 3
+        assert all(line.count("$") % 2 == line.count(r"\$") % 2 for line in remark.get_text().splitlines())
 
 
 def test_math_that_cannot_be_drawn_is_named() -> None:

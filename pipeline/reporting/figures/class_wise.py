@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import ClassWiseFigure, Params
-from pipeline.data.facts import DATASETS
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, note_below
 from pipeline.tracking import read_class_accuracies
@@ -26,7 +25,7 @@ def draw(settings: ClassWiseFigure, params: Params, runs: pd.DataFrame) -> Figur
         RequestError, PipelineError: as `pipeline.tracking.read_class_accuracies`.
     """
     accuracies = _accuracies(settings, params, runs)
-    classes = DATASETS[params.data.name].classes
+    classes = params.data.class_names
     figure = new_figure(COLUMN_WIDTH, 2.3)
     axes = figure.add_subplot()
     (_draw_bars if len(classes) <= BARS_UP_TO else _draw_curves)(axes, accuracies, classes, params)

@@ -50,7 +50,7 @@ def _draw_diagram(
     axes.set(xlim=(-0.005, 1.005), ylim=(-0.07, 1.01))
     axes.set_axis_off()
     count = len(experiment.method.learners)
-    _box(axes, 0.5, 0.66, BATCH, EDGE, f"minibatch of {experiment.training.batch_size} images, the same for all")
+    _box(axes, 0.5, 0.72, BATCH, EDGE, f"minibatch of {experiment.training.batch_size} images, the same for all")
     when = "every step of epochs" if mixture.redistribution == "every_batch" else "the end of epochs"
     restarts = [epoch for epoch in range(1, experiment.training.epochs + 1) if mixture.redistributes_in(epoch)]
     source = r"\bar\theta_a" if mixture.source == "weight_averages" else r"\theta_a"

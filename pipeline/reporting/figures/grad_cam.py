@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import GradCAMFigure, Params, PGDAttackSettings
-from pipeline.data.facts import DATASETS
 from pipeline.errors import PipelineError, RequestError
 from pipeline.reporting.examples import NATURAL, Pictures, View, correctness, disputed
 from pipeline.reporting.results import latest_runs
@@ -101,7 +100,7 @@ def _draw(
     width = COLUMN_WIDTH if columns <= CELLS_IN_A_COLUMN else PAGE_WIDTH
     figure = new_figure(width, len(chosen) * (width / columns + 0.12) + 0.35 + 0.15 * bool(remark))
     grid: list[list[Axes]] = figure.subplots(len(chosen), columns, squeeze=False).tolist()
-    test, classes = pictures.split.test, DATASETS[pictures.dataset].classes
+    test, classes = pictures.split.test, pictures.class_names
     for place, (image, row) in enumerate(zip(chosen, grid, strict=True)):
         label = int(test.labels[image])
         _show(row[0], test.images[image].permute(1, 2, 0).numpy(), None)

@@ -17,38 +17,40 @@ from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_te
 Line = tuple[list[float], list[float]]
 """x and y of its points."""
 LABEL_SIZE = 5.8
+MARKER_SIZE = 5.0
 LEGEND_COLUMNS = 2
 EDGE = 0.045
 """Where a point that is far off is drawn, as a share of the axes."""
 FRONTIER: dict[str, Any] = {"color": "#4d4d4d", "linewidth": 0.9, "linestyle": (0, (4, 1.5))}
 MARGIN = 0.18
 """Room on each side, as a share of what the points span."""
-LEAST_SPAN = 10.0
-"""Percentage points: below it, nothing is far off."""
+LEAST_SPAN = 1.0
+"""Percentage points: what points that are closer are taken to span."""
+FAR_OFF = 3.0
+"""Interquartile ranges below the first quartile."""
 
 
 def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure:
     """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`."""
     points = methods_between(settings, params, runs)
     measured = points.dropna(subset=["x", "y"])
-    figure = new_figure(COLUMN_WIDTH, 2.5 + 0.03 * len(points))
+    figure = new_figure(COLUMN_WIDTH, 2.4 + 0.05 * len(points))
     axes = figure.add_subplot()
     axes.set(xlabel=figure_text(settings.x.label), ylabel=figure_text(settings.y.label))
     grouped = looks(group.label for group in settings.groups)
-    far = pd.DataFrame({axis: _far_off(measured[axis]) for axis in ("x", "y")})
-    near = measured[~far.any(axis="columns")]
-    _fit_limits(axes, measured, far)
+    _fit_limits(axes, measured)
     signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
     best = frontier(measured, *signs)
     axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
-    for group, members in near.groupby("group", sort=False):
+    shown = _within(axes, measured)
+    for group, members in shown.groupby("group", sort=False):
         _draw_points(axes, members, grouped[str(group)])
-    for _, point in measured.drop(near.index).iterrows():
-        _draw_far_off(axes, point, grouped[point["group"]])
+    for _, point in shown[shown["far_off"]].iterrows():
+        _draw_arrow(axes, point, grouped[point["group"]])
     missing = points.drop(measured.index)
     note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
     _draw_legend(figure, grouped)
-    _label(figure, axes, near, _lines(near, best))
+    _label(figure, axes, shown, _lines(shown, best))
     return figure
 
 
@@ -88,66 +90,42 @@ def methods_between(settings: TradeOffFigure, params: Params, runs: pd.DataFrame
     )
 
 
-def _far_off(values: pd.Series) -> pd.Series:
-    """Which value lies further below all others than they spread: with it on the axis, they could not be told apart."""
-    ordered = values.sort_values()
-    far = pd.Series(False, index=values.index)
-    if len(ordered) > 3:
-        lowest, next_one, highest = ordered.iloc[[0, 1, -1]]
-        far[ordered.index[0]] = next_one - lowest > max(highest - next_one, LEAST_SPAN)
-    return far
-
-
-def _fit_limits(axes: Axes, points: pd.DataFrame, far: pd.DataFrame) -> None:
-    """Room for labels on all sides."""
+def _fit_limits(axes: Axes, points: pd.DataFrame) -> None:
+    """Room for labels on all sides of all points but those that lie so far below that the others would merge."""
     if points.empty:
         axes.text(0.5, 0.5, "no method is measured", transform=axes.transAxes, ha="center", color=MISSING_TEXT)
         return
     for axis, set_limits in (("x", axes.set_xlim), ("y", axes.set_ylim)):
-        shown = points[~far[axis]]
-        errors = shown[f"{axis}_std"].fillna(0)
-        low, high = (shown[axis] - errors).min(), (shown[axis] + errors).max()
-        margin = MARGIN * max(high - low, LEAST_SPAN / 2)
+        quarter, three_quarters = points[axis].quantile([0.25, 0.75])
+        near = points[points[axis] >= quarter - FAR_OFF * max(three_quarters - quarter, LEAST_SPAN)]
+        errors = near[f"{axis}_std"].fillna(0)
+        low, high = (near[axis] - errors).min(), (near[axis] + errors).max()
+        margin = MARGIN * max(high - low, LEAST_SPAN)
         set_limits(low - margin, high + margin)
 
 
+def _within(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
+    """The points with where they are drawn, `x_shown` and `y_shown`: `far_off` ones at the edge, their values named."""
+    shown = points.assign(far_off=False)
+    for axis, (low, high) in (("x", axes.get_xlim()), ("y", axes.get_ylim())):
+        far = points[axis] < low
+        shown[f"{axis}_shown"] = points[axis].mask(far, low + EDGE * (high - low))
+        shown["far_off"] |= far
+    values = shown.apply(lambda point: f" ({point['x']:.1f}, {point['y']:.1f})" if point["far_off"] else "", axis=1)
+    return shown.assign(label=shown["label"] + values) if len(shown) else shown
+
+
 def _draw_points(axes: Axes, points: pd.DataFrame, look: Look) -> None:
-    axes.errorbar(
-        points["x"],
-        points["y"],
-        points["y_std"],
-        points["x_std"],
-        **_marker(look),
-        elinewidth=0.7,
-        zorder=3,
-    )
+    x, y, y_error, x_error = (points[column].tolist() for column in ("x_shown", "y_shown", "y_std", "x_std"))
+    axes.errorbar(x, y, y_error, x_error, **_marker(look), elinewidth=0.7, zorder=3)
 
 
-def _draw_far_off(axes: Axes, point: pd.Series, look: Look) -> None:
-    """At the edge, with an arrow outwards and its values."""
-    place, direction = [], []
-    for value, (low, high) in ((point["x"], axes.get_xlim()), (point["y"], axes.get_ylim())):
-        share = (value - low) / (high - low)
-        place.append(min(max(share, EDGE), 1 - EDGE))
-        direction.append(EDGE if share > 1 else -EDGE if share < 0 else 0.0)
-    axes.plot(*place, transform=axes.transAxes, **_marker(look))
-    to_the_left = place[0] > 0.5
-    axes.text(
-        place[0] + (-0.025 if to_the_left else 0.025),
-        place[1],
-        f"{point['label']} ({point['x']:.1f}, {point['y']:.1f})",
-        transform=axes.transAxes,
-        ha="right" if to_the_left else "left",
-        va="center",
-        fontsize=LABEL_SIZE,
-    )
-    axes.annotate(
-        "",
-        xy=(place[0] + direction[0], place[1] + direction[1]),
-        xytext=(place[0], place[1]),
-        xycoords="axes fraction",
-        arrowprops={"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0},
-    )
+def _draw_arrow(axes: Axes, point: pd.Series, look: Look) -> None:
+    """From the edge towards where the point really is."""
+    (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+    end = (left if point["x"] < left else point["x_shown"], bottom if point["y"] < bottom else point["y_shown"])
+    arrow = {"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0}
+    axes.annotate("", xy=end, xytext=(point["x_shown"], point["y_shown"]), arrowprops=arrow)
 
 
 def _marker(look: Look) -> dict[str, Any]:
@@ -155,7 +133,7 @@ def _marker(look: Look) -> dict[str, Any]:
         "marker": look.marker,
         "color": look.colour,
         "linestyle": "",
-        "markersize": 5,
+        "markersize": MARKER_SIZE,
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,
     }
@@ -170,34 +148,38 @@ def _draw_legend(figure: Figure, grouped: dict[str, Look]) -> None:
 def _lines(points: pd.DataFrame, best: pd.DataFrame) -> list[Line]:
     """The frontier and the error bars: labels stay off them."""
     lines: list[Line] = [(best["x"].tolist(), best["y"].tolist())] if len(best) > 1 else []
-    numbers = points[["x", "y", "x_std", "y_std"]].fillna(0).to_numpy(dtype=float).tolist()
+    numbers = points[["x_shown", "y_shown", "x_std", "y_std"]].fillna(0).to_numpy(dtype=float).tolist()
     for x, y, x_std, y_std in numbers:
         lines += [([x - x_std, x + x_std], [y, y]), ([x, x], [y - y_std, y + y_std])]
     return lines
 
 
 def _label(figure: Figure, axes: Axes, points: pd.DataFrame, lines: list[Line]) -> None:
-    """Names beside the points, or joined to them by a line where there is no room."""
+    """Names beside the points, or joined to them by a line where there is no room; those of equal points together."""
     if points.empty:
         return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed in the layout as it is now
+    together = points.groupby([points["x_shown"].round(1), points["y_shown"].round(1)], sort=False)
+    places = together[["x_shown", "y_shown"]].first()
     textalloc.allocate(
         axes,
-        points["x"].to_numpy(),
-        points["y"].to_numpy(),
-        points["label"].tolist(),
-        x_scatter=points["x"].to_numpy(),
-        y_scatter=points["y"].to_numpy(),
+        places["x_shown"].to_numpy(),
+        places["y_shown"].to_numpy(),
+        together["label"].agg("\n".join).tolist(),
+        x_scatter=points["x_shown"].to_numpy(),
+        y_scatter=points["y_shown"].to_numpy(),
         x_lines=[x for x, _ in lines],
         y_lines=[y for _, y in lines],
         textsize=LABEL_SIZE,
         linecolor="#9a9a9a",
         linewidth=0.4,
+        linespacing=1.05,
         min_distance=0.012,
         max_distance=0.6,
         margin=0.004,
-        nbr_candidates=600,
+        nbr_candidates=1000,
+        priority_strategy="largest",
         avoid_label_lines_overlap=True,
         avoid_crossing_label_lines=True,
         xlims=axes.get_xlim(),
