@@ -8,16 +8,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.config import Params, parse_params
 from pipeline.errors import PipelineError
 from pipeline.reporting import latex
-from pipeline.reporting.latex import compile_pdf
+from pipeline.reporting.latex import MARGIN, compile_pdf, draw_pictures
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import write_table
 from stages.compose import compose
@@ -79,6 +81,19 @@ def test_a_pdf_shows_all_tables(params: Params, runs: pd.DataFrame, tmp_path: Pa
             "dvc repro evaluate@slow_at-0",
         ):
             assert expected in shown
+
+
+@pytest.mark.usefixtures("pdflatex")
+def test_every_table_is_a_picture_that_ends_where_it_ends(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    folder = tables(params, runs, tmp_path)
+    pictures = draw_pictures(folder)
+    assert [path.stem for path in pictures] == sorted(path.stem for path in folder.glob("*.tex"))
+    for path in pictures:
+        pixels = np.asarray(Image.open(path))
+        assert (pixels[:MARGIN] == 255).all() and (pixels[:, :MARGIN] == 255).all()
+        assert (pixels[MARGIN] < 255).any() and (pixels[:, MARGIN] < 255).any() and (pixels[-MARGIN - 1] < 255).any()
+    before = [path.read_bytes() for path in pictures]
+    assert [path.read_bytes() for path in draw_pictures(folder)] == before
 
 
 @pytest.mark.usefixtures("pdflatex")
