@@ -84,12 +84,18 @@ def _draw_bars(axes: Axes, accuracies: dict[str, pd.DataFrame], classes: tuple[s
 
 
 def _draw_curves(axes: Axes, accuracies: dict[str, pd.DataFrame], classes: tuple[str, ...], params: Params) -> None:
-    ranks = np.arange(1, len(classes) + 1)
     first = next(iter(accuracies.values()), None)
     order = None if first is None else first["mean"].sort_values(kind="stable").index
     for (method, table), look in zip(accuracies.items(), looks(accuracies).values(), strict=True):
         label = figure_text(params.methods[method].label)
         values = table["mean"].reindex(order)
-        axes.plot(ranks, values, **look.curve, markersize=2.5, markevery=max(len(classes) // 12, 1), label=label)
+        axes.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            **look.curve,
+            markersize=2.5,
+            markevery=max(len(classes) // 12, 1),
+            label=label,
+        )
     method = figure_text(params.methods[next(iter(accuracies))].label) if accuracies else "accuracy"
     axes.set(xlabel=f"classes, from least to most accurate with {method}", xlim=(0, len(classes) + 1))

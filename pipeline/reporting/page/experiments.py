@@ -284,7 +284,7 @@ def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: 
         page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.html` has them."
         return
     try:
-        split = pictures.split
+        split = pictures.split(page.experiment)
         verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
         if verdicts is None:
             raise PipelineError(
