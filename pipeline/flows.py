@@ -70,6 +70,8 @@ SENDING = 10.0
 """Seconds for what is left of logs."""
 LINES = 20
 """Of a run's log, kept for a cell that failed."""
+WITHDRAWN = "the grid that asked for it was stopped"
+"""What a cancelled run says that no person has cancelled: another grid that waits for it asks for it anew."""
 UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -353,7 +355,7 @@ class Submission:
         for run_id in self._active:
             run = self._read(run_id)
             if run is not None and run.state is not None and run.state.is_scheduled():
-                self._client.set_flow_run_state(run_id, Cancelled(message="the grid was stopped"), force=True)
+                self._client.set_flow_run_state(run_id, Cancelled(message=WITHDRAWN), force=True)
 
     # --- Back
 
@@ -396,6 +398,8 @@ class Submission:
             return
         if run is None or run.state is None:
             self._waiting.append(left)  # somebody has deleted it
+        elif run.state.is_cancelled() and run.state.message == WITHDRAWN:
+            self._waiting.append(left)
         elif run.state.is_cancelled():
             self._give_up(left, "cancelled by a person")
         elif not run.state.is_crashed():

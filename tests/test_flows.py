@@ -42,6 +42,8 @@ class Server:
     """Identifiers of every run's experiments."""
     busiest: int = 0
     """Most runs that were under way at a time."""
+    at_first_look: Callable[[], None] | None = None
+    """What happens before a run is read for the first time."""
 
     def create_flow_run_from_deployment(
         self, deployment: UUID, parameters: dict[str, Any], tags: list[str], name: str, idempotency_key: str
@@ -58,6 +60,9 @@ class Server:
         return run
 
     def read_flow_run(self, run_id: UUID) -> FlowRun:
+        if self.at_first_look is not None:
+            happen, self.at_first_look = self.at_first_look, None
+            happen()
         if run_id not in self.runs:
             raise ObjectNotFound(Exception("gone"))
         shown = self.runs[run_id].model_copy()
@@ -199,6 +204,21 @@ def test_what_nobody_has_begun_is_withdrawn_when_the_grid_stops(
         StateType.CANCELLED,
         StateType.RUNNING,
     ]
+
+
+def test_what_another_grid_withdraws_is_asked_for_anew(submit: Any, experiments: list[Experiment]) -> None:
+    """Another grid has submitted the experiment; as soon as this one waits for it, too, that one is stopped."""
+
+    def of_a_grid_that_stops(server: Server) -> None:
+        deployment = cast(Any, SimpleNamespace(id=uuid4(), work_pool_name="experiments"))
+        other = Submission(cast(Any, server), deployment, attempts=3, limit=None)
+        other._waiting = [experiments[:1]]
+        other._submit()
+        server.at_first_look = other._withdraw
+
+    server, aside = submit([(Scheduled(), 0), (Completed(), 1)], [experiments[:1]], before=of_a_grid_that_stops)
+    assert len(server.created) == 2 and not aside
+    assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CANCELLED, StateType.COMPLETED]
 
 
 def late(state: State[Any]) -> State[Any]:
