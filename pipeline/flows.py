@@ -231,7 +231,14 @@ def group(
     """
     costs_of = [expected[one.fingerprint].seconds if one.fingerprint in expected else math.inf for one in experiments]
     share = sum(cost for cost in costs_of if cost < math.inf) / workers
-    bound = min(seconds, max(share / 2, min(share, SHORT)))
+    groups = _packed(experiments, costs_of, min(seconds, max(share / 2, min(share, SHORT))))
+    if len(groups) < min(workers, sum(cost >= SHORT for cost in costs_of)):
+        groups = _packed(experiments, costs_of, min(seconds, SHORT))
+    return groups
+
+
+def _packed(experiments: Sequence[Experiment], costs_of: Sequence[float], bound: float) -> list[list[Experiment]]:
+    """Neighbours together, as long as their costs add up to no more than `bound`."""
     groups: list[list[Experiment]] = []
     total = math.inf
     for one, cost in zip(experiments, costs_of, strict=True):

@@ -12,7 +12,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
@@ -245,6 +245,7 @@ COST = st.floats(0.1, 500)
 
 
 @given(seconds=st.lists(COST, min_size=1, max_size=30), bound=st.floats(1, 1000), workers=st.integers(1, 8))
+@example(seconds=[1.0, 30.0, 30.0, 30.0, 30.0, 99.0, 500.0], bound=60.0, workers=6)
 def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float, workers: int) -> None:
     members = [SimpleNamespace(fingerprint=str(number)) for number in range(len(seconds))]
     expected = {str(number): Cost(cost, 0.0, 0, 0) for number, cost in enumerate(seconds)}
