@@ -305,7 +305,8 @@ class Submission:
         self._waiting: list[list[Experiment]] = []
         self._active: dict[UUID, list[Experiment]] = {}
         self._failures: dict[str, int] = {}
-        self._epochs: dict[str, int] = {}
+        self._progress: dict[str, tuple[int, int]] = {}
+        """Epochs and pieces of the evaluation that were finished at the last crash, by fingerprint."""
         self._suspects: set[UUID] = set()
         self._said: dict[str, float | str] = {}
 
@@ -420,11 +421,16 @@ class Submission:
             self._waiting += [left[1:]] if left[1:] else []
 
     def _moved(self, one: Experiment) -> bool:
-        """Whether a further epoch was finished since the last crash: then it was killed, and does not itself fail."""
+        """Whether something was finished since the last crash: then it was killed, and does not itself fail.
+
+        That is an epoch, or a piece of the evaluation where the grid sees the journal, on the same file system.
+        """
+        from pipeline.evaluation.journal import Journal
+        from pipeline.runs import journal_folder
         from pipeline.tracking import last_epoch
 
-        before, now = self._epochs.get(one.fingerprint, 0), last_epoch(one)
-        self._epochs[one.fingerprint] = now
+        before = self._progress.get(one.fingerprint, (0, 0))
+        now = self._progress[one.fingerprint] = last_epoch(one), len(Journal(journal_folder(one)))
         return now > before
 
     def _count(self, one: Experiment, run: FlowRun) -> None:
