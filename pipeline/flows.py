@@ -176,6 +176,8 @@ def ablation_grid(
         params: The file.
     """
     _refuse_a_fourth_start()
+    if limit is not None and limit < 1:
+        raise RequestError(f"limit: expected a whole number from 1 on, or null for as many as workers take; got {limit}")
     settings = read_params(suite, Path(params))
     grid = cells(settings, studies, seeds)
     wanted = {cell.experiment.fingerprint: cell.experiment for cell in grid}

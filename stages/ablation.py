@@ -21,7 +21,7 @@ HOME = Path(".prefect")
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = grid_parser(__doc__)
-    parser.add_argument("--limit", type=int, help="runs submitted at once (default: as many as workers take)")
+    parser.add_argument("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, and what it would cost")
     given = parser.parse_args(arguments)
 

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
+from pipeline.errors import RequestError
 from pipeline.evaluation.journal import Journal
 from pipeline.grid.plan import Cost
 from pipeline.runs import journal_folder
@@ -177,6 +178,11 @@ def test_no_more_runs_than_the_limit_are_submitted(
 ) -> None:
     server, aside = submit([(Scheduled(), 1)] * 4, [[one] for one in experiments], limit=limit)
     assert (len(server.created), server.busiest) == (4, busiest) and not aside
+
+
+def test_a_grid_that_may_submit_nothing_is_refused() -> None:
+    with pytest.raises(RequestError, match="limit: expected a whole number from 1 on, or null .*; got 0"):
+        flows.ablation_grid.fn(limit=0)
 
 
 def test_runs_that_are_under_way_are_waited_for(submit: Any, experiments: list[Experiment]) -> None:
