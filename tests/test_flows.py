@@ -244,12 +244,18 @@ def test_a_run_that_never_begins_is_buried(submit: Any, experiments: list[Experi
     assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CRASHED, StateType.COMPLETED]
 
 
-def test_a_run_whose_lock_is_free_is_buried(
-    submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flows, "_is_dead", lambda run: True)
-    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]])
+def test_a_run_whose_lock_is_free_is_buried_with_its_lock(submit: Any, experiments: list[Experiment]) -> None:
+    def of_a_process_that_dies(server: Server) -> None:
+        def leave_lock() -> None:
+            (run,) = server.runs
+            flows._life_file(run).parent.mkdir(parents=True)
+            flows._life_file(run).touch()
+
+        server.at_first_look = leave_lock
+
+    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]], before=of_a_process_that_dies)
     assert len(server.created) == 2 and not aside
+    assert not list(Path("runs/flows").iterdir())
 
 
 # --- Groups
