@@ -1,7 +1,8 @@
 """Run the ablation grid: what MLflow has finished is skipped, everything else is trained and evaluated.
 
-Starts a Prefect server and workers on this machine and stops them again; Ctrl-C saves first, and the same command
-continues. With PREFECT_API_URL set, that server and its workers are used instead. `--dry-run` only says what would run.
+Starts a Prefect server and workers on this machine and stops them again; Ctrl-C, SIGTERM and a terminal that is closed
+save first, and the same command continues. With PREFECT_API_URL set, that server and its workers are used instead.
+`--dry-run` only says what would run.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from stages import cli
 from stages.plan import chosen, grid_parser, plan
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment
 
 HOME = Path(".prefect")
 
@@ -27,31 +35,60 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.files import exclusive
-        from pipeline.grid.settings import unfinished
+        from pipeline.grid.local import end_leftovers
 
-        if not unfinished(chosen(given)[1]):
-            print("every experiment of the grid is done")
-            return
-        elsewhere = bool(os.environ.get("PREFECT_API_URL"))
-        if elsewhere and not given.dry_run:
-            _check_server()
-        plan(given, each=given.dry_run)
-        if given.dry_run:
-            return
-        if elsewhere:
-            _run(given)
+        _, experiments = chosen(given)
+        if given.dry_run or os.environ.get("PREFECT_API_URL"):
+            _finish(given, experiments, _run)
             return
         with exclusive(HOME / "lock", "the grid in this folder"):
-            _run_locally(given)
+            end_leftovers(HOME)
+            _finish(given, experiments, _run_locally)
 
-    return cli.run(stage)
+    with _unwound_by_signals():
+        return cli.run(stage)
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C, SIGTERM and a terminal that is closed, so that all that was started ends."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # make passes on what its whole group has got already: only a person who insists cuts the end short.
+        if not received or number == signal.SIGINT:
+            received.append(number)
+            raise KeyboardInterrupt
+
+    # SIGINT too where the shell ignores it, in the background: workers would inherit that, and they stop by it.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finish(given: Namespace, experiments: list[Experiment], run: Callable[[Namespace], None]) -> None:
+    """Plan what is not done, and run it."""
+    from pipeline.grid.settings import unfinished
+
+    if not unfinished(experiments):
+        print("every experiment of the grid is done")
+        return
+    if run is _run and not given.dry_run:
+        _check_server()
+    plan(given, each=given.dry_run)
+    if not given.dry_run:
+        run(given)
 
 
 def _run_locally(given: Namespace) -> None:
     from pipeline.grid.local import local_engine
 
-    # Started in the background it may be ignored, and the workers would inherit that: they stop by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     threads = max(1, (os.cpu_count() or 1) // given.workers)
     print(f"starting a Prefect server and {given.workers} workers; their logs: {HOME / 'logs'}", flush=True)
     with local_engine(HOME, given.workers, threads) as engine:

@@ -181,7 +181,7 @@ def test_no_more_runs_than_the_limit_are_submitted(
 
 
 def test_a_grid_that_may_submit_nothing_is_refused() -> None:
-    with pytest.raises(RequestError, match="limit: expected a whole number from 1 on, or null .*; got 0"):
+    with pytest.raises(RequestError, match=r"limit: expected a whole number from 1 on, or null .*; got 0"):
         flows.ablation_grid.fn(limit=0)
 
 

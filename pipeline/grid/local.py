@@ -23,6 +23,8 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_json
 
 POOLS = ("experiments", "grids")
+PROCESSES = "processes.json"
+"""Below the engine's home: who runs."""
 START = 120.0
 """Seconds that the server may take to answer."""
 STOP = 60.0
@@ -162,13 +164,21 @@ class LocalEngine:
         """Write down who runs, so that the next start finds what a kill left behind."""
         alive = [process.pid for process in self.processes.values() if process.poll() is None]
         started = {str(pid): psutil.Process(pid).create_time() for pid in alive}
-        write_json(self.home / "processes.json", started)
+        write_json(self.home / PROCESSES, started)
 
-    def end_leftovers(self) -> None:
-        """End the processes of an earlier start that was killed, with all their children."""
-        path = self.home / "processes.json"
-        remembered: Mapping[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        _end([psutil.Process(int(pid)) for pid, created in remembered.items() if _is_same(int(pid), created)])
+
+def end_leftovers(home: Path) -> None:
+    """End the server and the workers of an earlier start that was killed, with all their children.
+
+    Args:
+        home: Of the `LocalEngine` that started them.
+    """
+    path = home / PROCESSES
+    remembered: Mapping[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    found = [psutil.Process(int(pid)) for pid, created in remembered.items() if _is_same(int(pid), created)]
+    if found:
+        print(f"ending {len(found)} processes that an earlier start left behind", flush=True)
+        _end(found)
 
 
 def _is_same(pid: int, created: float) -> bool:
@@ -203,7 +213,6 @@ def local_engine(home: Path, workers: int, threads: int) -> Iterator[LocalEngine
         PipelineError: the server or a deployment fails; the message has its output.
     """
     engine = LocalEngine(home.absolute(), free_port())
-    engine.end_leftovers()
     try:
         engine.start_server()
         engine.deploy()

@@ -82,7 +82,7 @@ def prefect_in(place: Workplace, **environment: str) -> Iterator[LocalEngine]:
     """A server whose processes work in a folder, which is the current one meanwhile."""
     for name in ("prefect.yaml", "automations.yaml"):
         shutil.copy(REPOSITORY / name, place.folder)
-    engine = LocalEngine(place.folder / ".prefect", free_port())
+    engine = LocalEngine(place.folder / "prefect", free_port())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # workers stop by it, and would inherit that it is ignored
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place.folder):
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

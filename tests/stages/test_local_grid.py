@@ -1,0 +1,134 @@
+"""What `make ablation` does by default: a server and workers of its own, which never outlive it for long."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from stages import ablation
+from tests.conftest import REPOSITORY
+from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, wait_for
+
+METHOD = "generalist_d_nt_linf"
+EPOCHS = 24
+
+
+def two(content: dict[str, Any]) -> None:
+    """A grid of two experiments, each of which lasts seconds."""
+    content["methods"] = {METHOD: content["methods"][METHOD]}
+    content["tables"] = {}
+    content["training"]["epochs"] = EPOCHS
+    content["data"]["train_images"] = 320
+    attacks = content["evaluation"]["attacks"]
+    content["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "noise_linf")}
+    content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
+    study = {"label": "c", "varies": "communication_interval", "methods": [METHOD], "values": [1, 3]}
+    content["ablation"]["studies"] = {"intervals": study}
+
+
+@pytest.fixture
+def place(make_workplace: MakeWorkplace) -> Workplace:
+    made = make_workplace(two)
+    for name in ("prefect.yaml", "automations.yaml"):
+        shutil.copy(REPOSITORY / name, made.folder)
+    return made
+
+
+def start(place: Workplace) -> subprocess.Popen[str]:
+    return place.start("ablation", "--workers", "1", PREFECT_API_URL="")
+
+
+def epochs(place: Workplace) -> int:
+    """Of the newest checkpoints of both experiments, added up."""
+    newest: dict[Path, int] = {}
+    for path in place.folder.glob("runs/*/checkpoints/*.json"):
+        newest[path.parent] = max(newest.get(path.parent, 0), int(path.name.partition("-")[0]))
+    return sum(newest.values())
+
+
+def at_work(folder: Path) -> set[int]:
+    """The processes whose current folder this is."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found |= {process.pid} if process.cwd() == str(folder) else set()
+    return found
+
+
+def remembered(place: Workplace) -> list[int]:
+    """The server and the worker."""
+    return [int(pid) for pid in json.loads((place.folder / ".prefect/processes.json").read_text())]
+
+
+@pytest.mark.timeout(600)
+def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished(place: Workplace) -> None:
+    first = start(place)
+    wait_for(lambda: epochs(place) >= 2, first)
+    stopped = interrupt(first, signal.SIGTERM)
+    assert stopped.code == 75 and "the same command continues" in stopped.err, stopped
+    assert not at_work(place.folder)
+
+    second, saved = start(place), epochs(place)
+    wait_for(lambda: epochs(place) > saved, second)
+    second.kill()
+    finish(second)
+    left = remembered(place)
+    assert len(left) == 2 and set(left) <= at_work(place.folder)
+
+    third = start(place)
+    wait_for(lambda: epochs(place) > 0 and not set(left) & at_work(place.folder), third)
+    wait_for(lambda: len(worker_of(place)) == 1, third)
+    (worker,) = worker_of(place)
+    worker.kill()
+    finished = finish(third)
+    finished.expect(0)
+    assert "ending 2 processes that an earlier start left behind" in finished.out
+    assert "worker-1 died and is started again" in finished.out
+    assert not at_work(place.folder)
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    for run in runs:
+        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
+        assert steps == list(range(1, EPOCHS + 1))
+
+
+def worker_of(place: Workplace) -> list[psutil.Process]:
+    """The worker, once it has a run."""
+    processes = [psutil.Process(pid) for pid in remembered(place) if psutil.pid_exists(pid)]
+    return [one for one in processes if "worker" in one.cmdline() and one.children()]
+
+
+# --- Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_unwind_once_unless_a_person_insists(number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with ablation._unwound_by_signals():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_grid_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ablation._unwound_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
