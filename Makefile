@@ -24,12 +24,12 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults-grid test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX, as root on Debian)
+setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX and Chromium, as root on Debian)
 
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
@@ -55,6 +55,16 @@ ood: setup ## Corruptions and perturbation sequences for every experiment of the
 	dvc repro --single-item ood/dvc.yaml:corrupt
 	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
 	python -m stages.report
+
+plan: setup ## Say what the ablation grid will cost in time, disk and memory
+	python -m stages.plan --workers $(JOBS) $(GRID)
+
+ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]
+	python -m stages.ablation --workers $(JOBS) $(GRID)
+	python -m stages.figures
+
+faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
+	python -m pytest -n 0 tests/stages/faults_grid.py
 
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS)
@@ -108,5 +118,5 @@ format: setup ## Put the code in style
 types: setup ## Check types
 	mypy
 
-clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store
-	rm -rf runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts
+clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store, Prefect's
+	rm -rf .prefect runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts

@@ -43,7 +43,7 @@ def robustbench_info(
     robust = f"{100 * metrics[found[0]]:.2f}"
     paper = {"link": "", "name": experiment.method.label, "authors": "", "venue": "Unpublished"}
     images, everything = counts[found[0]], DATASETS[experiment.data.name].test_images
-    reduced = f" AutoAttack on {images:,} of {everything:,} test images." if images < everything else ""
+    reduced = f" AutoAttack on {images:,} of {everything:,} test images." if images < (everything or 0) else ""
     return {
         **(GENERALIST if experiment.name.startswith("generalist") else paper),
         "additional_data": any(item.objective.get("extra_images") for item in experiment.method.learners.values()),
@@ -150,6 +150,7 @@ def _loading(experiment: Experiment) -> list[str]:
     name = f"models:/{experiment.suite}-{experiment.name}@seed-{experiment.seed}"
     normalization = experiment.model.normalization
     shown = "" if normalization is None else f", Normalization(mean={normalization.mean}, std={normalization.std})"
+    shown += f", classes={experiment.data.classes}" if experiment.data.classes else ""
     return [
         "## Load it",
         "",

@@ -144,7 +144,7 @@ def _devices(params: Params) -> Iterator[Finding]:
 
 
 def _data(params: Params) -> Iterator[Finding]:
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.runs import prepared_folder
 
     folder, name = prepared_folder(params.data.name), params.data.name
@@ -152,11 +152,12 @@ def _data(params: Params) -> Iterator[Finding]:
         yield Finding("Data", "note", f"{name} is not prepared", "make prepare")
         return
     try:
-        split = load_split(folder, params.data)
+        split = open_split(folder, params.data)
     except RequestError as error:
         yield Finding("Data", "problem", str(error), "make prepare")
         return
-    counts = f"{len(split.train)} training, {len(split.held_out)} held-out, {len(split.test)} test images"
+    held_out = params.data.held_out_images
+    counts = f"{split.counts['train']} training, {held_out} held-out, {split.counts['test']} test images"
     yield Finding("Data", "ok", f"{name}: {counts}, digest {split.digest[:16]}")
 
 

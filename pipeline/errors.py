@@ -19,6 +19,10 @@ class RequestError(PipelineError):
     exit_code = 2
 
 
+class DivergedError(PipelineError):
+    """A loss is not finite."""
+
+
 class Interrupted(PipelineError):
     """Stopped on demand after a checkpoint was written (exit code 75, 'try again': the same command continues)."""
 

@@ -126,10 +126,12 @@ def _register(model: StoredModel, weights: Path) -> RegisteredModel:
     from pipeline.models import build_model
 
     experiment, facts = model.experiment, DATASETS[model.experiment.data.name]
-    network = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
+    data = experiment.data
+    network = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
     network.load_state_dict(load_file(weights))
     generator = torch.Generator().manual_seed(0)
-    shape = (EXAMPLE_IMAGES, facts.channels, facts.size, facts.size)
+    size = data.streaming.test_crop.size if data.streaming else facts.size
+    shape = (EXAMPLE_IMAGES, facts.channels, size, size)
     example = torch.rand(shape, generator=generator).numpy()
     tags = {
         "fingerprint": experiment.fingerprint,

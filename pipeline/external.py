@@ -62,7 +62,7 @@ def attack_external(
     """
     import torch
 
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
     from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation
@@ -73,17 +73,18 @@ def attack_external(
 
     settings, dataset = _chosen(params.evaluation, attacks), DATASETS[params.data.name]
     normalization = external.normalization(dataset.channels)
-    model = build_model(external.architecture, params.data.name)
+    model = build_model(external.architecture, params.data.name, classes=params.data.classes)
     matched = load_into(model, read_state(external.path), str(external.path))
     print(f"{external.path}: {len(model.state_dict())} tensors matched {matched}", flush=True)
     if normalization is not None:
         model = Normalized(model, normalization.mean, normalization.std)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
-    test = load_split(prepared_folder(params.data.name), params.data).test
+    test = open_split(prepared_folder(params.data.name), params.data).test
     test = test.subset(torch.arange(min(images or len(test), len(test)))).to(backend.device)
-    accuracy = check_model(model, test, len(dataset.classes))
-    print(f"checked: logits of {len(dataset.classes)} classes, {accuracy:.1%} of the first images correct", flush=True)
+    classes = params.data.classes or len(dataset.classes)
+    accuracy = check_model(model, test, classes)
+    print(f"checked: logits of {classes} classes, {accuracy:.1%} of the first images correct", flush=True)
     started, identity = time.perf_counter(), {"weights_sha256": file_digest(external.path), "matched": matched}
     folder = f"{identity['weights_sha256'][:16]}-{settings.digest(len(test))}"
     with EvaluationDisplay(external.path.stem) as display:

@@ -16,6 +16,10 @@ from typing import Any, BinaryIO
 from pipeline.errors import RequestError
 
 
+class Busy(RequestError):
+    """Another process works on it."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that becomes `path` when the block ends well, and vanishes when it does not.
@@ -70,7 +74,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     """Hold `path` as a lock while the block runs; the system releases it when the process ends, however it ends.
 
     Raises:
-        RequestError: another process holds it; the message names that process.
+        Busy: another process holds it; the message names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as stream:
@@ -79,7 +83,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             stream.seek(0)
             holder = stream.read().strip() or "unknown"
-            raise RequestError(f"{what} is being worked on by another process ({holder}); wait for it to end") from None
+            raise Busy(f"{what} is being worked on by another process ({holder}); wait for it to end") from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         stream.flush()

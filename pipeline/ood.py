@@ -95,9 +95,9 @@ def _regenerated(dataset: str, kind: Kind) -> Path:
 def _clean_images(data: DataSettings, count: int | None) -> CleanImages:
     """The first test images in the official order."""
     from pipeline.data.corruptions.generate import CleanImages
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
 
-    test = load_split(prepared_folder(data.name), data.model_copy(update={"test_images": None})).test
+    test = open_split(prepared_folder(data.name), data.model_copy(update={"test_images": None})).test
     images = test.images[:count].permute(0, 2, 3, 1).contiguous().numpy()
     return CleanImages(data.name, images, test.labels[:count].numpy())
 
@@ -112,7 +112,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         RequestError: the experiment is not trained, or the corrupted images are not there.
         PipelineError: the tracking server is out of reach.
     """
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
     from pipeline.evaluation.ood import (
         corruption_accuracies,
@@ -150,8 +150,8 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         "seconds": time.perf_counter() - started,
     }
     write_json(output / "metrics.json", content)
-    split = load_split(prepared_folder(experiment.data.name), experiment.data)
-    data = DataDescription(experiment.data.name, split.digest, {"train": len(split.train), "test": len(split.test)})
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
+    data = DataDescription(experiment.data.name, split.digest, split.counts)
     with track(experiment, data) as run:
         run.log_ood(output)
     return metrics

@@ -87,6 +87,12 @@ class TrainingDisplay(Display):
             self._epoch_bar = self._rich.add_task(title, total=epochs, completed=first_epoch - 1, detail="")
             self._step_bar = self._rich.add_task("  steps", total=steps_per_epoch, completed=first_step, detail="")
 
+    def on_phase(self, steps_per_epoch: int) -> None:
+        """From here on an epoch has another number of steps."""
+        self._steps = steps_per_epoch
+        if self._rich is not None:
+            self._rich.reset(self._step_bar, total=steps_per_epoch, detail="")
+
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         """A step has ended."""
         shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import EvaluationSettings, Experiment
-from pipeline.errors import RequestError
-from pipeline.files import atomic_write, exclusive, file_digest, write_json, write_text
+from pipeline.errors import Interrupted, RequestError
+from pipeline.files import Busy, atomic_write, exclusive, file_digest, write_json, write_text
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
 from pipeline.provenance import git_commit, versions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WAIT = 5.0
+"""Seconds between two looks at what another process works on."""
 
 
 RUNS = Path("runs")
@@ -28,7 +31,7 @@ RUNS = Path("runs")
 
 
 def prepared_folder(dataset: str) -> Path:
-    """The uint8 tensors of a data set, made by `prepare`."""
+    """What `prepare` makes of a data set."""
     return Path("data/prepared") / dataset
 
 
@@ -38,8 +41,8 @@ def working_folder(experiment: Experiment) -> Path:
 
 
 def results_folder(experiment: Experiment) -> Path:
-    """What an experiment leaves: the outputs of its DVC stages."""
-    return Path("results") / experiment.suite / experiment.identifier
+    """What an experiment leaves: the outputs of its DVC stages, or apart from them those of a cell of the grid."""
+    return Path("results") / ("ablation" if experiment.grid else "") / experiment.suite / experiment.identifier
 
 
 def training_folder(experiment: Experiment) -> Path:
@@ -55,31 +58,59 @@ def evaluation_folder(experiment: Experiment) -> Path:
 def train_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> Path:
     """Train an experiment, or continue it, with a progress display and its MLflow run.
 
+    Under torchrun together with the other processes: the first one alone writes files, shows progress and tracks.
+
     Returns:
         The folder of `model.safetensors`, `history.json`, `experiment.json` and `summary.json`.
 
     Raises:
         RequestError: the data is not prepared, or another process trains this experiment.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
-        PipelineError: a loss is not finite, every checkpoint is damaged, or the tracking server is out of reach.
+        PipelineError: a loss is not finite, every checkpoint is damaged, the tracking server is out of reach, or
+            another process was lost.
     """
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
     from pipeline.tracking import DataDescription, track
+    from pipeline.training.distributed import joined
     from pipeline.training.loop import train
+    from pipeline.training.observer import Silent
 
     settings, folder = experiment.training, working_folder(experiment)
-    split = load_split(prepared_folder(experiment.data.name), experiment.data)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads)
-    data = DataDescription(experiment.data.name, split.digest, {"train": len(split.train), "test": len(split.test)})
-    with exclusive(folder / "lock", f"experiment {experiment.identifier}"), track(experiment, data) as run:
-        with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
-            result = train(experiment, split, backend, folder, display, should_stop)
-        _write_training(
-            experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
-        )
-        run.log_training(training_folder(experiment))
+    with joined(backend.device) as ranks:
+        if not ranks.is_first:
+            train(experiment, split, backend, folder, Silent(), should_stop, ranks)
+            return training_folder(experiment)
+        data = DataDescription(experiment.data.name, split.digest, split.counts)
+        with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
+            _check_same_data(folder, split.digest)
+            with track(experiment, data) as run:
+                with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
+                    result = train(experiment, split, backend, folder, display, should_stop, ranks)
+                _write_training(
+                    experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
+                )
+                run.log_training(training_folder(experiment))
     return training_folder(experiment)
+
+
+def _check_same_data(folder: Path, digest: str) -> None:
+    """Refuse to continue what was begun on other images: folders of images have no official content.
+
+    Raises:
+        RequestError: the digest is not the one that the working folder was begun with.
+    """
+    path = folder / "data.json"
+    if not path.exists():
+        write_json(path, {"digest": digest})
+    begun = json.loads(path.read_text())["digest"]
+    if begun != digest:
+        raise RequestError(
+            f"{folder} was begun with images of digest {begun[:16]}..., the prepared ones have {digest[:16]}...; "
+            "prepare the former again, or remove the folder to start anew"
+        )
 
 
 def _write_training(
@@ -131,7 +162,7 @@ def evaluate_experiment(
         RequestError: the experiment is not trained with these settings, the data is not prepared, or the shard is none.
         PipelineError: a journal entry is damaged, or the tracking server is out of reach.
     """
-    from pipeline.data.images import load_split
+    from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
     from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation, Shard
@@ -141,9 +172,10 @@ def evaluate_experiment(
     chosen = Shard() if shard is None else Shard.parse(shard)
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
     model = load_trained(experiment).to(backend.device)
-    split = load_split(prepared_folder(experiment.data.name), experiment.data)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
+    _check_same_data(folder, split.digest)
     journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
 
     def measure() -> pd.DataFrame:
@@ -153,7 +185,7 @@ def evaluate_experiment(
     if shard is not None:
         measure()
         return {}
-    data = DataDescription(experiment.data.name, split.digest, {"train": len(split.train), "test": len(split.test)})
+    data = DataDescription(experiment.data.name, split.digest, split.counts)
     with exclusive(folder / "lock", f"experiment {experiment.identifier}"), track(experiment, data) as run:
         identity = {
             "fingerprint": experiment.fingerprint,
@@ -202,6 +234,58 @@ def write_evaluation(
     return metrics
 
 
+def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> None:
+    """Bring an experiment to its end from wherever it stands: prepare its data, train, evaluate.
+
+    What MLflow has evaluated is left as it is; what another process works on is waited for.
+
+    Raises:
+        Interrupted: `should_stop` gave a reason; what was done is saved.
+        RequestError, PipelineError: as `train_experiment` and `evaluate_experiment`.
+    """
+    from pipeline.tracking import evaluated
+
+    def check() -> None:
+        reason = should_stop()
+        if reason is not None:
+            raise Interrupted(f"{reason}: what was finished is saved; the same command continues")
+
+    ensure_prepared(experiment)
+    while not evaluated([experiment]):
+        try:
+            train_experiment(experiment, should_stop)
+            evaluate_experiment(experiment, check=check)
+        except Busy as busy:
+            print(f"{busy}: waiting", flush=True)
+            time.sleep(WAIT)
+            check()
+
+
+def ensure_prepared(experiment: Experiment) -> None:
+    """Prepare the experiment's data on this machine, unless that is done; one process does it, others wait.
+
+    Raises:
+        RequestError: official files are missing and cannot be downloaded, or are damaged.
+    """
+    from filelock import FileLock
+
+    from pipeline.data.images import MANIFEST_FILE
+    from pipeline.data.prepare import prepare, prepare_streamed
+
+    data = experiment.data
+    folder = prepared_folder(data.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [folder / str(size) / MANIFEST_FILE for size in experiment.stored_sizes] or [folder / MANIFEST_FILE]
+    with FileLock(folder / "lock"):
+        if all(path.exists() for path in wanted):
+            return
+        print(f"preparing {data.name} in {folder}", flush=True)
+        if data.streaming is None:
+            prepare(data, folder)
+        else:
+            prepare_streamed(data, data.streaming, folder, lambda: None)
+
+
 def load_trained(experiment: Experiment) -> Any:
     """The network of an experiment with its trained weights, in eval mode, on the CPU.
 
@@ -215,7 +299,7 @@ def load_trained(experiment: Experiment) -> Any:
     from pipeline.models import build_model
 
     folder = training_folder(experiment)
-    way_out = f"run 'python -m stages.train {experiment.name} --seed {experiment.seed}' first"
+    way_out = _way_out("train", experiment)
     try:
         trained = json.loads((folder / "summary.json").read_text())["fingerprint"]
         weights = load_file(folder / "model.safetensors")
@@ -228,9 +312,15 @@ def load_trained(experiment: Experiment) -> Any:
             f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
             f"{experiment.fingerprint}; {way_out}"
         )
-    model = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
+    data = experiment.data
+    model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def _way_out(stage: str, experiment: Experiment) -> str:
+    command = f"python -m stages.{stage} {experiment.name} --seed {experiment.seed}"
+    return "run 'make ablation' first" if experiment.grid else f"run '{command}' first"
 
 
 def load_verdicts(experiment: Experiment) -> pd.DataFrame:
@@ -242,7 +332,7 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     import pandas as pd
 
     folder = evaluation_folder(experiment)
-    way_out = f"run 'python -m stages.evaluate {experiment.name} --seed {experiment.seed}' first"
+    way_out = _way_out("evaluate", experiment)
     try:
         evaluated = json.loads((folder / "metrics.json").read_text())["evaluation_fingerprint"]
     except FileNotFoundError as error:

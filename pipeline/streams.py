@@ -8,8 +8,12 @@ generator state to go on to the same bits.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
+
+from pipeline.ranks import Part
 
 
 def stream_seed(seed: int, *address: str | int) -> int:
@@ -18,6 +22,39 @@ def stream_seed(seed: int, *address: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def stream(seed: int, *address: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh `torch.Generator` on `device`, seeded for the stream at `address`."""
-    return torch.Generator(device=device).manual_seed(stream_seed(seed, *address))
+class SharedGenerator(torch.Generator):
+    """A random stream that every rank has, and this rank's part of the batch that it is drawn for."""
+
+    part: Part
+
+
+def stream(
+    seed: int, *address: str | int, device: torch.device | str = "cpu", part: Part | None = None
+) -> torch.Generator:
+    """A fresh `torch.Generator` on `device`, seeded for the stream at `address`, for all rows of a batch or a part."""
+    if part is None:
+        return torch.Generator(device=device).manual_seed(stream_seed(seed, *address))
+    shared = SharedGenerator(device=device)
+    shared.part = part
+    return shared.manual_seed(stream_seed(seed, *address))
+
+
+def part_of(generator: torch.Generator, rows: int) -> Part:
+    """The part that a generator is for; of one that knows none, all of `rows`."""
+    return generator.part if isinstance(generator, SharedGenerator) else Part(0, rows, rows)
+
+
+def draw(
+    function: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator, part: Part | None = None
+) -> Tensor:
+    """This rank's rows of random numbers for the whole batch.
+
+    Args:
+        function: `torch.rand` or `torch.randn`.
+        shape: Of the own rows; one batch's, or several joined.
+        generator: The same on every rank.
+        part: Which rows these are; None: the generator knows.
+    """
+    part = part or part_of(generator, shape[0])
+    drawn = function((part.whole(shape[0]), *shape[1:]), generator=generator, device=generator.device)
+    return part.own(drawn)

@@ -54,6 +54,7 @@ BATCH = {"metrics": 1000, "params": 100}
 PARAMETER_LENGTH = 500
 PAGE = 50
 """Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
+TAG_LENGTH = 4000
 DIGEST_LENGTH = 32
 """MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
 ARTIFACTS_AT_A_TIME = 8
@@ -256,6 +257,52 @@ def _is_evaluated(experiment: Experiment) -> bool:
     with _reported(uri):
         client, experiment_id = _open_store(uri, experiment.suite, create=False)
         return experiment_id is not None and next(_search(client, experiment_id, condition), None) is not None
+
+
+def evaluated(experiments: Iterable[Experiment]) -> set[str]:
+    """Evaluation fingerprints of those of `experiments` that MLflow has the numbers of; none where there is no store.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        return set()
+    return set(finished_runs(experiments)["evaluation_fingerprint"])
+
+
+def last_epoch(experiment: Experiment) -> int:
+    """The last epoch of an experiment that MLflow knows of, 0 where it knows none.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    with _reported(uri):
+        run = _run_of(uri, experiment)
+    return 0 if run is None else int(run.data.metrics.get("epoch", 0))
+
+
+def mark_failed(experiment: Experiment, reason: str) -> None:
+    """End the run of an experiment that is given up, if there is one: FAILED, with the reason as its tag `failure`.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri = tracking_uri()
+    with _reported(uri):
+        run = _run_of(uri, experiment)
+        if run is not None:
+            client, _ = _open_store(uri, experiment.suite, create=False)
+            client.set_tag(run.info.run_id, "failure", reason[-TAG_LENGTH:])
+            client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _run_of(uri: str, experiment: Experiment) -> Run | None:
+    client, experiment_id = _open_store(uri, experiment.suite, create=False)
+    if experiment_id is None:
+        return None
+    return next(_search(client, experiment_id, f"tags.fingerprint = '{experiment.fingerprint}'"), None)
 
 
 def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:

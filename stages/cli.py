@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import Interrupted, PipelineError, RequestError
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
@@ -38,6 +39,8 @@ def run(stage: Callable[[], None]) -> int:
     try:
         stage()
     except PipelineError as error:
+        if _is_said_by_another(error):
+            return error.exit_code
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
@@ -46,8 +49,15 @@ def run(stage: Callable[[], None]) -> int:
     return 0
 
 
+def _is_said_by_another(error: PipelineError) -> bool:
+    """Whether the first process of this machine, under torchrun, has met the same and speaks of it."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, RequestError | Interrupted)
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")
+    who = "" if rank == "0" else f"process {rank}: "
+    print(f"{who}{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
     return code
 
 
@@ -82,13 +92,19 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], str | None]]:
-    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop; a second one stops at once."""
+def stop_on_signal(second_at_once: bool = True) -> Iterator[Callable[[], str | None]]:
+    """Turn the first SIGTERM or Ctrl-C into a reason to save and stop.
+
+    Args:
+        second_at_once: A second one stops at once. Where False it changes nothing: a supervisor repeats itself, and
+            under torchrun Ctrl-C reaches every process twice, from the terminal and from torchrun.
+    """
     reasons: list[str] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         reasons.append(f"{signal.Signals(number).name} received")
-        signal.signal(number, signal.default_int_handler)
+        if second_at_once:
+            signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

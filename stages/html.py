@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
-        pictures = Pictures(params.data, prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
+        pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         path = given.output or Path(params.report_file)
         write_report(params, Path(params.figures_folder), pictures, given.examples, path)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")

@@ -1,4 +1,6 @@
-"""Download or find the images of params.yaml's data set, check them, and store them as uint8 tensors."""
+"""Download or find the images of params.yaml's data set, check them, and store them: as uint8 tensors, or as shards of
+encoded images where they are too large for memory. Storing shards continues what was stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.data.prepare import prepare
+        from pipeline.data.prepare import prepare, prepare_streamed
         from pipeline.runs import prepared_folder
 
         data = load_params(given.params).data
         folder = prepared_folder(data.name)
-        manifest = prepare(data, folder)
-        print(f"prepared {data.name} in {folder}: sha256 {manifest['sha256'][:16]}...")
+        if data.streaming is None:
+            manifest = prepare(data, folder)
+            print(f"prepared {data.name} in {folder}: sha256 {manifest['sha256'][:16]}...")
+            return
+        with cli.stop_on_signal() as should_stop:
+            prepare_streamed(data, data.streaming, folder, should_stop)
 
     return cli.run(stage)
 

@@ -7,10 +7,10 @@ sorted into one folder per class.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from pipeline.machine import usable_cores
 from stages import cli
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
+        from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
         from pipeline.progress import PreparationDisplay
 
         with cli.stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
@@ -33,14 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
                 allow_damaged=given.allow_damaged,
                 should_stop=should_stop,
             )
-        images, subset = manifest["images"], manifest["subset"]
-        print(
-            f"prepared {images['train']:,} training and {images['val']:,} validation images of "
-            f"{len(manifest['classes'])} classes in {given.destination}: digest {manifest['digest'][:16]}..."
-        )
-        print(f"evaluation on {subset['images']:,} validation images ({subset['chosen_by']})")
-        if manifest["damaged"]:
-            print(f"left out: {len(manifest['damaged'])} damaged images, listed in manifest.json")
+        print(describe(manifest, given.destination))
 
     return cli.run(stage)
 
@@ -60,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workers",
         type=_positive,
-        default=_cores(),
+        default=usable_cores(),
         help="processes; default: as many as there are cores, %(default)s",
     )
     made.add_argument("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing")
@@ -72,11 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--images-per-shard", type=_positive, default=2048, help="default: %(default)s")
     return made
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

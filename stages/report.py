@@ -1,4 +1,5 @@
-"""Write the tables of params.yaml from MLflow: LaTeX fragments, CSV, Markdown, and one PDF where pdflatex exists.
+"""Write the tables of params.yaml from MLflow: LaTeX fragments, CSV, Markdown, and pictures and one PDF
+where pdflatex exists.
 
 Cells without a finished run show a dash, and a footnote says which command fills them.
 """
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     def stage() -> None:
         from pipeline.config import OOD_METRICS, load_params
         from pipeline.reporting.results import collect
-        from pipeline.reporting.tables import compile_pdf, write_table
+        from pipeline.reporting.tables import compile_pdf, draw_pictures, write_table
         from pipeline.runs import results_folder
         from pipeline.tracking import ensure_logged
 
@@ -39,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name}: {note}")
             for path in write_table(name, params, results, output):
                 print(f"wrote {path}")
+        for path in draw_pictures(output):
+            print(f"wrote {path}")
         pdf = compile_pdf(output)
         print(
             f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"

@@ -1,10 +1,14 @@
 """Train one experiment of params.yaml, or continue it from its last checkpoint.
 
 Ctrl-C or SIGTERM saves first; the same command continues. The weights go to results/, curves to MLflow as they grow.
+Several processes share the minibatches, and end with the weights of one, under
+
+    torchrun --nproc-per-node gpu -m stages.train METHOD --seed SEED
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from stages import cli
@@ -19,9 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import train_experiment
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
-        with cli.stop_on_signal() as should_stop:
+        with cli.stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
             folder = train_experiment(experiment, should_stop)
-        print(f"trained {experiment.identifier}: {folder}")
+        if os.environ.get("RANK", "0") == "0":
+            print(f"trained {experiment.identifier}: {folder}")
 
     return cli.run(stage)
 

@@ -25,12 +25,17 @@ class Recorder:
     messages: list[str] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     records: list[Mapping[str, float]] = field(default_factory=list)
+    phases: list[int] = field(default_factory=list)
+    """Steps of an epoch, where that changed."""
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
     def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
         pass
+
+    def on_phase(self, steps_per_epoch: int) -> None:
+        self.phases.append(steps_per_epoch)
 
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         self.steps.append((epoch, step))

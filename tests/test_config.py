@@ -171,7 +171,7 @@ ATTACK = {"name": "pgd", "norm": "linf", "epsilon": 0.1, "step_size": 0.1, "step
 MISTAKES: list[tuple[str, Any, str, str]] = [
     # what is changed, to what, the path that the message names, what it says
     ("training.epoch", 3, "training.epoch", "unknown key; did you mean 'epochs'? Valid: batch_size, device, epochs"),
-    (f"{OPTIMIZER}.momentun", 1, f"{OPTIMIZER}.momentun", "unknown key; did you mean 'momentum'? Valid: learning_rate"),
+    (f"{OPTIMIZER}.momentun", 1, f"{OPTIMIZER}.momentun", "unknown key; did you mean 'momentum'? Valid: decay_ba"),
     ("evaluation.attacks.aa_l2.steps", 3, "evaluation.attacks.aa_l2.steps", "unknown key; Valid: epsilon, images, mem"),
     ("data.augmentation.crop_pad", 1, "data.augmentation.crop_pad", "did you mean 'crop_padding'? Valid: crop_pad"),
     ("tables.table1.columns.0.name", "x", "tables.table1.columns.0.name", "unknown key; Valid: label, metric"),
@@ -194,7 +194,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
         "data.name",
         "cifar",
         "data.name",
-        "input should be 'digits', 'cifar10', 'cifar100', 'mnist' or 'svhn' (got",
+        "input should be 'digits', 'cifar10', 'cifar100', 'mnist', 'svhn', 'imagenet' or 'imagefolder' (got",
     ),
     ("data.name", ["digits"], "data.name", "input should be 'digits'"),
     ("data.held_out_images", 1437, "data.held_out_images", "1437 + train_images 48 exceed the 1437 training images of"),
@@ -265,6 +265,10 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("evaluation.attacks.natural", ATTACK, "evaluation.attacks", "natural: the name of a metric that is always there"),
     ("evaluation.union", ["aa_linf", "aa_l3"], "evaluation.union", "unknown attack 'aa_l3': did you mean 'aa_l2'?"),
     ("evaluation.union", ["aa_linf", "aa_linf"], "evaluation.union", "'aa_linf' is given more than once"),
+    ("tables.table1.paper", ["V"], "tables.table1.paper.0", "input should be '1a', '1b', 'I', 'II', 'III' or 'IV'"),
+    ("tables.table1.rows", ["nt", "nt"], "tables.table1.rows", "'nt' is given more than once"),
+    ("tables.table1.columns.1.metric", "natural", "tables.table1.columns", "'natural' is given more than once"),
+    ("tables.table1.file", "table4", "tables", "'table4' is given more than once"),
     ("tables.table1.rows", ["nt", "att"], "tables.table1.rows", "unknown method 'att': did you mean 'at'? Valid: nt, "),
     (
         "tables.table1.columns.1.metric",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def test_the_readmes_numbers_are_those_of_the_committed_tables(table: str) -> No
     measured = [row for row in rows(REPOSITORY / table) if "--<sup>" not in row]
     assert len(measured) > 2
     assert [row for row in measured if row not in shown] == []
+
+
+def test_no_conflict_of_a_merge_is_committed() -> None:
+    command = ["git", "grep", "-lE", "^(<{7}|>{7}) ", "--", "."]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")

@@ -15,17 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 
-from pipeline.config import Experiment, parse_params
+from pipeline.config import AttackBudget, Experiment, parse_params
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.tracking import (
     DataDescription,
+    download,
     ensure_logged,
     finished_runs,
     mask,
     read_class_accuracies,
     read_histories,
+    read_run,
+    runs_of_other_protocols,
     track,
     tracking_uri,
 )
@@ -370,6 +374,39 @@ def test_eight_processes_share_a_store_that_does_not_exist_yet(store: Path) -> N
     assert sorted(run.data.tags["seed"] for run in runs) == list("01234567")
     assert len({run.info.experiment_id for run in runs}) == 1
     assert {(run.info.status, run.data.metrics["epoch"]) for run in runs} == {("FINISHED", 3.0)}
+
+
+def test_runs_of_another_protocol_stand_in_for_the_same_method_seed_data_and_network(store: Path) -> None:
+    budget = AttackBudget(epsilon=0.031, step_size=1, steps=1)
+    other = EXPERIMENT.model_copy(update={"protocol": "reference_code", "threat_model": {"linf": budget}})
+    train_and_evaluate(write_results(store / "results", other), other)
+    assert finished_runs(experiments()).empty
+    (row,) = runs_of_other_protocols(experiments()).to_dict("records")
+    assert (row["protocol"], row["method"], row["seed"]) == ("reference_code", "nt", 0)
+    assert (row["fingerprint"], row["metric.union"]) == (EXPERIMENT.fingerprint, 0.45)
+    assert runs_of_other_protocols([other]).empty
+    assert runs_of_other_protocols(experiments()[1:]).empty  # other seeds
+
+
+def test_a_search_goes_through_all_pages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tracking.PAGE", 2)
+    for number, experiment in enumerate(experiments()[:5]):
+        train_and_evaluate(write_results(store / str(number), experiment), experiment)
+    assert sorted(finished_runs(experiments())["seed"]) == [0, 1, 2, 3, 4]
+
+
+def test_a_run_is_read_with_its_files(store: Path) -> None:
+    train_and_evaluate(write_results(store / "results"))
+    found = read_run(only_run().info.run_id)
+    assert (found.status, found.tags["method"], found.metrics["test/union"]) == ("FINISHED", "nt", 0.45)
+    assert abs(pd.Timestamp(found.ended).timestamp() - time.time()) < 60
+    (store / "copy").mkdir()
+    download(found.run_id, ["model.safetensors"], store / "copy")
+    assert (store / "copy/model.safetensors").read_bytes() == b"weights"
+    with pytest.raises(PipelineError, match=r"MLflow at sqlite.* failed"):
+        download(found.run_id, ["nothing.json"], store / "copy")
+    with pytest.raises(RequestError, match="has no run '0123'"):
+        read_run("0123")
 
 
 def test_an_empty_store_gives_an_empty_frame(store: Path) -> None:

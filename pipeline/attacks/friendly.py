@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from pipeline.attacks.geometry import project, steepest_direction
 from pipeline.attacks.pgd import PGD, frozen
+from pipeline.streams import draw, part_of
 
 
 class FriendlyPGD(PGD):
@@ -43,10 +44,11 @@ class FriendlyPGD(PGD):
                 left[active] -= wrong.long()
                 (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels[active]), points)
                 active, points, gradient = active[goes_on], points.detach()[goes_on], gradient[goes_on]
-                if len(active) == 0:
+                part = part_of(generator, len(labels)).ranks.place(len(active))
+                if part.total == 0:
                     break
                 count += len(active)
-                noise = self.noise * torch.randn(points.shape, generator=generator, device=points.device)
+                noise = self.noise * draw(torch.randn, points.shape, generator, part)
                 moved = points + self.step_size * steepest_direction(self.norm, gradient) + noise
                 perturbed[active] = project(self.norm, moved, images[active], self.epsilon)
             return perturbed.detach(), count

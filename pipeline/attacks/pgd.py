@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pipeline.attacks.geometry import TINY, norms, per_sample, project, steepest_direction
 from pipeline.config import AttackBudget, Norm
+from pipeline.streams import draw
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits, labels) -> scalar to maximise."""
@@ -99,11 +100,11 @@ class PGD(AttackBudget):
         if self.start == "zero":
             return images.clone()
         if self.start == "gaussian":
-            noise = 0.001 * torch.randn(images.shape, generator=generator, device=images.device)
+            noise = 0.001 * draw(torch.randn, images.shape, generator)
         elif self.norm == "linf":
-            noise = (2 * torch.rand(images.shape, generator=generator, device=images.device) - 1) * self.epsilon
+            noise = (2 * draw(torch.rand, images.shape, generator) - 1) * self.epsilon
         else:
-            direction = torch.randn(images.shape, generator=generator, device=images.device)
-            lengths = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
+            direction = draw(torch.randn, images.shape, generator)
+            lengths = draw(torch.rand, (len(images), 1, 1, 1), generator)
             noise = self.epsilon * lengths * direction / per_sample(norms(self.norm, direction).clamp_min(TINY))
         return project(self.norm, images + noise, images, self.epsilon)

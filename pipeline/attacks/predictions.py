@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.data.images import ImageSet
 from pipeline.devices import Backend
+from pipeline.ranks import ALONE, Ranks
 from pipeline.streams import stream
 
 
@@ -33,6 +34,7 @@ def predictions(
     batch_size: int,
     first_batch: int = 0,
     batches: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Predicted classes, in the order of `images`.
 
@@ -45,6 +47,7 @@ def predictions(
         batch_size: Images at once.
         first_batch: The batch to begin with; with `batches`, a slice of the work.
         batches: How many batches (None: to the end).
+        ranks: Who share the work; each needs all images, and gets all predictions.
 
     Returns:
         (n,) int64 on the CPU, n the number of images in the chosen batches.
@@ -55,13 +58,15 @@ def predictions(
     device = images.images.device
     classes = []
     for start in starts:
-        inputs, labels = images.batch(torch.arange(start, min(start + batch_size, len(images)), device=device))
+        batch = torch.arange(start, min(start + batch_size, len(images)), device=device)
+        part = ranks.part(len(batch))
+        inputs, labels = images.batch(part.own(batch))
         inputs = channels_last(inputs)
-        if attack is not None:
-            generator = stream(seed, "batch", start // batch_size, device=device)
+        if attack is not None and len(labels) > 0:
+            generator = stream(seed, "batch", start // batch_size, device=device, part=part)
             with backend.autocast():
                 inputs = attack.perturb(model, inputs, labels, generator)
         with torch.no_grad():
-            classes.append(model(inputs).argmax(1).cpu())
+            classes.append(ranks.join(model(inputs).argmax(1).cpu()))
     model.train(was_training)
     return torch.cat(classes)

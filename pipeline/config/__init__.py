@@ -22,6 +22,7 @@ from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     DERIVED_METRICS,
     OOD_METRICS,
+    STREAMED,
     TRAINING_SECONDS,
     AttackBudget,
     AugmentationSettings,
@@ -41,11 +42,13 @@ from pipeline.config.schema import (
     TableColumn,
     TableSettings,
 )
+from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
     "OOD_METRICS",
+    "STREAMED",
     "TRAINING_SECONDS",
     "AblationFigure",
     "AdamSettings",
@@ -76,10 +79,15 @@ __all__ = [
     "OODSettings",
     "PGDAttackSettings",
     "Params",
+    "Phase",
     "SGDSettings",
     "SelectionSettings",
+    "Sizes",
+    "StoredSize",
+    "StreamingSettings",
     "TableColumn",
     "TableSettings",
+    "TestCrop",
     "TradeOffFigure",
     "TrainingCurvesFigure",
     "cells",

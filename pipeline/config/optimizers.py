@@ -17,6 +17,8 @@ class SGDSettings(Closed):
     momentum: Real = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: Real = Field(default=0.0, ge=0)
+    decay_batch_norm: bool = Field(default=True, exclude_if=bool)
+    """Whether weight decay reaches BatchNorm's scales and shifts, too."""
 
 
 class AdamSettings(Closed):

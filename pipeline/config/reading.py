@@ -76,8 +76,15 @@ def _cross_references(raw: dict[str, Any]) -> dict[str, Any]:
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
+        "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
         "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
     }
+
+
+def _stored_sizes(streaming: dict[str, Any]) -> list[Any]:
+    """The prepared sizes of streamed images; none where images are not streamed."""
+    others = streaming.get("other_stored_sizes")
+    return [streaming["stored_size"], *(others or [])] if "stored_size" in streaming else []
 
 
 def _budget(raw: Any) -> AttackBudget:

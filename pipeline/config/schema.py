@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
 from pipeline.config.figures import FigureSettings
 from pipeline.config.mixture import RULES, MixtureSettings
 from pipeline.config.optimizers import OptimizerSettings
+from pipeline.config.streaming import BOOKKEEPING, Phase, Phases, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.studies import AblationSettings
 from pipeline.config.values import (
     Budget,
@@ -48,7 +49,14 @@ EVALUATION_VERSION = 2
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn", "imagenet", "imagefolder"]
+STREAMED = ("imagenet", "imagefolder")
+"""Data sets too large for memory: trees of image folders, prepared to shards."""
+
+
+def _is_none(value: Any) -> bool:
+    """Settings that were added later are left out of dumps, and so of fingerprints, where they are not given."""
+    return value is None
 
 
 class AugmentationSettings(Closed):
@@ -65,7 +73,12 @@ class DataSettings(Closed):
 
     name: DatasetName
     root: Path = Path("data/raw")
-    """Where the official files are, or are downloaded to. Not part of an experiment's identity."""
+    """Where the official files are, or are downloaded to; for streamed images, the folder with `train` and `val`. Not
+    part of an experiment's identity."""
+    classes: Whole | None = Field(default=None, ge=4, exclude_if=_is_none)
+    """Number of classes, for `imagefolder` alone: other data sets are known. AutoAttack compares four of them."""
+    streaming: StreamingSettings | None = Field(default=None, exclude_if=_is_none)
+    """For images that are too large for memory, and only for them."""
     train_images: Whole | None = Field(default=None, gt=0)
     """Use only this many training images, a fixed random choice (null: all that are not held out)."""
     held_out_images: Whole = Field(gt=0)
@@ -76,14 +89,26 @@ class DataSettings(Closed):
     """Seed of the split; independent of the experiment's seed, so that every seed sees the same images."""
     augmentation: AugmentationSettings = AugmentationSettings()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where only the folders' names say."""
+        return DATASETS[self.name].classes or tuple(f"class_{number:04d}" for number in range(self.classes or 0))
+
+    def judged_on(self, crop: TestCrop | None) -> DataSettings:
+        """The same images, with another crop of held-out and test images; None changes nothing."""
+        if crop is None or self.streaming is None:
+            return self
+        return self.model_copy(update={"streaming": self.streaming.model_copy(update={"test_crop": crop})})
+
     @field_validator("held_out_images")
     @classmethod
     def _leave_training_images(cls, value: int, info: ValidationInfo) -> int:
         name, train_images = info.data.get("name"), info.data.get("train_images") or 1
-        if name is not None and value + train_images > DATASETS[name].train_images:
+        known = None if name is None else DATASETS[name].train_images
+        if known is not None and value + train_images > known:
             raise ValueError(
                 f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
-                f"{DATASETS[name].train_images} training images of {name}"
+                f"{known} training images of {name}"
             )
         return value
 
@@ -91,9 +116,26 @@ class DataSettings(Closed):
     @classmethod
     def _exist(cls, value: int | None, info: ValidationInfo) -> int | None:
         name = info.data.get("name")
-        if name is not None and (value or 0) > DATASETS[name].test_images:
-            raise ValueError(f"{value} exceed the {DATASETS[name].test_images} test images of {name}")
+        known = None if name is None else DATASETS[name].test_images
+        if known is not None and (value or 0) > known:
+            raise ValueError(f"{value} exceed the {known} test images of {name}")
         return value
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """What only some data sets need."""
+        name = given.get("name")
+        if name not in get_args(DatasetName):
+            return
+        needed = {"classes": name == "imagefolder", "streaming": name in STREAMED}
+        for key, is_needed in needed.items():
+            if is_needed != (given.get(key) is not None):
+                yield (key,), f"data set '{name}' {'needs it' if is_needed else 'has none'}"
+        if name in STREAMED and mapping(given, "augmentation").get("crop_padding"):
+            yield (
+                ("augmentation", "crop_padding"),
+                "streamed images are cropped at random places without padding; expected 0",
+            )
 
 
 class Normalization(Closed):
@@ -175,6 +217,17 @@ class MethodSettings(Closed):
     """Its own number, instead of `training.epochs`."""
     batch_size: Whole | None = Field(default=None, ge=1)
     """Its own, instead of `training.batch_size`."""
+    phases: Phases | None = None
+    """Its own, instead of `training.phases`."""
+    test_crop: TestCrop | None = None
+    """Its own, instead of that of `data.streaming`: networks are judged at the size that they were trained for."""
+
+    @field_validator("test_crop")
+    @classmethod
+    def _has_images_to_crop(cls, value: TestCrop | None, info: ValidationInfo) -> TestCrop | None:
+        if value is not None and context(info, "stored_sizes") == []:
+            raise ValueError("is for images that are streamed, there is no data.streaming")
+        return value
 
     @model_validator(mode="wrap")
     @classmethod
@@ -235,6 +288,9 @@ class TrainingSettings(Closed):
 
     epochs: Whole = Field(ge=1)
     batch_size: Whole = Field(ge=1)
+    """Of all processes of a distributed training together."""
+    phases: Phases = Field(default=[], exclude_if=lambda phases: not phases)
+    """Epochs with images or batches of other sizes."""
     selection: SelectionSettings
     validation_interval: Whole = Field(default=1, ge=1)
     """Measure held-out accuracies after every so many epochs, and after the last."""
@@ -480,16 +536,16 @@ class Params(Closed):
 
     def resolve(self, name: str, method: MethodSettings, seed: int) -> Experiment:
         """The experiment of any method, in this file or a variation of one that is, under this file's settings."""
-        own = method.model_dump(include={"epochs", "batch_size"}, exclude_none=True)
+        own = {key: getattr(method, key) for key in ("epochs", "batch_size", "phases")}
         return Experiment(
             suite=self.suite,
             protocol=self.protocol,
             name=name,
             seed=seed,
-            data=self.data,
+            data=self.data.judged_on(method.test_crop),
             model=self.model,
             threat_model=self.threat_model,
-            training=self.training.model_copy(update=own),
+            training=self.training.model_copy(update={key: value for key, value in own.items() if value is not None}),
             method=method,
             evaluation=self.evaluation,
             ood=self.ood,
@@ -526,6 +582,21 @@ class Experiment(Closed):
         learner = next(iter(self.method.learners.values()))
         return learner.architecture or self.model.architecture
 
+    def sizes_in(self, epoch: int) -> Sizes:
+        """The sizes of batches and, where images are streamed, of images in `epoch` (from 1)."""
+        begun = [phase for phase in self.training.phases if phase.first_epoch <= epoch]
+        phase, streaming = begun[-1] if begun else Phase(first_epoch=1), self.data.streaming
+        batch = phase.batch_size or self.training.batch_size
+        if streaming is None:
+            return Sizes(batch)
+        return Sizes(batch, phase.crop_size or streaming.crop_size, phase.stored_size or streaming.stored_size)
+
+    @property
+    def stored_sizes(self) -> list[StoredSize]:
+        """Of streamed images, the sizes that are trained on, that of the last epoch last; of others, none."""
+        stored = [self.sizes_in(epoch).stored for epoch in range(self.training.epochs, 0, -1)]
+        return [size for size in reversed(dict.fromkeys(stored)) if size is not None]
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over everything that changes the trained weights, and over nothing else."""
@@ -543,9 +614,10 @@ class Experiment(Closed):
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
-        data = self.data.model_dump(
-            mode="json", exclude={"root"} | (set() if self._uses_test_images else {"test_images"})
-        )
+        ignored: dict[str, Any] = {"root": True, "streaming": BOOKKEEPING}
+        if not self._uses_test_images:
+            ignored["test_images"] = True
+        data = self.data.model_dump(mode="json", exclude=ignored)
         return {
             "numerics_version": NUMERICS_VERSION,
             "seed": self.seed,

@@ -124,6 +124,8 @@ class Schedule(Closed):
     """The value at each breakpoint."""
     interpolation: Interpolation = "linear"
     """From one value to the next: in a straight line, along half a cosine wave, or at once at the next breakpoint."""
+    every: Literal["epoch", "step"] = Field(default="epoch", exclude_if=lambda value: value == "epoch")
+    """Change after every epoch, to the value at its end, or after every step, to the value at that fraction of it."""
 
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -132,9 +134,10 @@ class Schedule(Closed):
         if isinstance(epochs, list) and isinstance(values, list) and len(epochs) != len(values):
             yield ("values",), f"{len(epochs)} breakpoints need as many values, got {len(values)}"
 
-    def at(self, epoch: float) -> float:
-        """The value at `epoch`."""
-        return interpolate(self.epochs, self.values, epoch, self.interpolation)
+    def at(self, epoch: int, share: float = 1.0) -> float:
+        """The value in `epoch` (from 1), of which `share` (0 to 1) is over."""
+        moment = epoch - 1 + share if self.every == "step" else epoch
+        return interpolate(self.epochs, self.values, moment, self.interpolation)
 
 
 def interpolate(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.config import AugmentationSettings
+from pipeline.streams import draw
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,9 @@ class Placements:
 
 def draw_placements(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Placements:
     """Independent, uniform placements for `count` images, on the generator's device."""
-    places, device = 2 * settings.crop_padding + 1, generator.device
-    tops = torch.randint(places, (count,), generator=generator, device=device)
-    lefts = torch.randint(places, (count,), generator=generator, device=device)
-    coins = torch.rand(count, generator=generator, device=device)
+    place = partial(torch.randint, 2 * settings.crop_padding + 1)
+    tops, lefts = draw(place, (count,), generator), draw(place, (count,), generator)
+    coins = draw(torch.rand, (count,), generator)
     return Placements(tops, lefts, coins < (0.5 if settings.horizontal_flip else 0.0))
 
 

@@ -12,8 +12,10 @@ class DataFacts:
     channels: int
     size: int
     classes: tuple[str, ...]
-    train_images: int
-    test_images: int
+    """Empty where only the settings know."""
+    train_images: int | None
+    """None where only the files know."""
+    test_images: int | None
 
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -41,5 +43,7 @@ DATASETS: dict[str, DataFacts] = {
     "cifar100": DataFacts(3, 32, CIFAR100, 50_000, 10_000),
     "mnist": DataFacts(1, 28, DIGITS, 60_000, 10_000),
     "svhn": DataFacts(3, 32, DIGITS, 73_257, 26_032),
-    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 50_000),
+    # Of the 50,000 validation images, those that the field evaluates on.
+    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 5_000),
+    "imagefolder": DataFacts(3, 224, (), None, None),
 }

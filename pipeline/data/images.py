@@ -64,6 +64,11 @@ class ImageSplit:
     digest: str
     """sha256 over all images and labels of the prepared data set; names the data in tracking."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images by part."""
+        return {"train": len(self.train), "test": len(self.test)}
+
 
 def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
     """Read a folder that `pipeline.data.prepare` wrote, and split it.
@@ -118,7 +123,7 @@ def _read_images(path: Path, expected: str, facts: DataFacts) -> tuple[ImageSet,
     return train, test
 
 
-def _check(found: ImageSet, count: int, facts: DataFacts, path: Path) -> None:
+def _check(found: ImageSet, count: int | None, facts: DataFacts, path: Path) -> None:
     shape = (count, facts.channels, facts.size, facts.size)
     if found.images.shape != shape or found.labels.shape != (count,) or found.images.dtype != torch.uint8:
         raise RequestError(

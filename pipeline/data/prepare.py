@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.config import DataSettings
+from pipeline.config import DataSettings, StreamingSettings
 from pipeline.data.facts import DATASETS
+from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
 from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE
 from pipeline.data.sources import read_official
 from pipeline.files import atomic_write, file_digest, write_json
+from pipeline.machine import usable_cores
+from pipeline.progress import PreparationDisplay
 
 
 def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
@@ -47,6 +51,33 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
     }
     write_json(destination / MANIFEST_FILE, manifest)
     return manifest
+
+
+def prepare_streamed(
+    settings: DataSettings,
+    streaming: StreamingSettings,
+    destination: Path,
+    should_stop: Callable[[], str | None],
+) -> None:
+    """Store the folders of images at `settings.root` as shards, in a folder of `destination` for every stored size.
+
+    Raises:
+        See `prepare_imagefolder`.
+    """
+    for size in dict.fromkeys([streaming.stored_size, *streaming.other_stored_sizes]):
+        folder = destination / str(size)
+        with PreparationDisplay(f"preparing {folder}") as display:
+            manifest = prepare_imagefolder(
+                settings.root,
+                folder,
+                ShardSettings(size=None if size == "original" else size),
+                display,
+                workers=usable_cores(),
+                subset_list=streaming.subset_list,
+                allow_damaged=streaming.allow_damaged,
+                should_stop=should_stop,
+            )
+        print(describe(manifest, folder), flush=True)
 
 
 def content_digest(tensors: dict[str, Tensor]) -> str:

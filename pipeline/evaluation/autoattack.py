@@ -47,6 +47,8 @@ PACKAGES = ("autoattack", "pyautoattack")
 """The same code by the same authors; the first that is installed is used."""
 
 
+TARGETS = 9
+"""Classes that targeted attacks aim at, as many as there are; the package's own number, which it takes as given."""
 FLAG_IMAGES = 64
 """How many images the package's checks look at."""
 
@@ -110,7 +112,7 @@ def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[
     """The attacks that `settings` names, in its order.
 
     Args:
-        model: In eval mode; maps float32 images in [0, 1] to logits of at least ten classes.
+        model: In eval mode; maps float32 images in [0, 1] to logits of at least four classes.
         settings: Norm, radius and members.
         seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
     """
@@ -128,6 +130,9 @@ def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[
         if member is suite.apgd:
             member.loss = name.removeprefix("apgd_")
         member.seed = seed
+        with torch.no_grad():
+            others = model(images[:1]).shape[1] - 1
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(TARGETS, others)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             adversarial: Tensor = member.perturb(images.contiguous(), labels)
         return adversarial.detach()

@@ -48,10 +48,11 @@ class Reconstructed(Objective):
             logits = model(perturbed).float()
             return Losses(functional.cross_entropy(logits, labels), logits.detach())
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        clean = torch.autograd.grad(functional.cross_entropy(model(images).float(), labels), parameters)
+        part = moment.part(labels)
+        clean = part.gradients(functional.cross_entropy(model(images).float(), labels), parameters)
         logits = model(perturbed).float()
         loss = functional.cross_entropy(logits, labels)
-        adversarial = torch.autograd.grad(loss, parameters)
+        adversarial = part.gradients(loss, parameters)
         gradients = [reconstruct(ours, theirs, self.longest) for ours, theirs in zip(adversarial, clean, strict=True)]
         return Losses(loss.detach(), logits.detach(), gradients)
 

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from pipeline.config import Closed, Norm, parse_fraction
+from pipeline.ranks import Part
+from pipeline.streams import part_of
 
 Share = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A part of the run, for example 0.25 or '20/80': a method's phases fit a run of any length."""
@@ -29,6 +31,10 @@ class Moment:
     state: dict[str, Any] = field(default_factory=dict)
     """What the objective remembers from step to step: numbers, strings, tensors; saved in every checkpoint."""
 
+    def part(self, labels: Tensor) -> Part:
+        """Which part of the whole batch `labels` are; several processes may share a batch."""
+        return part_of(self.generator, len(labels))
+
     def is_after(self, share: float) -> bool:
         """Whether this share of the epochs is over."""
         return self.epoch > share * self.epochs
@@ -43,7 +49,8 @@ class Losses:
     logits: Tensor
     """(batch, classes): the logits that the loss was computed on, for the training accuracy; detached."""
     gradients: list[Tensor] | None = None
-    """Gradients of the parameters in their order, where an objective makes its own (None: those of `loss`)."""
+    """Gradients of the parameters in their order, for the whole batch, where an objective makes its own (None: those of
+    `loss`)."""
 
 
 class Objective(Closed):

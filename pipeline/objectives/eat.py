@@ -48,7 +48,8 @@ class ExtremeNorms(Objective):
         attack = self.attacks[min(sum(drawn >= edge for edge in edges), len(self.attacks) - 1)]
         climb = attack.climb(model, images, labels)
         correct, seen = counts.get(attack.norm, [0.0, 0.0])
-        counts[attack.norm] = [correct + float(climb.correct.sum()), seen + len(labels)]
+        part = moment.part(labels)
+        counts[attack.norm] = [correct + float(part.ranks.total(climb.correct.sum())), seen + part.total]
         logits = model(climb.best).float()
         return Losses(functional.cross_entropy(logits, labels), logits.detach())
 

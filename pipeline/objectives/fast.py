@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from pipeline.attacks.pgd import PGD
+from pipeline.attacks.pgd import PGD, frozen
 from pipeline.objectives.base import Losses, Moment, Objective
+from pipeline.streams import draw
 
 
 class Fast(Objective):
@@ -25,17 +26,31 @@ class Fast(Objective):
     name: Literal["fast"]
     attack: PGD
     step_factor: float = Field(default=1.25, gt=0)
+    clip_noise: bool = Field(default=True, exclude_if=bool)
+    """Move from x + d0 cut to [0, 1], as the source does on CIFAR-10. False: from x + d0, of which only the image that
+    the network sees is cut, as on ImageNet; then pixels that d0 takes out of [0, 1] have no gradient, and stay."""
 
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
-        single = self.attack.model_copy(
-            update={
-                "steps": 1,
-                "step_size": max(self.step_factor * self.attack.epsilon, torch.finfo(torch.float32).tiny),
-            }
-        )
-        logits = model(single.perturb(model, images, labels, moment.generator)).float()
+        step_size = max(self.step_factor * self.attack.epsilon, torch.finfo(torch.float32).tiny)
+        if self.clip_noise:
+            single = self.attack.model_copy(update={"steps": 1, "step_size": step_size})
+            perturbed = single.perturb(model, images, labels, moment.generator)
+        else:
+            perturbed = self._perturb_unclipped(model, images, labels, moment.generator, step_size)
+        logits = model(perturbed).float()
         return Losses(functional.cross_entropy(logits, labels), logits.detach())
+
+    def _perturb_unclipped(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, step_size: float
+    ) -> Tensor:
+        radius = self.attack.epsilon
+        noise = ((2 * draw(torch.rand, images.shape, generator) - 1) * radius).requires_grad_(True)
+        with frozen(model):
+            loss = functional.cross_entropy(model((images + noise).clamp(0, 1)).float(), labels)
+            (gradient,) = torch.autograd.grad(loss, noise)
+        moved = (noise.detach() + step_size * gradient.sign()).clamp(-radius, radius)
+        return (images + moved).clamp(0, 1)
 
 
 OBJECTIVE = Fast

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.objectives.base import Losses, Moment, Objective
+from pipeline.ranks import ALONE, Ranks
 
 
 def beta_sample(alpha: float, generator: torch.Generator) -> float:
@@ -26,11 +27,17 @@ def beta_sample(alpha: float, generator: torch.Generator) -> float:
             return float(left / (left + right))
 
 
-def mixup_loss(model: nn.Module, inputs: Tensor, labels: Tensor, ratio: float, order: Tensor) -> tuple[Tensor, Tensor]:
-    """lam CE(f(z), y) + (1 - lam) CE(f(z), y[order]) for z = lam x + (1 - lam) x[order]; and the logits."""
-    logits = model(ratio * inputs + (1 - ratio) * inputs[order]).float()
+def mixup_loss(
+    model: nn.Module, inputs: Tensor, labels: Tensor, ratio: float, order: Tensor, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
+    """lam CE(f(z), y) + (1 - lam) CE(f(z), y[order]) for z = lam x + (1 - lam) x[order]; and the logits.
+
+    `order` counts through the rows of all ranks.
+    """
+    partners, partner_labels = ranks.join(inputs)[order], ranks.join(labels)[order]
+    logits = model(ratio * inputs + (1 - ratio) * partners).float()
     loss = ratio * functional.cross_entropy(logits, labels)
-    return loss + (1 - ratio) * functional.cross_entropy(logits, labels[order]), logits
+    return loss + (1 - ratio) * functional.cross_entropy(logits, partner_labels), logits
 
 
 class Interpolated(Objective):
@@ -48,11 +55,12 @@ class Interpolated(Objective):
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
-        losses = []
+        losses, part = [], moment.part(labels)
         for inputs in (images, perturbed):
             ratio = beta_sample(self.alpha, moment.generator)
-            order = torch.randperm(len(labels), generator=moment.generator, device=labels.device)
-            losses.append(mixup_loss(model, inputs, labels, ratio, order))
+            order = torch.randperm(part.total, generator=moment.generator, device=labels.device)
+            own = order[part.first : part.last]
+            losses.append(mixup_loss(model, inputs, labels, ratio, own, part.ranks))
         (clean, _), (adversarial, logits) = losses
         return Losses(0.5 * clean + 0.5 * adversarial, logits.detach())
 

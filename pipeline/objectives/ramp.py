@@ -36,7 +36,7 @@ class Ramp(Objective):
         logits = model(chosen).float()
         loss = functional.cross_entropy(logits, labels)
         correct = (source_logits.argmax(1) == labels).float()
-        paired = (divergence(source_logits, target_logits) * correct).sum() / correct.sum().clamp_min(1)
+        paired = moment.part(labels).mean_where(divergence(source_logits, target_logits), correct)
         return Losses(loss + self.pairing * paired, logits.detach())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from typing_extensions import override
 from pipeline.attacks.pgd import PGD
 from pipeline.errors import RequestError
 from pipeline.objectives.base import Losses, Moment, Objective
+from pipeline.streams import draw
 
 
 @cache
@@ -66,7 +67,7 @@ class SelfTraining(Objective):
         count = len(labels)
         if self.extra_images is not None:
             pool, pseudo_labels = extra_images(self.extra_images)
-            drawn = torch.randint(len(pool), (count,), generator=moment.generator, device=images.device).to(pool.device)
+            drawn = draw(partial(torch.randint, len(pool)), (count,), moment.generator).to(pool.device)
             extra = pool[drawn].to(images.device).float().div(255)
             images, labels = torch.cat([images, extra]), torch.cat([labels, pseudo_labels[drawn].to(labels.device)])
         perturbed = self.attack.perturb(model, images, labels, moment.generator)

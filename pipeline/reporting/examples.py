@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -23,14 +22,15 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import DataSettings, EvaluationSettings, Experiment, PGDAttackSettings
-from pipeline.data.images import ImageSet, ImageSplit, load_split, to_unit_interval
+from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.data.images import ImageSet, to_unit_interval
+from pipeline.data.split import Split, open_split
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
 from pipeline.reporting.grad_cam import class_activation_maps
 from pipeline.streams import stream, stream_seed
-from pipeline.tracking import read_artifacts
+from pipeline.tracking import read_artifacts, read_run
 
 CRAFTING_VERSION = 1
 """Raise it when a change of the code changes what is crafted."""
@@ -183,7 +183,8 @@ def views(
 
 
 def _network(experiment: Experiment, weights: bytes) -> nn.Module:
-    model = build_model(experiment.architecture, experiment.data.name, experiment.model.normalization)
+    data = experiment.data
+    model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
     try:
         model.load_state_dict(load(weights))
     except (SafetensorError, RuntimeError) as error:
@@ -196,37 +197,32 @@ class Pictures:
     """Test images as the networks of a suite see them. What was crafted once is kept.
 
     Args:
-        settings: Of the data set.
-        prepared: Its folder.
+        prepared: The folder of the prepared data set.
         kept: The folder for what was crafted. Only what decides about it is in a file's name: it is never out of date.
         announce: Told what is crafted, since that takes a while.
     """
 
     def __init__(
         self,
-        settings: DataSettings,
         prepared: Path,
         kept: Path,
         announce: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._settings = settings
         self._prepared = prepared
+        self._splits: dict[str, Split] = {}
         self._kept = kept
         self._announce = announce
 
-    @property
-    def dataset(self) -> str:
-        """Its name."""
-        return self._settings.name
-
-    @cached_property
-    def split(self) -> ImageSplit:
-        """The images of the suite.
+    def split(self, experiment: Experiment) -> Split:
+        """The images of an experiment; most share theirs, but streamed ones may be cropped for each method.
 
         Raises:
             RequestError: they are not prepared here; the message says what prepares them.
         """
-        return load_split(self._prepared, self._settings)
+        key = json.dumps([experiment.data.model_dump(mode="json"), experiment.stored_sizes])
+        if key not in self._splits:
+            self._splits[key] = open_split(self._prepared, experiment.data, experiment.stored_sizes)
+        return self._splits[key]
 
     def seen(self, experiment: Experiment, run_id: str, chosen: Sequence[int], names: Sequence[str]) -> dict[str, View]:
         """The views `names` of the images `chosen` by the network of an experiment; see `views`.
@@ -235,7 +231,9 @@ class Pictures:
             RequestError: the data set is not prepared here.
             PipelineError: its MLflow run has no weights, or they are damaged.
         """
-        identity = [CRAFTING_VERSION, experiment.evaluation_fingerprint, self.split.digest, list(chosen), list(names)]
+        split, weights_digest = self.split(experiment), read_run(run_id).tags.get("weights_sha256")
+        settings = [experiment.evaluation_fingerprint, weights_digest, split.digest]
+        identity = [CRAFTING_VERSION, *settings, list(chosen), list(names)]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         path = self._kept / experiment.fingerprint / "views" / f"{digest}.safetensors"
         found = _read(path, names)
@@ -247,7 +245,7 @@ class Pictures:
                     f"train@{experiment.identifier}'."
                 )
             self._announce(f"{experiment.identifier}: crafting {len(chosen)} images ({', '.join(names)})")
-            found = views(experiment, weights, self.split.test, chosen, names)
+            found = views(experiment, weights, split.test, chosen, names)
             _write(path, found)
         return found
 

@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.reporting.layout import Cell, Label, Layout
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -44,6 +48,9 @@ WRAPPER = r"""\documentclass[10pt]{article}
 """
 REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 ERROR_LINES = 12
+DOTS_PER_INCH = 160
+MARGIN = 16
+"""White around a picture, in pixels."""
 
 
 def text(source: str) -> str:
@@ -179,14 +186,54 @@ def compile_pdf(folder: Path) -> Path | None:
     if pdflatex is None:
         return None
     with tempfile.TemporaryDirectory() as temporary:
-        for path in fragments:
-            shutil.copy(path, temporary)
-        inputs = "\n".join(rf"\input{{{path.stem}}}" for path in fragments)
-        Path(temporary, "wrapper.latex").write_text(WRAPPER % inputs, encoding="utf-8")
-        _run(pdflatex, Path(temporary), folder)
+        made = _set(pdflatex, fragments, Path(temporary))
         with atomic_write(folder / "tables.pdf") as stream:
-            stream.write(Path(temporary, "wrapper.pdf").read_bytes())
+            stream.write(made.read_bytes())
     return folder / "tables.pdf"
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Every fragment `*.tex` of `folder` as a picture beside it, for pages that show no LaTeX.
+
+    Returns:
+        The PNG files; none where pdflatex or pdftoppm is not installed.
+
+    Raises:
+        PipelineError: LaTeX fails.
+    """
+    pdflatex, converter = shutil.which("pdflatex"), shutil.which("pdftoppm")
+    if pdflatex is None or converter is None:
+        return []
+    pictures = []
+    for fragment in sorted(folder.glob("*.tex")):
+        with tempfile.TemporaryDirectory() as temporary:
+            page = _set(pdflatex, [fragment], Path(temporary))
+            command = [converter, "-png", "-singlefile", "-r", str(DOTS_PER_INCH), str(page), str(page.with_suffix(""))]
+            subprocess.run(command, check=True, capture_output=True)
+            with atomic_write(fragment.with_suffix(".png")) as stream:
+                _trimmed(page.with_suffix(".png")).save(stream, "PNG", optimize=True)
+        pictures.append(fragment.with_suffix(".png"))
+    return pictures
+
+
+def _trimmed(path: Path) -> Image.Image:
+    """A page without its white border, but for a margin."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as page:
+        grey = page.convert("L")
+        left, top, right, bottom = ImageOps.invert(grey).getbbox() or (0, 0, *grey.size)
+        return ImageOps.expand(grey.crop((left, top, right, bottom)), border=MARGIN, fill=255)
+
+
+def _set(pdflatex: str, fragments: list[Path], workplace: Path) -> Path:
+    """A PDF of fragments, in a folder of its own."""
+    for path in fragments:
+        shutil.copy(path, workplace)
+    inputs = "\n".join(rf"\input{{{path.stem}}}" for path in fragments)
+    (workplace / "wrapper.latex").write_text(WRAPPER % inputs, encoding="utf-8")
+    _run(pdflatex, workplace, fragments[0].parent)
+    return workplace / "wrapper.pdf"
 
 
 def _run(pdflatex: str, workplace: Path, folder: Path) -> None:

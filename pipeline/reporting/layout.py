@@ -254,7 +254,8 @@ def _remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield f"{labels['worst_case_union']}: images that are correct under each of {members}."
     if params.data.train_images is not None:
         everything = DATASETS[params.data.name].train_images
-        yield f"Reduced: trained on {params.data.train_images:,} of {everything:,} images."
+        whole = "all" if everything is None else f"{everything:,}"
+        yield f"Reduced: trained on {params.data.train_images:,} of {whole} images."
     if params.training.selection.split == "test":
         yield "The test images chose the checkpoint (`training.selection.split: test`): the numbers are optimistic."
 

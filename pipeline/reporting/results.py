@@ -147,17 +147,17 @@ def beside_paper(params: Params, table: TableSettings, results: pd.DataFrame) ->
     merged = wanted.merge(printed, on=["architecture", "method", "metric"], how="inner", validate="one_to_one")
     if merged.empty:
         return None
-    notes = [(*row["notes"], *_notes_on_paper(row)) for _, row in merged.iterrows()]
+    doubts = audit()
+    doubts = doubts[doubts["check"] == UNION]
+    notes = [(*row["notes"], *_notes_on_paper(row, doubts)) for _, row in merged.iterrows()]
     return merged.assign(
         paper=merged["value"], difference=merged["mean"] - merged["value"], notes=pd.Series(notes, index=merged.index)
     ).drop(columns=["value", "note", "architecture"])
 
 
-def _notes_on_paper(row: pd.Series) -> Iterator[str]:
+def _notes_on_paper(row: pd.Series, doubts: pd.DataFrame) -> Iterator[str]:
     if row["note"]:
         yield row["note"]
-    doubts = audit()
-    doubts = doubts[doubts["check"] == UNION]
     for key in ("table", "dataset", "architecture", "method", "metric"):
         doubts = doubts[doubts[key] == row[key]]
     for _, doubt in doubts.iterrows():
@@ -266,7 +266,7 @@ def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: li
         yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
     attack, images = params.evaluation.attacks.get(metric), run.get(f"count.{metric}", math.nan)
     everything = DATASETS[params.data.name].test_images
-    if images < everything:
+    if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
     if attack is not None and attack.name == "autoattack" and run.get("gradient_masking") == "suspected":
         yield MASKING

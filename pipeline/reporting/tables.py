@@ -10,11 +10,11 @@ import pandas as pd
 from pipeline.config import Params
 from pipeline.files import write_text
 from pipeline.reporting import latex
-from pipeline.reporting.latex import compile_pdf
+from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
 from pipeline.reporting.results import beside_paper
 
-__all__ = ["compile_pdf", "markdown", "write_table"]
+__all__ = ["compile_pdf", "draw_pictures", "markdown", "write_table"]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}

@@ -32,14 +32,17 @@ class CheckpointFolder:
         self.folder = folder
         self._fingerprint = fingerprint
 
-    def save(self, state: dict[str, Any], epoch: int, step: int) -> Path:
+    def path(self, epoch: int, step: int) -> Path:
+        """Where the state after `step` steps of the epoch that follows `epoch` finished ones is, or will be."""
+        return self.folder / f"{epoch:05d}-{step:07d}.pt"
+
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
         """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
-        path = self.folder / f"{epoch:05d}-{step:07d}.pt"
+        path = self.path(epoch, step)
         with atomic_write(path) as stream:
             _save({"fingerprint": self._fingerprint, **state}, stream)
         write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
         self._clear()
-        return path
 
     def load_newest(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest undamaged state, or None when there is no checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.config import AdamSettings, LearnerSettings, SGDSettings
 from pipeline.devices import Backend
-from pipeline.errors import PipelineError
+from pipeline.errors import DivergedError
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.weights import MovingAverage
 
@@ -36,40 +37,45 @@ class Learner:
         self._settings = settings
         self._backend = backend
 
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of `epoch` (from 1), constant within it."""
-        return self._settings.optimizer.learning_rate * self._settings.schedule.at(epoch)
+    def learning_rate(self, epoch: int, share: float = 1.0) -> float:
+        """The learning rate in `epoch` (from 1), of which `share` (0 to 1) is over."""
+        return self._settings.optimizer.learning_rate * self._settings.schedule.at(epoch, share)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Set the learning rate of `epoch`."""
+    def set_learning_rate(self, epoch: int, share: float) -> None:
+        """Use the learning rate of that moment from now on."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(epoch)
+            group["lr"] = self.learning_rate(epoch, share)
 
     def step(self, images: Tensor, labels: Tensor, moment: Moment) -> tuple[float, int]:
-        """One update on one minibatch.
+        """One update on one minibatch, of which the images may be a part.
 
         Returns:
-            The loss, and how many of the inputs that it was computed on were classified correctly.
+            The loss, and how many of the inputs that it was computed on were classified correctly, both of the whole
+            minibatch.
 
         Raises:
-            PipelineError: the loss is not finite; the weights are still those from before the step.
+            DivergedError: the loss is not finite; the weights are still those from before the step.
+            PipelineError: another rank was lost.
         """
         self.model.train()
         with self._backend.autocast():
             losses = self.objective(self.model, images, labels, moment)
-        loss = losses.loss.item()
-        if not torch.isfinite(losses.loss):
-            raise PipelineError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
+        part = moment.part(labels)
+        hits = (losses.logits.argmax(1) == labels).sum()
+        loss, correct = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits])).tolist()
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
         self.optimizer.zero_grad(set_to_none=True)
         if losses.gradients is None:
-            torch.autograd.backward(losses.loss)
+            torch.autograd.backward(part.weigh(losses.loss))
+            part.ranks.add_up([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
         else:
             for parameter, gradient in zip(self.model.parameters(), losses.gradients, strict=True):
                 parameter.grad = gradient
         self.optimizer.step()
         if self.average is not None:
             self.average.update([(1.0, self.model)])
-        return loss, int((losses.logits.argmax(1) == labels).sum())
+        return loss, int(correct)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs; tensors are references, not copies."""
@@ -93,7 +99,7 @@ def build_optimizer(settings: SGDSettings | AdamSettings, model: nn.Module) -> t
     """The torch optimizer over all parameters of `model`."""
     if isinstance(settings, SGDSettings):
         return torch.optim.SGD(
-            model.parameters(),
+            model.parameters() if settings.decay_batch_norm else _without_decay_of_batch_norm(model),
             lr=settings.learning_rate,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
@@ -107,3 +113,12 @@ def build_optimizer(settings: SGDSettings | AdamSettings, model: nn.Module) -> t
         weight_decay=settings.weight_decay,
         foreach=True,
     )
+
+
+def _without_decay_of_batch_norm(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters in two groups, of which the second, BatchNorm's scales and shifts, has no weight decay."""
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    exempt = [parameter for layer in layers for parameter in layer.parameters()]
+    known = {id(parameter) for parameter in exempt}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    return [{"params": others}, {"params": exempt, "weight_decay": 0.0}]

@@ -15,8 +15,30 @@ class Observer(Protocol):
     def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
         """Training begins, or continues at step `first_step` of epoch `first_epoch` (from 1)."""
 
+    def on_phase(self, steps_per_epoch: int) -> None:
+        """From here on an epoch has another number of steps."""
+
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         """A step has ended; `losses` by learner."""
 
     def on_epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended and is saved; `record` is its row of the history."""
+
+
+class Silent:
+    """An observer of a rank that leaves speaking to rank 0."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
+        """Nothing."""
+
+    def on_phase(self, steps_per_epoch: int) -> None:
+        """Nothing."""
+
+    def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        """Nothing."""
+
+    def on_epoch(self, record: Mapping[str, float]) -> None:
+        """Nothing."""

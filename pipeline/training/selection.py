@@ -10,9 +10,10 @@ from torch import nn
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import predictions
 from pipeline.config import Experiment, Norm, SelectionSettings
-from pipeline.data.images import ImageSplit
+from pipeline.data.split import Split
 from pipeline.devices import Backend
 from pipeline.objectives import build_objective
+from pipeline.ranks import ALONE, Ranks
 from pipeline.streams import stream_seed
 from pipeline.training.learner import Learner
 
@@ -24,10 +25,13 @@ class Validation:
         experiment: Names the split (`held_out`, or `test` as the authors' code does) and the budgets.
         split: The images.
         backend: Device and arithmetic of the crafting.
+        ranks: Who share the work.
     """
 
-    def __init__(self, experiment: Experiment, split: ImageSplit, backend: Backend) -> None:
+    def __init__(self, experiment: Experiment, split: Split, backend: Backend, ranks: Ranks = ALONE) -> None:
         self._settings = experiment.training
+        self._ranks = ranks
+        self._batch_size = experiment.sizes_in(experiment.training.epochs).batch
         self._seed = experiment.seed
         self._backend = backend
         self._split_name = "test" if experiment.training.selection.split == "test" else "held_out"
@@ -57,7 +61,9 @@ class Validation:
         record = {}
         for metric, attack in [("natural", None), *attacks.items()]:
             seed = stream_seed(self._seed, "validation", name, metric, epoch)
-            predicted = predictions(model, self._images, attack, seed, self._backend, self._settings.batch_size)
+            predicted = predictions(
+                model, self._images, attack, seed, self._backend, self._batch_size, ranks=self._ranks
+            )
             correct = predicted == self._images.labels.cpu()
             record[f"{self._split_name}/{name}/{metric}"] = correct.double().mean().item()
         return record

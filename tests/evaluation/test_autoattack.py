@@ -35,6 +35,21 @@ def test_colour_images_in_channels_last(norm: Literal["linf", "l2"], part: str) 
     assert torch.linalg.vector_norm((adversarial - images).flatten(1), ord=order, dim=1).max() <= 0.01 + 1e-5
 
 
+@pytest.mark.parametrize("part", ["apgd_t", "fab_t"])
+def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None:
+    """The package aims at nine others, and would look for a tenth logit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("small_cnn", "imagefolder", classes=4).eval()
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    settings = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.5)
+    adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
+    with torch.no_grad():
+        assert (model(adversarial).argmax(1) != labels).any()
+
+
 class Defense(nn.Module):
     """A linear classifier behind a trick."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.config import Experiment
+from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.tracking import ensure_logged
 
 
@@ -57,7 +58,8 @@ def plant(
     for path, content in contents.items():
         (folder / path).write_text(json.dumps(content))
     (folder / "train/model.safetensors").write_bytes(b"weights")
-    (folder / "evaluate/verdicts.parquet").write_bytes(b"verdicts")
+    verdicts = [verdict_frame(attack, [0, 1], [0, 1]) for attack in ("natural", *experiment.evaluation.attacks)]
+    pd.concat(verdicts).to_parquet(folder / "evaluate/verdicts.parquet", index=False)
     frame = pd.DataFrame(rows, columns=["attack", "label", "images", "accuracy", "low", "high"])
     frame.to_csv(folder / "evaluate/classes.csv", index=False)
     assert ensure_logged(experiment, folder)

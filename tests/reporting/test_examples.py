@@ -21,6 +21,7 @@ from pipeline.evaluation.journal import Journal
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.reporting import examples
 from pipeline.reporting.examples import NATURAL, Pictures, choose, correctness, craft, disputed, shown_attacks, views
+from pipeline.tracking import StoredRun
 from tests.conftest import MakeParams
 
 LABELS = [0, 0, 0, 1, 1, 1, 2, 2]
@@ -147,9 +148,15 @@ def test_pictures_are_crafted_once(
         asked.append(name)
         return {run: weights for run in run_ids if run == "run"}
 
+    digests = {"run": "one", "lost": "two"}
+
+    def run_of(run_id: str) -> StoredRun:
+        return StoredRun(run_id, "FINISHED", "", {"weights_sha256": digests[run_id]}, {})
+
     monkeypatch.setattr(examples, "read_artifacts", read)
+    monkeypatch.setattr(examples, "read_run", run_of)
     said: list[str] = []
-    pictures = Pictures(params.data, prepared_digits, tmp_path, said.append)
+    pictures = Pictures(prepared_digits, tmp_path, said.append)
     experiment = params.experiment("nt", 1)
     first = pictures.seen(experiment, "run", [3, 1], [NATURAL, "pgd_l2"])
     again = pictures.seen(experiment, "run", [3, 1], [NATURAL, "pgd_l2"])
@@ -163,7 +170,10 @@ def test_pictures_are_crafted_once(
     pictures.seen(experiment, "run", [3, 1], [NATURAL, "pgd_l2"])
     pictures.seen(experiment, "run", [1, 3], [NATURAL, "pgd_l2"])
     assert len(asked) == 3
+    digests["run"] = "trained again"
+    pictures.seen(experiment, "run", [1, 3], [NATURAL, "pgd_l2"])
+    assert len(asked) == 4
     with pytest.raises(PipelineError, match=r"not in MLflow\. They come with 'dvc repro --force train@nt-1'"):
         pictures.seen(experiment, "lost", [2], [NATURAL])
     with pytest.raises(RequestError, match="is not prepared"):
-        Pictures(params.data, tmp_path / "nowhere", tmp_path).seen(experiment, "run", [3], [NATURAL])
+        Pictures(tmp_path / "nowhere", tmp_path).seen(experiment, "run", [3], [NATURAL])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.style import style
-from pipeline.tracking import finished_runs
+from pipeline.tracking import finished_runs, read_class_accuracies
 from stages.figures import main
 from tests.reporting.planting import plant
 
@@ -217,6 +217,18 @@ def test_many_classes_are_curves_sorted_by_the_first_method(
     for line in axes.get_lines():
         assert ys(line) == sorted(ys(line))
         assert len(ys(line)) == 10
+
+
+def test_classes_without_test_images_are_left_out_of_the_curves(
+    suite: Params, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seven(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+        return {run: table[table["label"] < 7] for run, table in read_class_accuracies(run_ids).items()}
+
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.read_class_accuracies", seven)
+    (axes,) = drawn("class_wise_linf", suite, runs).axes
+    assert {len(ys(line)) for line in axes.get_lines()} == {7}
 
 
 def test_curves_are_means_over_seeds_with_the_schedule_below(suite: Params, runs: pd.DataFrame) -> None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from pipeline.config import Params
+from pipeline.config import Params, parse_params
 from pipeline.errors import PipelineError
 from pipeline.reporting import latex
-from pipeline.reporting.latex import compile_pdf
+from pipeline.reporting.latex import MARGIN, compile_pdf, draw_pictures
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import write_table
+from stages.compose import compose
+from tests.conftest import REPOSITORY
+from tests.reporting.conftest import RunRow
 
 
 @pytest.fixture
@@ -77,6 +84,19 @@ def test_a_pdf_shows_all_tables(params: Params, runs: pd.DataFrame, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("pdflatex")
+def test_every_table_is_a_picture_that_ends_where_it_ends(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    folder = tables(params, runs, tmp_path)
+    pictures = draw_pictures(folder)
+    assert [path.stem for path in pictures] == sorted(path.stem for path in folder.glob("*.tex"))
+    for path in pictures:
+        pixels = np.asarray(Image.open(path))
+        assert (pixels[:MARGIN] == 255).all() and (pixels[:, :MARGIN] == 255).all()
+        assert (pixels[MARGIN] < 255).any() and (pixels[:, MARGIN] < 255).any() and (pixels[-MARGIN - 1] < 255).any()
+    before = [path.read_bytes() for path in pictures]
+    assert [path.read_bytes() for path in draw_pictures(folder)] == before
+
+
+@pytest.mark.usefixtures("pdflatex")
 def test_every_character_that_tex_treats_specially_compiles(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
     fragment = tables(params, runs, tmp_path) / "main.tex"
     printable = "".join(map(chr, range(32, 127))).replace("`", "")
@@ -116,3 +136,37 @@ def test_without_latex_there_is_no_pdf(
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="has no tables"):
         compile_pdf(tmp_path)
+
+
+@pytest.mark.usefixtures("pdflatex")
+@pytest.mark.parametrize(
+    ("overrides", "names", "beside"),
+    [
+        (["suite=digits", "attacks=full"], ["attacks_l2", "attacks_linf", "table1", "table4"], []),
+        (
+            ["suite=cifar10", "attacks=full", "seeds=[1,2]"],
+            ["attacks_l2", "attacks_linf", "table1", "table4"],
+            ["attacks_linf", "table1", "table4"],
+        ),
+        (["suite=cifar100", "architecture=wrn32_10"], ["table2", "table4"], ["table2", "table4"]),
+    ],
+)
+def test_every_table_of_a_suite_compiles(
+    overrides: list[str], names: list[str], beside: list[str], run_row: RunRow, tmp_path: Path
+) -> None:
+    params = parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
+    metrics = sorted({column.metric for table in params.tables.values() for column in table.columns})
+    measured = [experiment for experiment in params.experiments() if experiment.name != "rst"]
+    rows = [
+        run_row(experiment, **{metric: (7 * place + number) % 97 / 100 for number, metric in enumerate(metrics)})
+        for place, experiment in enumerate(measured)
+    ]
+    pdf = compile_pdf(tables(params, pd.DataFrame(rows), tmp_path))
+    assert pdf is not None
+    expected = sorted([*names, *(f"{name}_minus_paper" for name in beside)])
+    assert sorted(path.stem for path in tmp_path.glob("*.tex")) == expected
+    if shutil.which("pdftotext"):
+        shown = subprocess.run(["pdftotext", "-raw", pdf, "-"], capture_output=True, text=True, check=True).stdout
+        assert len(re.findall(r"(?:^|\f)Table \d+:", shown, re.MULTILINE)) == len(expected)
+        assert shown.count("Reproduced minus paper") == len(beside)
+        assert "Not measured yet: dvc repro evaluate@rst-1" in shown.replace("\n", " ")

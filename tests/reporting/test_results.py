@@ -144,7 +144,7 @@ def test_a_store_without_runs_of_the_suite_is_refused(
 ) -> None:
     shutil.copy(empty_store, tmp_path / "empty.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/empty.db")
-    with pytest.raises(PipelineError, match=r"no finished run of suite 'small' .* no table was written. 'make repro'"):
+    with pytest.raises(PipelineError, match=r"no finished run of suite 'small' .* nothing was written. 'make repro'"):
         collect(params)
 
 

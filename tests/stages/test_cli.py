@@ -91,6 +91,14 @@ def test_the_first_signal_is_remembered_and_the_second_one_stops(first: signal.S
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+def test_a_supervisor_that_repeats_itself_stops_nothing_at_once() -> None:
+    with cli.stop_on_signal(second_at_once=False) as should_stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        assert should_stop() == "SIGTERM received"
+
+
 def test_compose_writes_a_suite_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def describe(manifest: dict[str, Any], folder: Path) -> str:
+    """What was made in a folder, for the person at the screen."""
+    images, subset, damaged = manifest["images"], manifest["subset"], len(manifest["damaged"])
+    lines = [
+        f"prepared {images['train']:,} training and {images['val']:,} validation images of "
+        f"{len(manifest['classes'])} classes in {folder}: digest {manifest['digest'][:16]}...",
+        f"evaluation on {subset['images']:,} validation images ({subset['chosen_by']})",
+        *([f"left out: {damaged} damaged images, listed in manifest.json"] if damaged else []),
+    ]
+    return "\n".join(lines)
+
+
 def _identity(settings: ShardSettings) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(settings), "quality": QUALITY}
 
@@ -204,7 +216,7 @@ def _describe_damaged(damaged: dict[str, str], source: Path) -> str:
             f"{count} damaged",
             *lines,
             "  Restore them from the archive and run the same command again (what was finished is kept), or leave them "
-            "out with --allow-damaged.",
+            "out with --allow-damaged (in params.yaml: data.streaming.allow_damaged).",
         ]
     )
 

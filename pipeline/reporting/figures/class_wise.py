@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import ClassWiseFigure, Params
-from pipeline.data.facts import DATASETS
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, note_below
 from pipeline.tracking import read_class_accuracies
@@ -26,7 +25,7 @@ def draw(settings: ClassWiseFigure, params: Params, runs: pd.DataFrame) -> Figur
         RequestError, PipelineError: as `pipeline.tracking.read_class_accuracies`.
     """
     accuracies = _accuracies(settings, params, runs)
-    classes = DATASETS[params.data.name].classes
+    classes = params.data.class_names
     figure = new_figure(COLUMN_WIDTH, 2.3)
     axes = figure.add_subplot()
     (_draw_bars if len(classes) <= BARS_UP_TO else _draw_curves)(axes, accuracies, classes, params)
@@ -85,12 +84,18 @@ def _draw_bars(axes: Axes, accuracies: dict[str, pd.DataFrame], classes: tuple[s
 
 
 def _draw_curves(axes: Axes, accuracies: dict[str, pd.DataFrame], classes: tuple[str, ...], params: Params) -> None:
-    ranks = np.arange(1, len(classes) + 1)
     first = next(iter(accuracies.values()), None)
     order = None if first is None else first["mean"].sort_values(kind="stable").index
     for (method, table), look in zip(accuracies.items(), looks(accuracies).values(), strict=True):
         label = figure_text(params.methods[method].label)
         values = table["mean"].reindex(order)
-        axes.plot(ranks, values, **look.curve, markersize=2.5, markevery=max(len(classes) // 12, 1), label=label)
+        axes.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            **look.curve,
+            markersize=2.5,
+            markevery=max(len(classes) // 12, 1),
+            label=label,
+        )
     method = figure_text(params.methods[next(iter(accuracies))].label) if accuracies else "accuracy"
     axes.set(xlabel=f"classes, from least to most accurate with {method}", xlim=(0, len(classes) + 1))

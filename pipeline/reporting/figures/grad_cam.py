@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import GradCAMFigure, Params, PGDAttackSettings
-from pipeline.data.facts import DATASETS
+from pipeline.data.images import ImageSet
 from pipeline.errors import PipelineError, RequestError
 from pipeline.reporting.examples import NATURAL, Pictures, View, correctness, disputed
 from pipeline.reporting.results import latest_runs
@@ -57,7 +57,11 @@ def draw(settings: GradCAMFigure, params: Params, runs: pd.DataFrame, pictures: 
     except PipelineError as error:
         return _message(figure_text(str(error)))
     labels = {name: figure_text(params.methods[name].label) for name in seen}
-    return _draw(pictures, chosen, seen, labels, f"Not measured: {', '.join(lacking)}." if lacking else "")
+    judged = params.experiment(settings.method, seed)
+    shown = pictures.split(judged).test.subset(torch.tensor(chosen))
+    return _draw(
+        shown, judged.data.class_names, seen, labels, f"Not measured: {', '.join(lacking)}." if lacking else ""
+    )
 
 
 def _check_view(settings: GradCAMFigure, params: Params) -> None:
@@ -94,17 +98,16 @@ def _message(text: str) -> Figure:
 
 
 def _draw(
-    pictures: Pictures, chosen: Sequence[int], seen: dict[str, View], labels: dict[str, str], remark: str
+    shown: ImageSet, classes: tuple[str, ...], seen: dict[str, View], labels: dict[str, str], remark: str
 ) -> Figure:
     """Rows are images; columns are the image itself and each method's view of it."""
     columns = len(seen) + 1
     width = COLUMN_WIDTH if columns <= CELLS_IN_A_COLUMN else PAGE_WIDTH
-    figure = new_figure(width, len(chosen) * (width / columns + 0.12) + 0.35 + 0.15 * bool(remark))
-    grid: list[list[Axes]] = figure.subplots(len(chosen), columns, squeeze=False).tolist()
-    test, classes = pictures.split.test, DATASETS[pictures.dataset].classes
-    for place, (image, row) in enumerate(zip(chosen, grid, strict=True)):
-        label = int(test.labels[image])
-        _show(row[0], test.images[image].permute(1, 2, 0).numpy(), None)
+    figure = new_figure(width, len(shown) * (width / columns + 0.12) + 0.35 + 0.15 * bool(remark))
+    grid: list[list[Axes]] = figure.subplots(len(shown), columns, squeeze=False).tolist()
+    for place, row in enumerate(grid):
+        label = int(shown.labels[place])
+        _show(row[0], shown.images[place].permute(1, 2, 0).numpy(), None)
         row[0].set_xlabel(classes[label], labelpad=2)
         for axes, view in zip(row[1:], seen.values(), strict=True):
             predicted = int(view.predicted[place])

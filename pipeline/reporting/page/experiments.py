@@ -14,8 +14,7 @@ import yaml
 from markupsafe import Markup
 
 from pipeline.config import Experiment, PGDAttackSettings
-from pipeline.data.facts import DATASETS
-from pipeline.data.images import ImageSplit
+from pipeline.data.split import Split
 from pipeline.errors import PipelineError
 from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart
@@ -272,7 +271,7 @@ def _classes(experiment: Experiment, classes: pd.DataFrame, attacks: list[str]) 
     left_out = max(len(table) - CLASSES_SHOWN, 0)
     if left_out:
         table = table.sort_values(attacks[-1], kind="stable").head(CLASSES_SHOWN)
-    names = DATASETS[experiment.data.name].classes
+    names = experiment.data.class_names
     rows = [
         ClassRow(names[int(str(label))], [None if pd.isna(value) else float(value) for value in values])
         for label, values in zip(table.index, table.to_numpy(), strict=True)
@@ -285,7 +284,7 @@ def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: 
         page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.html` has them."
         return
     try:
-        split = pictures.split
+        split = pictures.split(page.experiment)
         verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
         if verdicts is None:
             raise PipelineError(
@@ -300,9 +299,9 @@ def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: 
 
 
 def _examples(
-    experiment: Experiment, verdicts: pd.DataFrame, split: ImageSplit, chosen: list[int], found: dict[str, View]
+    experiment: Experiment, verdicts: pd.DataFrame, split: Split, chosen: list[int], found: dict[str, View]
 ) -> Iterator[Example]:
-    names = DATASETS[experiment.data.name].classes
+    names = experiment.data.class_names
     seen = verdicts.set_index(["attack", "image"])["predicted"]
     for place, image in enumerate(chosen):
         label = int(split.test.labels[image])

@@ -29,7 +29,7 @@ def draw(here: Suite) -> Draw:
 
     def make(params: Params = here.params, prepared: Path | None = None, **changes: Any) -> Figure:
         settings = params.figures["grad_cam_l2"].model_copy(update=changes)
-        pictures = Pictures(params.data, prepared or prepared_folder("digits"), RUNS)
+        pictures = Pictures(prepared or prepared_folder("digits"), RUNS)
         with style():
             return draw_figure(settings, params, finished_runs(params.experiments()), (), pictures)
 

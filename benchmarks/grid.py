@@ -1,0 +1,121 @@
+"""What orchestration costs, and what a second worker brings: a grid of 16 short experiments on a real server.
+
+The same grid is run by one worker and by two, each with one thread, in rounds that alternate, each in a folder of its
+own. Beside it the experiments alone, in one process without Prefect: the difference is what orchestration adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.files import write_json
+from pipeline.grid.local import local_engine
+from pipeline.provenance import git_commit, versions
+from stages.compose import compose
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+METHOD = "generalist_d_nt_linf"
+SEEDS = [1, 2, 3, 4]
+RESULTS = Path("benchmarks/results/grid.json")
+ALONE = """
+import json, sys
+from pipeline.config import Experiment
+from pipeline.runs import complete_experiment
+for content in json.load(open("experiments.json")):
+    complete_experiment(Experiment.model_validate(content), lambda: None)
+"""
+
+
+def content() -> dict[str, Any]:
+    """16 experiments of some ten seconds: four intervals with four seeds, attacked by PGD alone."""
+    raw: dict[str, Any] = yaml.safe_load(compose(["suite=digits", "competitors=none"], REPOSITORY / "conf"))
+    raw["methods"] = {METHOD: raw["methods"][METHOD]}
+    raw["tables"] = {}
+    raw["seeds"] = SEEDS
+    attacks = raw["evaluation"]["attacks"]
+    raw["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "pgd20_l2")}
+    raw["evaluation"]["union"] = ["pgd20_linf", "pgd20_l2"]
+    study = {"label": "c", "methods": [METHOD], "varies": "communication_interval", "values": [1, 2, 3, 4]}
+    raw["ablation"]["studies"] = {"communication_interval": study}
+    return raw
+
+
+@contextlib.contextmanager
+def place() -> Any:
+    """A folder with the grid and prepared data, as the current one."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in ("prefect.yaml", "automations.yaml"):
+            shutil.copy(REPOSITORY / name, folder)
+        Path("params.yaml").write_text(yaml.safe_dump(content(), sort_keys=False))
+        subprocess.run([sys.executable, "-m", "stages.plan"], check=True, stdout=subprocess.DEVNULL)
+        yield
+
+
+def with_workers(count: int) -> float:
+    """Seconds of the whole grid with so many workers that wait for it; the server's start is not counted."""
+    with place(), local_engine(Path(".prefect"), count, threads=1) as engine:
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "stages.ablation", "--workers", str(count)]
+        subprocess.run(command, check=True, env=os.environ | engine.environment, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+
+def alone() -> float:
+    """Seconds of the same experiments in one process, without Prefect."""
+    from pipeline.config import cells, load_params
+
+    with place():
+        experiments = [cell.experiment.model_dump(mode="json") for cell in cells(load_params(Path("params.yaml")))]
+        Path("experiments.json").write_text(json.dumps(experiments))
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", ALONE], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    given = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    seconds: dict[str, list[float]] = {"alone": [], "one_worker": [], "two_workers": []}
+    for _ in range(given.rounds):
+        for name, measure in (
+            ("alone", alone),
+            ("one_worker", lambda: with_workers(1)),
+            ("two_workers", lambda: with_workers(2)),
+        ):
+            seconds[name].append(measure())
+            print(f"{name}: {seconds[name][-1]:.0f} s", flush=True)
+    one, two, bare = (statistics.median(seconds[name]) for name in ("one_worker", "two_workers", "alone"))
+    experiments = len(SEEDS) * 4
+    result = {
+        "experiments": experiments,
+        "seconds": seconds,
+        "two_workers_to_one": two / one,
+        "orchestration_seconds_per_experiment": (one - bare) / experiments,
+        "cores": os.cpu_count(),
+        "machine": platform.processor() or platform.machine(),
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    write_json(REPOSITORY / RESULTS, result)
+    print(f"two workers take {two / one:.2f} of one's time; orchestration {(one - bare) / experiments:.1f} s each")
+
+
+if __name__ == "__main__":
+    main()

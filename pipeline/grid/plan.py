@@ -1,0 +1,216 @@
+"""What a grid will cost, before it starts: time, disk and memory, from a few steps on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain, count
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config import AutoAttackSettings, EvaluationAttack, Experiment
+from pipeline.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pipeline.data.images import ImageSet
+    from pipeline.training.loop import TrainingRun
+
+PROBES = Path("runs/probes")
+STEPS = 5
+"""Steps that are timed, after one that is not."""
+PASSES = {"apgd_ce": 100, "apgd_dlr": 100, "apgd_t": 900, "fab_t": 1800, "square": 5000}
+"""Passes of AutoAttack's members over an image that resists them all: FAB's take two gradients each, Square's none."""
+VERDICT_BYTES = 4
+"""Of an image and attack, in the verdicts and the journal."""
+COPIES = {"checkpoints": 2, "weights": 2}
+"""The two newest checkpoints; weights in results/ and in MLflow's artifacts."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one experiment takes."""
+
+    training_seconds: float
+    evaluation_seconds: float
+    """At most: as if every image resisted every attack."""
+    disk_bytes: int
+    memory_bytes: int
+    """Peak of the process, and of the GPU where there is one."""
+
+    @property
+    def seconds(self) -> float:
+        """Of training and evaluation together."""
+        return self.training_seconds + self.evaluation_seconds
+
+
+def costs(experiments: Iterable[Experiment], say: Callable[[str], None] = print) -> dict[str, Cost]:
+    """The cost of every experiment, by fingerprint.
+
+    Experiments whose steps do the same work are probed once, in a process of its own; what a probe found is kept below
+    `runs/probes` for this machine.
+
+    Raises:
+        RequestError: the data is not prepared, or there is no such device.
+    """
+    wanted = {experiment.fingerprint: experiment for experiment in experiments}
+    places = {fingerprint: PROBES / f"{_kind(experiment)}.json" for fingerprint, experiment in wanted.items()}
+    missing = {place: wanted[fingerprint] for fingerprint, place in places.items() if not place.exists()}
+    if missing:
+        say(f"probing {len(missing)} kinds of experiments: {STEPS} steps of training and of attacks each")
+        # One process for all, since importing takes longer than probing. Its peak of memory never falls again, so the
+        # smallest come first.
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
+                write_json(place, asdict(process.submit(probe, experiment).result()))
+    return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
+
+
+def _kind(experiment: Experiment) -> str:
+    """A digest of what the cost of an experiment depends on, and of the machine."""
+    learners = experiment.method.learners.values()
+    content = {
+        "host": socket.gethostname(),
+        "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed"}),
+        "model": experiment.model.model_dump(mode="json"),
+        "training": experiment.training.model_dump(mode="json"),
+        "learners": [
+            (learner.objective, learner.optimizer.name, learner.weight_averaging is None, learner.architecture)
+            for learner in learners
+        ],
+        "mixture": experiment.method.mixture and experiment.method.mixture.rule,
+        "threat_model": {norm: budget.steps for norm, budget in experiment.threat_model.items()},
+        "evaluation": experiment.evaluation.model_dump(mode="json", exclude={"seed"}),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def probe(experiment: Experiment) -> Cost:
+    """Train and evaluate an experiment for a few steps, in a folder that is removed again."""
+    import torch
+
+    from pipeline.data.split import open_split
+    from pipeline.devices import choose_backend
+    from pipeline.runs import prepared_folder
+    from pipeline.training.checkpoint import CheckpointFolder
+    from pipeline.training.loop import TrainingRun
+
+    settings = experiment.training
+    backend = choose_backend(settings.device, settings.precision, settings.threads)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
+        step = _time_steps(run, backend.device)
+        validation = _timed(lambda: run.finish_epoch(settings.epochs), backend.device)
+        checkpoint = run.save().stat().st_size
+    evaluation = _evaluation_seconds(experiment, run.result_model, split.test, backend.device)
+    images = len(split.test)
+    validations = -(-settings.epochs // settings.validation_interval)
+    steps = sum(run.steps_in(epoch) for epoch in range(1, settings.epochs + 1))
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in run.result_model.state_dict().values())
+    attacked = sum(min(attack.images or images, images) for attack in experiment.evaluation.attacks.values())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if backend.device.type == "cuda":
+        memory += torch.cuda.max_memory_reserved(backend.device)
+    return Cost(
+        training_seconds=steps * step + validations * validation,
+        evaluation_seconds=evaluation,
+        disk_bytes=COPIES["checkpoints"] * checkpoint + COPIES["weights"] * weights + VERDICT_BYTES * attacked,
+        memory_bytes=memory,
+    )
+
+
+def _time_steps(run: TrainingRun, device: torch.device) -> float:
+    """Seconds of a step of all learners and their mixture."""
+    batches = chain.from_iterable(run.batches(1) for _ in count())
+
+    def step() -> None:
+        images, labels = next(batches)
+        for learner in run.learners:
+            run.step(learner, images, labels, 1)
+        if run.mixture is not None:
+            run.mixture.after_step(1)
+        run.progress.step = (run.progress.step + 1) % run.steps_in(1)
+
+    step()
+    return min(_timed(step, device) for _ in range(STEPS))
+
+
+def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet, device: torch.device) -> float:
+    """Of all attacks, each timed with batches of the size that it will have."""
+    seconds, passes = 0.0, {}
+    for attack in experiment.evaluation.attacks.values():
+        images = min(attack.images or len(test), len(test))
+        size = min(images, experiment.evaluation.batch_size)
+        if size not in passes:
+            passes[size] = _time_passes(model, test, size, device)
+        seconds += images * _seconds_per_image(attack, *passes[size])
+    return seconds
+
+
+def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> tuple[float, float]:
+    """Seconds per image of a step of PGD, and of a forward pass."""
+    import torch
+
+    from pipeline.attacks.pgd import PGD
+    from pipeline.attacks.predictions import channels_last
+
+    images, labels = test.to(device).batch(torch.arange(size, device=device))
+    images, generator = channels_last(images), torch.Generator(device).manual_seed(0)
+    model.eval()
+    attack = PGD(norm="linf", epsilon=0.1, step_size=0.01, steps=STEPS)
+
+    def perturb() -> None:
+        attack.perturb(model, images, labels, generator)
+
+    perturb()
+    gradient = min(_timed(perturb, device) for _ in range(STEPS)) / STEPS
+    with torch.no_grad():
+        forward = min(_timed(lambda: model(images), device) for _ in range(STEPS))
+    return gradient / size, forward / size
+
+
+def _seconds_per_image(attack: EvaluationAttack, gradient: float, forward: float) -> float:
+    if isinstance(attack, AutoAttackSettings):
+        members = {member: PASSES[member] for member in attack.members}
+        return sum(count * (forward if member == "square" else gradient) for member, count in members.items())
+    if attack.name == "noise":
+        return attack.draws * forward
+    return attack.steps * gradient
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    import torch
+
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def describe_bytes(count: float) -> str:
+    """'1.3 GB', with decimal units."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def describe_seconds(seconds: float) -> str:
+    """'45 s', '12 min', '3.4 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,46 @@
+"""What came of a grid, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Cell, Params
+from pipeline.files import write_text
+
+METRICS = ("natural", "union", "worst_case_union")
+
+
+def write_summary(params: Params, cells: Sequence[Cell], set_aside: Mapping[str, str]) -> str:
+    """A line per cell with its accuracies, and the last log lines of what was set aside; also as a file.
+
+    Args:
+        params: Of the grid.
+        cells: All that were asked for.
+        set_aside: Last log lines by fingerprint.
+
+    Returns:
+        Markdown, as in `results/ablation/<suite>/summary.md`.
+    """
+    from pipeline.tracking import finished_runs
+
+    experiments = {cell.experiment.fingerprint: cell.experiment for cell in cells}
+    rows = finished_runs(experiments.values()).to_dict("records")
+    runs = {row["fingerprint"]: row for row in rows}
+    lines = ["| study | method | setting | seed | " + " | ".join(METRICS) + " |", "|---" * 4 + "|--:" * 3 + "|"]
+    for cell in cells:
+        place = (cell.study, cell.method, cell.setting, str(cell.experiment.seed))
+        lines.append(f"| {' | '.join([*place, *_numbers(cell.experiment.fingerprint, runs, set_aside)])} |")
+    for fingerprint, reason in set_aside.items():
+        lines += ["", f"{experiments[fingerprint].identifier} ({fingerprint}) is set aside:", "", "```", reason.strip()]
+        lines.append("```")
+    text = "\n".join(lines) + "\n"
+    write_text(Path("results/ablation") / params.suite / "summary.md", text)
+    return text
+
+
+def _numbers(fingerprint: str, runs: Mapping[str, Mapping[Any, Any]], set_aside: Mapping[str, str]) -> list[str]:
+    if fingerprint in runs:
+        return [f"{runs[fingerprint][f'metric.{name}']:.2%}" for name in METRICS]
+    return ["set aside" if fingerprint in set_aside else "missing", "", ""]

@@ -1,0 +1,18 @@
+"""What this machine has."""
+
+from __future__ import annotations
+
+import os
+
+MOST_READERS = 16
+"""More processes would wait for the device, and each holds finished batches in memory."""
+
+
+def readers(sharers: int = 1) -> int:
+    """How many processes should read and decode images for each of `sharers` processes on this machine."""
+    return min(usable_cores() // sharers, MOST_READERS)
+
+
+def usable_cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

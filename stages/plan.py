@@ -1,0 +1,89 @@
+"""Say what the ablation grid will cost before it starts: time, disk and memory, from a few steps on this machine.
+
+Exit code 1 where that exceeds `ablation.budget_hours` or `ablation.budget_gigabytes` of params.yaml, without --yes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment, Params
+
+
+def grid_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser for stages that work on the grid."""
+    made = cli.parser(description)
+    made.add_argument("--studies", nargs="+", metavar="STUDY", help="keys of 'ablation.studies' (default: all)")
+    made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default: 'seeds' of params.yaml")
+    made.add_argument("--suite", help="compose this suite from conf/ instead of reading params.yaml")
+    made.add_argument("--yes", action="store_true", help="start although the budget is exceeded")
+    made.add_argument("--workers", type=int, default=2, help="runs at once (default: %(default)s)")
+    return made
+
+
+def chosen(given: argparse.Namespace) -> tuple[Params, list[Experiment]]:
+    """The file, and the experiments of the chosen part of the grid."""
+    from pipeline.config import cells
+    from pipeline.grid.settings import read_params
+
+    params = read_params(given.suite, given.params)
+    grid = cells(params, given.studies, given.seeds)
+    return params, list({cell.experiment.fingerprint: cell.experiment for cell in grid}.values())
+
+
+def plan(given: argparse.Namespace, each: bool) -> None:
+    """Print what the grid will cost.
+
+    Args:
+        given: Arguments of `grid_parser`.
+        each: Also a line for every experiment.
+
+    Raises:
+        RequestError: the grid has impossible cells, or the data cannot be prepared.
+        PipelineError: the budget is exceeded, and there is no `--yes`.
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
+    from pipeline.grid.settings import unfinished
+    from pipeline.runs import ensure_prepared
+
+    params, experiments = chosen(given)
+    missing = unfinished(experiments)
+    print(f"{len(experiments)} experiments: {len(experiments) - len(missing)} are done, {len(missing)} are not")
+    if not missing:
+        return
+    ensure_prepared(missing[0])
+    expected = costs(missing)
+    for one in missing if each else []:
+        cost = expected[one.fingerprint]
+        seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"
+        sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
+        print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
+    total, disk = sum(cost.seconds for cost in expected.values()), sum(cost.disk_bytes for cost in expected.values())
+    memory = max(cost.memory_bytes for cost in expected.values())
+    print(
+        f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / given.workers)} with "
+        f"{given.workers}; {describe_bytes(disk)} on the disk; {describe_bytes(memory)} of memory for each worker"
+    )
+    budget = params.ablation
+    if (total > 3600 * budget.budget_hours or disk > 1e9 * budget.budget_gigabytes) and not given.yes:
+        raise PipelineError(
+            f"that exceeds the budget of {budget.budget_hours:g} h and {budget.budget_gigabytes:g} GB "
+            "(ablation.budget_hours and ablation.budget_gigabytes of params.yaml): choose --studies or --seeds, or say "
+            "--yes"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    given = grid_parser(__doc__).parse_args(arguments)
+    return cli.run(lambda: plan(given, each=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The grid: every cell is what its study says, cells that are the same experiment share it, and mistakes are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import AdamSettings, Cell, Experiment, MovingAverageSettings, Params, cells, parse_params
+from pipeline.errors import RequestError
+from stages.compose import compose
+from tests.conftest import REPOSITORY, MakeParams
+
+CIFAR10 = parse_params(yaml.safe_load(compose(["suite=cifar10"], REPOSITORY / "conf")))
+D, T = "generalist_d_nt_linf", "generalist_t"
+
+
+def of(found: list[Cell], study: str, method: str) -> dict[str, Experiment]:
+    return {cell.setting: cell.experiment for cell in found if (cell.study, cell.method) == (study, method)}
+
+
+def mixture(experiment: Experiment) -> MovingAverageSettings:
+    settings = experiment.method.mixture
+    assert isinstance(settings, MovingAverageSettings)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("suite", "points", "experiments"), [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21)]
+)
+def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
+    params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
+    found = cells(params)
+    assert len(found) == points
+    assert len({cell.experiment.fingerprint for cell in found}) == experiments
+    assert len({id(cell.experiment) for cell in found}) == experiments
+    assert len({cell.experiment.identifier for cell in found}) == experiments
+
+
+def test_what_is_the_method_itself_has_its_name() -> None:
+    found = cells(CIFAR10)
+    for study, method, setting in (
+        ("gamma_trend", T, "decreasing"),
+        ("decay_stages", T, "1-1-1-0"),
+        ("second_ratio", T, "b = 0.5"),
+        ("communication_interval", T, "c = 5"),
+        ("weight_averaging", T, "none"),
+        ("optimizers", T, "SGD/SGD/SGD"),
+        ("mixing_ratios", D, "1-1-1-0"),
+        ("communication_interval_to_15", D, "c = 5"),
+    ):
+        experiment = of(found, study, method)[setting]
+        assert experiment.identifier == f"{method}-1"
+        assert experiment.fingerprint == CIFAR10.experiment(method, 1).fingerprint
+        assert experiment.grid and not CIFAR10.experiment(method, 1).grid
+
+
+def test_ratios_are_those_of_the_papers() -> None:
+    found = cells(CIFAR10)
+    assert mixture(of(found, "second_ratio", T)["b = 0.4"]).ratios_at(100) == pytest.approx(
+        {"linf": 0.5, "natural": 0.2, "l2": 0.3}
+    )
+    assert mixture(of(found, "decay_stages", T)["1-1-0-0"]).ratios_at(100) == {"linf": 0, "natural": 0.5, "l2": 0.5}
+    brackets = {
+        setting: mixture(one).mixing_ratios["natural"] for setting, one in of(found, "mixing_ratios", D).items()
+    }
+    assert brackets == {
+        "1-1-1-0": [0, 0, 0, 1],
+        "1-1-0.8-0.2": [0, 0, 0.2, 0.8],
+        "1-1-1-0.5": [0, 0, 0, 0.5],
+        "0.5-0.5-0.5-0.5": [0.5] * 4,
+    }
+
+
+def test_intervals_have_their_number_on_the_axis() -> None:
+    found = [cell for cell in cells(CIFAR10) if cell.study == "communication_interval_to_15"]
+    assert [cell.value for cell in found] == list(range(1, 16))
+    assert [mixture(cell.experiment).communication_interval for cell in found] == list(range(1, 16))
+
+
+def test_weight_averages_of_those_who_have_one_are_mixed() -> None:
+    found = of(cells(CIFAR10), "weight_averaging", T)
+    assert list(found) == ["none", "linf", "natural", "l2", "all"]
+    averaged = {
+        setting: [name for name, learner in one.method.learners.items() if learner.weight_averaging is not None]
+        for setting, one in found.items()
+    }
+    assert averaged["natural"] == ["natural"] and averaged["all"] == ["linf", "natural", "l2"]
+    assert [mixture(one).source for one in found.values()] == ["learners"] + ["weight_averages"] * 4
+
+
+def test_every_learner_has_either_optimizer_and_joint_training_is_the_baseline() -> None:
+    found = of(cells(CIFAR10), "optimizers", T)
+    assert len(found) == 2**3 + 1
+    for setting, one in found.items():
+        kinds = ["Adam" if isinstance(item.optimizer, AdamSettings) else "SGD" for item in one.method.learners.values()]
+        if setting == "joint, Adam":
+            assert kinds == ["Adam"] and one.method.mixture is None
+        else:
+            assert "/".join(kinds) == setting
+
+
+def test_names_do_not_depend_on_what_is_asked_for() -> None:
+    every = {cell.experiment.fingerprint: cell.experiment.identifier for cell in cells(CIFAR10)}
+    for study in CIFAR10.ablation.studies:
+        for cell in cells(CIFAR10, [study]):
+            assert cell.study == study
+            assert every[cell.experiment.fingerprint] == cell.experiment.identifier
+
+
+def test_seeds_are_any(make_params: MakeParams) -> None:
+    found = cells(make_params(), ["second_ratio"], [7, 8])
+    assert [cell.experiment.seed for cell in found] == [7, 8] * 3
+    assert {cell.experiment.identifier for cell in found} >= {"generalist_t-7", "generalist_t_second_ratio_b_0-8"}
+
+
+def test_an_experiment_survives_its_journey_to_a_worker() -> None:
+    for cell in cells(CIFAR10):
+        received = Experiment.model_validate(cell.experiment.model_dump(mode="json"))
+        assert received == cell.experiment
+        assert received.evaluation_fingerprint == cell.experiment.evaluation_fingerprint
+
+
+@given(b=st.floats(0, 1), first=st.lists(st.floats(0, 1), min_size=4, max_size=4), epoch=st.floats(0, 4))
+def test_any_ratios_stay_on_the_simplex(
+    b: float, first: list[float], epoch: float, tiny_content: dict[str, Any]
+) -> None:
+    content = {
+        **tiny_content,
+        "ablation": {
+            "studies": {
+                "b": {"label": "b", "methods": [T], "varies": "second_ratio", "values": [b]},
+                "gamma": {"label": "gamma", "methods": [T, D], "varies": "first_ratio", "values": [first]},
+            }
+        },
+    }
+    for cell in cells(parse_params(content)):
+        ratios = mixture(cell.experiment).ratios_at(epoch)
+        assert min(ratios.values()) >= 0 and sum(ratios.values()) == pytest.approx(1)
+
+
+# --- Mistakes
+
+
+def study(**content: Any) -> Callable[[dict[str, Any]], None]:
+    def put(raw: dict[str, Any]) -> None:
+        raw["ablation"]["studies"] = {"mine": {"label": "mine", "methods": [D], **content}}
+
+    return put
+
+
+IMPOSSIBLE = [
+    (study(methods=["at"], varies="weight_averaging"), "at, every setting: it has no mixture with the rule"),
+    (study(methods=["generalist"], varies="weight_averaging"), "unknown method 'generalist': did you mean"),
+    (study(varies="second_ratio", values=[0.5]), f"{D}, every b: b divides the rest between two of three learners"),
+    (study(varies="communication_interval", values=[9]), f"{D}, c = 9: it divides none of the epochs"),
+    (study(varies="first_ratio", values=[[1, 1, 0]]), f"{D}, 1-1-0: expected 4 ratios"),
+    (
+        study(varies="first_ratio", values=[[1, 1, 1, 2]]),
+        f"{D}, 1-1-1-2: ratios at breakpoint number 4 leave the simplex",
+    ),
+    (
+        study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint={D: "at_nt"}),
+        f"{D}, joint, Adam: unknown method 'at_nt'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), IMPOSSIBLE)
+def test_impossible_cells_are_named(
+    make_params: MakeParams, change: Callable[[dict[str, Any]], None], text: str
+) -> None:
+    with pytest.raises(RequestError, match="the grid has 1 impossible cell, nothing was started") as caught:
+        cells(make_params(change))
+    assert text in str(caught.value)
+
+
+def test_all_impossible_cells_are_in_one_message_and_those_not_asked_for_do_not_matter(make_params: MakeParams) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["ablation"]["studies"]["second_ratio"]["methods"] = [D, "at"]
+        raw["ablation"]["studies"]["communication_interval"]["values"] = [1, 9]
+
+    with pytest.raises(RequestError, match="3 impossible cells"):
+        cells(make_params(change))
+    assert len(cells(make_params(change), ["optimizers"])) == 4
+
+
+def test_an_unknown_study_lists_the_valid_ones(make_params: MakeParams) -> None:
+    with pytest.raises(RequestError, match="unknown study 'optimisers': did you mean 'optimizers'"):
+        cells(make_params(), ["optimisers"])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            study(varies="first_ratio", values=[[1]], labels=["a", "b"]),
+            "mine.labels: 1 values need as many labels, got 2",
+        ),
+        (study(varies="second_ratio", values=[1.5]), "mine.values.0: input should be less than or equal to 1"),
+        (study(varies="gamma"), "mine.varies: unknown 'gamma'"),
+        (
+            study(varies="optimizers", adam={"name": "sgd", "learning_rate": 1}),
+            "mine.adam.name: input should be 'adam'",
+        ),
+    ],
+)
+def test_mistakes_in_the_file_are_named(
+    make_params: MakeParams, change: Callable[[dict[str, Any]], None], text: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        make_params(change)
+    assert text in str(caught.value)
+
+
+def test_a_file_without_studies_has_an_empty_grid(make_params: MakeParams) -> None:
+    params: Params = make_params(lambda raw: raw.pop("ablation"))
+    assert cells(params) == []

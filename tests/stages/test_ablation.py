@@ -1,0 +1,229 @@
+"""The grid on a real Prefect server with real workers, of which one is killed with its experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.grid.local import LocalEngine, free_port
+from tests.conftest import REPOSITORY
+from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
+
+pytestmark = pytest.mark.timeout(900)
+METHOD = "generalist_d_nt_linf"
+EPOCHS = 8
+INTERVALS = [1, 2, 3, 4, 5]
+RATIOS = [[1, 1, 1, 0], [1, 1, 0.8, 0.2], [1, 1, 1, 0.5], [0.5, 0.5, 0.5, 0.5]]
+DONE = len(INTERVALS) + len(RATIOS) - 1  # 1-1-1-0 is c = 2
+PATIENCE = 600.0
+
+
+def eight_and_a_broken_one(content: dict[str, Any]) -> None:
+    """A grid of eight experiments that last seconds, and of one whose loss is soon not finite."""
+    content["methods"] = {METHOD: content["methods"][METHOD], "broken": deepcopy(content["methods"][METHOD])}
+    content["methods"]["broken"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
+    content["tables"] = {}
+    content["ablation"]["attempts"] = 2
+    content["training"]["epochs"] = EPOCHS
+    content["data"]["train_images"] = 160
+    attacks = content["evaluation"]["attacks"]
+    content["evaluation"]["attacks"] = {
+        "pgd20_linf": attacks["pgd20_linf"],
+        "noise_linf": attacks["noise_linf"],
+    }
+    content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
+    interval = {"label": "c", "varies": "communication_interval"}
+    content["ablation"]["studies"] = {
+        "intervals": {**interval, "methods": [METHOD], "values": INTERVALS},
+        "broken": {**interval, "methods": ["broken"], "values": [2]},
+        "ratios": {"label": "gamma", "varies": "first_ratio", "methods": [METHOD], "values": RATIOS},
+    }
+
+
+@dataclass(frozen=True)
+class Story:
+    """A grid that was asked for twice at once, and that lost a worker with its experiment on the way."""
+
+    place: Workplace
+    engine: LocalEngine
+    killed: str
+    """Fingerprint of the experiment that was killed after its second epoch."""
+    without_deployment: Finished
+    by_stage: Finished
+    by_deployment: subprocess.CompletedProcess[str]
+
+    def log(self, name: str) -> str:
+        return (self.engine.home / "logs" / f"{name}.log").read_text()
+
+    def epochs(self) -> list[tuple[str, int]]:
+        """Every experiment and epoch that a worker has finished."""
+        lines = self.log("worker-1") + self.log("worker-2")
+        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS} ", lines)]
+
+
+@contextlib.contextmanager
+def prefect_in(place: Workplace, **environment: str) -> Iterator[LocalEngine]:
+    """A server whose processes work in a folder, which is the current one meanwhile."""
+    for name in ("prefect.yaml", "automations.yaml"):
+        shutil.copy(REPOSITORY / name, place.folder)
+    engine = LocalEngine(place.folder / ".prefect", free_port())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # workers stop by it, and would inherit that it is ignored
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place.folder):
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name, value in {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment}.items():
+            patch.setenv(name, value)
+        try:
+            engine.start_server()
+            yield engine
+        finally:
+            engine.stop()
+
+
+@pytest.fixture(scope="module")
+def story(make_workplace: MakeWorkplace) -> Iterator[Story]:
+    place = make_workplace(eight_and_a_broken_one)
+    (place.folder / "mlflow.db").unlink()  # workers find no store
+    with prefect_in(place) as engine:
+        without_deployment = place.run("ablation", **engine.environment)
+        engine.deploy()
+        engine.start_worker("grids-1", "grids")
+        engine.start_worker("worker-1")
+        engine.start_worker("worker-2")
+        engine.wait_for_workers(2)
+        by_deployment = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "deployment", "run", "ablation-grid/ablation-grid", "--watch"],
+            env=os.environ | engine.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        by_stage = place.start("ablation", **engine.environment)
+        killed = kill_one_worker_and_its_run(place, engine, by_stage)
+        out, _ = by_deployment.communicate(timeout=PATIENCE)
+        ended = subprocess.CompletedProcess(by_deployment.args, by_deployment.returncode, out)
+        yield Story(place, engine, killed, without_deployment, finish(by_stage), ended)
+
+
+def kill_one_worker_and_its_run(place: Workplace, engine: LocalEngine, grid: subprocess.Popen[str]) -> str:
+    """Kill the worker whose experiment is the first to have finished a second epoch, with all below it."""
+    wait_for(lambda: second_checkpoints(place.folder), grid)
+    checkpoint = second_checkpoints(place.folder)[0]
+    kill_with_children(worker_of(checkpoint, engine))
+    return checkpoint.parent.parent.name
+
+
+def worker_of(checkpoint: Path, engine: LocalEngine) -> psutil.Process:
+    """The worker that runs the process which has left a checkpoint."""
+    holder = (checkpoint.parent.parent / "lock").read_text()
+    family = {process.pid for process in psutil.Process(int(re.findall(r"process (\d+)", holder)[0])).parents()}
+    (worker,) = (process.pid for process in engine.processes.values() if process.pid in family)
+    return psutil.Process(worker)
+
+
+def kill_with_children(process: psutil.Process) -> None:
+    for member in [process, *process.children(recursive=True)]:
+        member.kill()
+
+
+def second_checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("runs/*/checkpoints/*.json") if path.name.startswith("00002-"))
+
+
+def test_both_grids_come_to_their_end(story: Story) -> None:
+    assert story.by_stage.code == 1, story.by_stage.err
+    assert story.by_stage.err.endswith(
+        "error: the grid ended Failed: 1 of 9 experiments are set aside; see the summary\n"
+    )
+    assert "Flow run finished in state 'Failed'" in story.by_deployment.stdout, story.by_deployment.stdout
+    assert "1 of 9 experiments are set aside" in story.log("grids-1")
+
+
+def test_every_experiment_has_one_finished_run(story: Story) -> None:
+    client = MlflowClient(f"sqlite:///{story.place.folder}/mlflow.db")
+    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    assert Counter(run.info.status for run in runs) == {"FINISHED": DONE, "FAILED": 1}
+    for run in runs:
+        if run.info.status == "FINISHED":
+            steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
+            assert steps == list(range(1, EPOCHS + 1)), run.data.tags["method"]
+            assert run.data.tags["evaluated"] == "true"
+        else:
+            assert run.data.tags["method"].startswith("broken")
+            assert "the loss of learner 'natural' is nan" in run.data.tags["failure"]
+
+
+def test_both_workers_take_part_and_no_epoch_is_trained_twice(story: Story) -> None:
+    assert all(f": epoch 1/{EPOCHS} " in story.log(name) for name in ("worker-1", "worker-2"))
+    trained = Counter(story.epochs())
+    assert max(trained.values()) == 1, [epoch for epoch, count in trained.items() if count > 1]
+    names = {name for name, _ in trained}
+    assert len(names) == DONE
+
+
+def test_the_killed_experiment_continues_from_its_checkpoint(story: Story) -> None:
+    lines = (story.log("worker-1") + story.log("worker-2")).splitlines()
+    starts = [number for number, line in enumerate(lines) if line.endswith(f", {story.killed}")]
+    (continued,) = (line for line in lines if "continuing after epoch" in line)
+    assert len(starts) == 2
+    assert int(re.findall(r"after epoch (\d+), step 0", continued)[0]) >= 2
+
+
+def test_the_summary_has_every_cell_and_the_last_lines_of_what_was_set_aside(story: Story) -> None:
+    text = (story.place.folder / "results/ablation/digits/summary.md").read_text()
+    assert sum("%" in line for line in text.splitlines()) == len(INTERVALS) + len(RATIOS)
+    assert "| broken | broken | c = 2 | 1 | set aside |" in text
+    aside = text.split("is set aside:")[1]
+    assert "the loss of learner 'natural' is nan, stopped before the update" in aside
+
+
+def test_a_grid_without_deployment_says_which_commands_make_it(story: Story) -> None:
+    story.without_deployment.expect(
+        2,
+        "no deployment 'experiment/experiment'",
+        "prefect work-pool create --type process experiments",
+        "prefect --no-prompt deploy --all",
+    )
+
+
+def test_a_finished_grid_is_done_at_once(story: Story) -> None:
+    story.place.change(lambda content: content["ablation"]["studies"].pop("broken"))
+    started = time.monotonic()
+    finished = story.place.run("ablation")
+    finished.expect(0)
+    assert finished.out == "every experiment of the grid is done\n"
+    assert time.monotonic() - started < 60
+
+
+def test_a_grid_without_server_says_which_command_starts_it(workplace: Workplace) -> None:
+    finished = workplace.run("ablation", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    finished.expect(2, "does not answer", "prefect server start")
+
+
+def test_a_grid_with_impossible_cells_lists_them_and_starts_nothing(workplace: Workplace) -> None:
+    workplace.change(lambda content: content["ablation"]["studies"]["second_ratio"]["methods"].append("at"))
+    workplace.change(lambda content: content["ablation"]["studies"]["communication_interval"]["values"].append(7))
+    before = workplace.files()
+    finished = workplace.run("ablation")
+    finished.expect(
+        2,
+        "the grid has 2 impossible cells, nothing was started",
+        "second_ratio: at, every setting: it has no mixture with the rule 'moving_average' to vary",
+        "communication_interval: generalist_t, c = 7: it divides none of the epochs from warmup_epochs 2 to the last",
+    )
+    assert workplace.files() == before

@@ -1,0 +1,76 @@
+"""What a grid costs: probed once for every kind of experiment, and never started above the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import cells
+from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
+from tests.conftest import MakeParams
+from tests.stages.conftest import Finished, MakeWorkplace, Workplace
+
+
+def small(content: dict[str, Any]) -> None:
+    attacks = content["evaluation"]["attacks"]
+    content["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "noise_linf")}
+    content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
+    content["tables"] = {}
+    content["ablation"]["studies"] = {
+        name: study | {"methods": ["generalist_d_nt_linf"]}
+        for name, study in content["ablation"]["studies"].items()
+        if name in ("communication_interval", "weight_averaging")
+    }
+
+
+@pytest.fixture(scope="module")
+def place(make_workplace: MakeWorkplace) -> Workplace:
+    return make_workplace(small)
+
+
+@pytest.fixture(scope="module")
+def first(place: Workplace) -> Finished:
+    return place.run("plan")
+
+
+def test_a_plan_has_every_experiment_and_the_sum(first: Finished) -> None:
+    first.expect(0)
+    lines = first.out.splitlines()
+    assert lines[0] == "6 experiments: 0 are done, 6 are not"
+    assert lines[1].startswith("probing 4 kinds of experiments")
+    assert sum("(training + evaluation)" in line for line in lines) == 6
+    assert lines[-1].startswith("in all about ") and "of memory for each worker" in lines[-1]
+
+
+def test_a_second_plan_probes_nothing_and_the_budget_is_kept(first: Finished, place: Workplace) -> None:
+    place.change(lambda content: content["ablation"].update(budget_hours=1e-6))
+    refused = place.run("plan")
+    refused.expect(1, "that exceeds the budget of 1e-06 h and 50 GB", "--yes")
+    assert "probing" not in refused.out
+    place.run("plan", "--yes").expect(0)
+
+
+def test_more_epochs_and_more_images_cost_more(
+    make_params: MakeParams, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    (tmp_path / "data/prepared/digits").symlink_to(prepared_digits)
+
+    def cost(*changes: Callable[[dict[str, Any]], Any]) -> Cost:
+        one = cells(make_params(small, *changes), ["communication_interval"])[0].experiment
+        return costs([one], lambda text: None)[one.fingerprint]
+
+    tiny = cost(lambda raw: raw["evaluation"]["attacks"]["pgd20_linf"].update(images=1))
+    long = cost(lambda raw: raw["training"].update(epochs=400))
+    assert long.training_seconds > 10 * tiny.training_seconds
+    assert long.evaluation_seconds > tiny.evaluation_seconds
+    assert 1e5 < tiny.disk_bytes < 1e7 and 1e8 < tiny.memory_bytes < 1e10
+
+
+def test_amounts_are_readable() -> None:
+    assert [describe_bytes(count) for count in (7, 7e3, 7e6, 7.25e9)] == ["7 B", "7 kB", "7 MB", "7.2 GB"]
+    assert [describe_seconds(seconds) for seconds in (7, 700, 70_000)] == ["7 s", "12 min", "19.4 h"]

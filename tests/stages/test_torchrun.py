@@ -1,0 +1,128 @@
+"""torchrun: a killed process ends the job and says so, a signal saves, and any number of processes continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from stages import train
+from tests.conftest import REPOSITORY
+from tests.stages.conftest import (
+    EPOCHS,
+    METHOD,
+    Finished,
+    MakeWorkplace,
+    Workplace,
+    clean_environment,
+    finish,
+    interrupt,
+    lengthen,
+    wait_for,
+)
+from tests.stages.test_resume import history
+
+
+def start(place: Workplace, count: int, *arguments: str) -> subprocess.Popen[str]:
+    """Start training on so many processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    process = subprocess.Popen(
+        [*launcher, "-m", "stages.train", *arguments],
+        cwd=place.folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    place.processes.append(process)
+    return process
+
+
+def rank_of(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
+    """The process that torchrun has started for a rank."""
+    children = psutil.Process(launcher.pid).children()
+    return next(child for child in children if child.environ().get("RANK") == str(rank))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that lost a process of two, was stopped on two, and then finished on one."""
+
+    place: Workplace
+    killed: Finished
+    stopped: Finished
+    last: Finished
+
+
+@pytest.fixture(scope="module")
+def job(make_workplace: MakeWorkplace) -> Job:
+    place = make_workplace(lengthen)
+
+    def until_a_new_checkpoint(count: int, end: Callable[[subprocess.Popen[str]], Finished]) -> Finished:
+        before = place.checkpoints()[-1:]
+        process = start(place, count, METHOD, "--seed", "1")
+        wait_for(lambda: place.checkpoints()[-1:] != before, process)
+        return end(process)
+
+    def kill_second(process: subprocess.Popen[str]) -> Finished:
+        rank_of(process, 1).kill()
+        return finish(process)
+
+    killed = until_a_new_checkpoint(2, kill_second)
+    stopped = until_a_new_checkpoint(2, lambda process: interrupt(process, signal.SIGTERM))
+    return Job(place, killed, stopped, place.run("train", METHOD, "--seed", "1"))
+
+
+def test_a_killed_process_ends_the_job_with_a_message(job: Job) -> None:
+    assert job.killed.code == 1
+    assert "error: process 0 of 2 (from 0) lost the others: one was killed, ran out of memory or left" in job.killed.err
+    assert "the same command continues from there, with any number of processes" in job.killed.err
+
+
+def test_a_signal_saves_once_and_for_all(job: Job) -> None:
+    (line,) = [line for line in job.stopped.err.splitlines() if "saved runs/" in line]
+    assert line.startswith("stopped: ") and line.endswith(".pt; the same command continues from there")
+    assert job.stopped.out.count("continuing after epoch ") == 1, "the first process alone speaks"
+
+
+def test_one_process_finishes_what_several_have_begun(job: Job, uninterrupted: Workplace) -> None:
+    job.last.expect(0)
+    assert "continuing after epoch " in job.last.out
+    found, expected = (history(place) for place in (job.place, uninterrupted))
+    assert [record["epoch"] for record in found] == [record["epoch"] for record in expected]
+    # Later, training has multiplied what sums in another order differ by.
+    for name in ("loss/linf", "loss/natural", "train_accuracy/natural"):
+        assert found[0][name] == pytest.approx(expected[0][name], rel=1e-3)
+    assert len(list(job.place.folder.glob("runs/*"))) == 1
+
+
+def test_mlflow_has_one_run_of_all_processes(job: Job) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{job.place.folder}/mlflow.db")
+    (run,) = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    curve = client.get_metric_history(run.info.run_id, "loss/linf")
+    assert {metric.step for metric in curve} == set(range(1, EPOCHS + 1))
+
+
+@pytest.mark.parametrize(("local_rank", "expected"), [("0", "error: unknown method 'generalist'"), ("1", "")])
+def test_a_wrong_request_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_rank: str, expected: str
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert train.main(["generalist", "--seed", "1"]) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(expected) and bool(found) == bool(expected)
+
+
+def test_nothing_of_a_job_is_left(job: Job) -> None:
+    mine = [child for child in psutil.process_iter(["cwd"]) if child.info["cwd"] == str(job.place.folder)]
+    assert [child for child in mine if child.pid != os.getpid()] == []

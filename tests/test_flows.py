@@ -1,0 +1,240 @@
+"""What the grid decides about runs that end, against a server that is a table of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Experiment, cells
+from pipeline.grid.plan import Cost
+from tests.conftest import MakeParams
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
+
+from pipeline import flows
+from pipeline.flows import Submission, group
+
+
+@dataclass
+class Server:
+    """Runs, as the client shows them; `script` says what becomes of each run that is created."""
+
+    script: list[Any]
+    """The state of each run in turn, and what it finishes: (state, number of experiments)."""
+    done: set[str] = field(default_factory=set)
+    runs: dict[UUID, FlowRun] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    created: list[list[str]] = field(default_factory=list)
+    """Identifiers of every run's experiments."""
+    busiest: int = 0
+    """Most runs that were under way at a time."""
+
+    def create_flow_run_from_deployment(
+        self, deployment: UUID, parameters: dict[str, Any], tags: list[str], name: str, idempotency_key: str
+    ) -> FlowRun:
+        assert idempotency_key not in self.keys
+        self.keys.append(idempotency_key)
+        state, finishes = self.script[len(self.created)]
+        self.busiest = max(self.busiest, 1 + sum(not run.state.is_final() for run in self.runs.values() if run.state))
+        members = [Experiment.model_validate(content) for content in parameters["experiments"]]
+        self.created.append([one.identifier for one in members])
+        self.done |= {one.evaluation_fingerprint for one in members[:finishes]}
+        run = FlowRun(id=uuid4(), flow_id=uuid4(), name=name, parameters=parameters, tags=tags, state=state)
+        self.runs[run.id] = run
+        return run
+
+    def read_flow_run(self, run_id: UUID) -> FlowRun:
+        if run_id not in self.runs:
+            raise ObjectNotFound(Exception("gone"))
+        shown = self.runs[run_id].model_copy()
+        if shown.state is not None and shown.state.is_scheduled():
+            self.runs[run_id].state = Completed()  # by the next look
+        return shown
+
+    def read_flow_runs(self, flow_run_filter: Any) -> list[FlowRun]:
+        states = flow_run_filter.state and flow_run_filter.state.type.any_
+        wanted = flow_run_filter.tags.any_ or flow_run_filter.tags.all_
+        need = any if flow_run_filter.tags.any_ else all
+        return [
+            run
+            for run in self.runs.values()
+            if need(tag in run.tags for tag in wanted) and (states is None or (run.state and run.state.type in states))
+        ]
+
+    def set_flow_run_state(self, run_id: UUID, state: State[Any], force: bool) -> None:
+        self.runs[run_id].state = state
+
+    def read_workers_for_work_pool(self, pool: str) -> list[Any]:
+        return []
+
+    def read_artifacts(self, artifact_filter: Any) -> list[Any]:
+        return []
+
+    def read_logs(self, log_filter: Any, limit: int, sort: Any) -> list[Any]:
+        return [SimpleNamespace(message="the last line"), SimpleNamespace(message="the line before")]
+
+
+@pytest.fixture
+def experiments(make_params: MakeParams) -> list[Experiment]:
+    return list({cell.experiment.fingerprint: cell.experiment for cell in cells(make_params())}.values())[:4]
+
+
+@pytest.fixture
+def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Experiment]) -> Any:
+    """`submit(script, groups)` runs the grid to its end; returns the server and what is set aside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flows, "POLL", 0.0)
+    epochs: dict[str, int] = {}
+
+    def run(
+        script: list[Any],
+        groups: Sequence[list[Experiment]],
+        limit: int | None = None,
+        progress: bool = False,
+        before: Callable[[Server], None] = lambda server: None,
+    ) -> tuple[Server, dict[str, str]]:
+        server = Server(script)
+        before(server)
+
+        def last_epoch(one: Experiment) -> int:
+            epochs[one.fingerprint] = epochs.get(one.fingerprint, 0) + progress
+            return epochs[one.fingerprint]
+
+        monkeypatch.setattr(
+            flows, "unfinished", lambda given: [e for e in given if e.evaluation_fingerprint not in server.done]
+        )
+        monkeypatch.setattr("pipeline.tracking.last_epoch", last_epoch)
+        monkeypatch.setattr("pipeline.tracking.mark_failed", lambda one, reason: None)
+        deployment = cast(Any, SimpleNamespace(id=uuid4(), work_pool_name="experiments"))
+        submission = Submission(cast(Any, server), deployment, attempts=3, limit=limit)
+        submission.run(groups)
+        return server, submission.set_aside
+
+    return run
+
+
+def test_what_is_done_is_not_submitted_again(submit: Any, experiments: list[Experiment]) -> None:
+    server, aside = submit([(Completed(), 2), (Completed(), 2)], [experiments[:2], experiments[2:]])
+    assert [len(members) for members in server.created] == [2, 2] and not aside
+
+
+def test_a_crash_isolates_the_experiment_under_way(submit: Any, experiments: list[Experiment]) -> None:
+    server, aside = submit([(Crashed(), 1), (Completed(), 1), (Completed(), 2)], [experiments])
+    names = [one.identifier for one in experiments]
+    assert server.created == [names, [names[1]], names[2:]] and not aside
+
+
+def test_three_failures_set_aside_with_the_last_lines_and_spare_the_others(
+    submit: Any, experiments: list[Experiment]
+) -> None:
+    server, aside = submit([(Failed(message="failed: it"), 1), *[(Failed(), 0)] * 2], [experiments[:2]])
+    assert len(server.created) == 3
+    assert aside == {experiments[1].fingerprint: "the line before\nthe last line\n"}
+    crashes, aside = submit([*[(Crashed(message="killed"), 0)] * 3], [experiments[:1]])
+    assert len(crashes.created) == 3
+    assert aside == {experiments[0].fingerprint: "the line before\nthe last line\nkilled"}
+
+
+def test_a_kill_after_a_further_epoch_is_no_failure(submit: Any, experiments: list[Experiment]) -> None:
+    server, aside = submit([*[(Crashed(), 0)] * 9, (Completed(), 1)], [experiments[:1]], progress=True)
+    assert len(server.created) == 10 and not aside
+
+
+def test_what_a_person_cancels_is_set_aside(submit: Any, experiments: list[Experiment]) -> None:
+    server, aside = submit([(Cancelled(), 1)], [experiments[:2]])
+    assert len(server.created) == 1 and aside == {experiments[1].fingerprint: "cancelled by a person"}
+
+
+@pytest.mark.parametrize(("limit", "busiest"), [(1, 1), (2, 2), (None, 4)])
+def test_no_more_runs_than_the_limit_are_submitted(
+    submit: Any, experiments: list[Experiment], limit: int | None, busiest: int
+) -> None:
+    server, aside = submit([(Scheduled(), 1)] * 4, [[one] for one in experiments], limit=limit)
+    assert (len(server.created), server.busiest) == (4, busiest) and not aside
+
+
+def test_runs_that_are_under_way_are_waited_for(submit: Any, experiments: list[Experiment]) -> None:
+    """Another grid has submitted three experiments; this one asks for two of them and for one more."""
+    first, second, third, fourth = experiments
+
+    def of_another_grid(server: Server) -> None:
+        server.create_flow_run_from_deployment(
+            uuid4(),
+            {"experiments": [one.model_dump(mode="json") for one in (third, first, second)]},
+            [flows._tag(one) for one in (first, second, third)],
+            "of another grid",
+            "key",
+        )
+
+    server, aside = submit([(Scheduled(), 3), (Completed(), 1)], [[second, fourth], [third]], before=of_another_grid)
+    assert server.created[1:] == [[fourth.identifier]] and not aside
+
+
+def test_what_nobody_has_begun_is_withdrawn_when_the_grid_stops(
+    submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers: list[Server] = []
+
+    def stop(self: Submission) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Submission, "_collect", stop)
+    with pytest.raises(KeyboardInterrupt):
+        submit([(Scheduled(), 0), (Running(), 0)], [[one] for one in experiments[:2]], before=servers.append)
+    assert [run.state and run.state.type for run in servers[0].runs.values()] == [
+        StateType.CANCELLED,
+        StateType.RUNNING,
+    ]
+
+
+def late(state: State[Any]) -> State[Any]:
+    return state.model_copy(update={"timestamp": datetime.now(UTC) - timedelta(hours=1)})
+
+
+def test_a_run_that_never_begins_is_buried(submit: Any, experiments: list[Experiment]) -> None:
+    server, aside = submit([(late(Pending()), 0), (Completed(), 1)], [experiments[:1]])
+    assert len(server.created) == 2 and not aside
+    assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CRASHED, StateType.COMPLETED]
+
+
+def test_a_run_whose_lock_is_free_is_buried(
+    submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "_is_dead", lambda run: True)
+    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]])
+    assert len(server.created) == 2 and not aside
+
+
+# --- Groups
+
+COST = st.floats(0.1, 500)
+
+
+@given(seconds=st.lists(COST, min_size=1, max_size=30), bound=st.floats(1, 1000), workers=st.integers(1, 8))
+def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float, workers: int) -> None:
+    members = [SimpleNamespace(fingerprint=str(number)) for number in range(len(seconds))]
+    expected = {str(number): Cost(cost, 0.0, 0, 0) for number, cost in enumerate(seconds)}
+    groups = group(cast(Any, members), expected, bound, workers)
+    assert [one for members in groups for one in members] == members
+    for found in groups:
+        assert len(found) == 1 or sum(expected[one.fingerprint].seconds for one in found) <= bound + 1e-6
+    long = [cost for cost in seconds if cost >= flows.SHORT]
+    assert len(groups) >= min(workers, len(long))
+
+
+def test_without_expectations_each_stays_alone(experiments: list[Experiment]) -> None:
+    assert group(experiments, {}, 120.0, 2) == [[one] for one in experiments]

@@ -1,0 +1,42 @@
+"""Several processes that train together, as torchrun starts them, without the seconds that each takes to start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.multiprocessing.spawn import ProcessContext, start_processes
+
+from pipeline.ranks import Ranks
+from pipeline.training.distributed import joined
+
+Work = Callable[[Ranks], Any]
+PATIENCE = 240.0
+
+
+def together(count: int, work: Work, folder: Path) -> list[Any]:
+    """What `work` returns on each of `count` ranks; it must be loadable with `weights_only=True`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started: ProcessContext | None = start_processes(  # type: ignore[no-untyped-call]
+        _rank, (count, port, work, folder), count, join=False, start_method="fork"
+    )
+    assert started is not None
+    deadline = time.monotonic() + PATIENCE
+    while not started.join(1):  # returns when one has ended, raises when one has failed
+        assert time.monotonic() < deadline, "the ranks wait for each other"
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def _rank(rank: int, count: int, port: int, work: Work, folder: Path) -> None:
+    torch.set_num_threads(1)
+    address = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in address.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    with joined(torch.device("cpu")) as ranks:
+        torch.save(work(ranks), folder / f"{rank}.pt")
