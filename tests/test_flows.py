@@ -16,7 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
+from pipeline.evaluation.journal import Journal
 from pipeline.grid.plan import Cost
+from pipeline.runs import journal_folder
 from tests.conftest import MakeParams
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -103,21 +105,23 @@ def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Ex
     """`submit(script, groups)` runs the grid to its end; returns the server and what is set aside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flows, "POLL", 0.0)
-    epochs: dict[str, int] = {}
+    looks: dict[str, int] = {}
 
     def run(
         script: list[Any],
         groups: Sequence[list[Experiment]],
         limit: int | None = None,
-        progress: bool = False,
+        progress: str | None = None,
         before: Callable[[Server], None] = lambda server: None,
     ) -> tuple[Server, dict[str, str]]:
         server = Server(script)
         before(server)
 
         def last_epoch(one: Experiment) -> int:
-            epochs[one.fingerprint] = epochs.get(one.fingerprint, 0) + progress
-            return epochs[one.fingerprint]
+            count = looks[one.fingerprint] = looks.get(one.fingerprint, 0) + 1
+            if progress == "evaluation":
+                Journal(journal_folder(one)).write("pgd20_linf", "whole", count, [])
+            return count if progress == "training" else 0
 
         monkeypatch.setattr(
             flows, "unfinished", lambda given: [e for e in given if e.evaluation_fingerprint not in server.done]
@@ -154,8 +158,11 @@ def test_three_failures_set_aside_with_the_last_lines_and_spare_the_others(
     assert aside == {experiments[0].fingerprint: "the line before\nthe last line\nkilled"}
 
 
-def test_a_kill_after_a_further_epoch_is_no_failure(submit: Any, experiments: list[Experiment]) -> None:
-    server, aside = submit([*[(Crashed(), 0)] * 9, (Completed(), 1)], [experiments[:1]], progress=True)
+@pytest.mark.parametrize("progress", ["training", "evaluation"])
+def test_a_kill_after_something_was_finished_is_no_failure(
+    submit: Any, experiments: list[Experiment], progress: str
+) -> None:
+    server, aside = submit([*[(Crashed(), 0)] * 9, (Completed(), 1)], [experiments[:1]], progress=progress)
     assert len(server.created) == 10 and not aside
 
 
