@@ -70,6 +70,8 @@ SENDING = 10.0
 """Seconds for what is left of logs."""
 LINES = 20
 """Of a run's log, kept for a cell that failed."""
+WITHDRAWN = "the grid that asked for it was stopped"
+"""What a cancelled run says that no person has cancelled: another grid that waits for it asks for it anew."""
 UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -229,7 +231,14 @@ def group(
     """
     costs_of = [expected[one.fingerprint].seconds if one.fingerprint in expected else math.inf for one in experiments]
     share = sum(cost for cost in costs_of if cost < math.inf) / workers
-    bound = min(seconds, max(share / 2, min(share, SHORT)))
+    groups = _packed(experiments, costs_of, min(seconds, max(share / 2, min(share, SHORT))))
+    if len(groups) < min(workers, sum(cost >= SHORT for cost in costs_of)):
+        groups = _packed(experiments, costs_of, min(seconds, SHORT))
+    return groups
+
+
+def _packed(experiments: Sequence[Experiment], costs_of: Sequence[float], bound: float) -> list[list[Experiment]]:
+    """Neighbours together, as long as their costs add up to no more than `bound`."""
     groups: list[list[Experiment]] = []
     total = math.inf
     for one, cost in zip(experiments, costs_of, strict=True):
@@ -353,7 +362,7 @@ class Submission:
         for run_id in self._active:
             run = self._read(run_id)
             if run is not None and run.state is not None and run.state.is_scheduled():
-                self._client.set_flow_run_state(run_id, Cancelled(message="the grid was stopped"), force=True)
+                self._client.set_flow_run_state(run_id, Cancelled(message=WITHDRAWN), force=True)
 
     # --- Back
 
@@ -396,6 +405,8 @@ class Submission:
             return
         if run is None or run.state is None:
             self._waiting.append(left)  # somebody has deleted it
+        elif run.state.is_cancelled() and run.state.message == WITHDRAWN:
+            self._waiting.append(left)
         elif run.state.is_cancelled():
             self._give_up(left, "cancelled by a person")
         elif not run.state.is_crashed():

@@ -40,6 +40,11 @@ def working_folder(experiment: Experiment) -> Path:
     return RUNS / experiment.fingerprint
 
 
+def journal_folder(experiment: Experiment) -> Path:
+    """The journal of one evaluation."""
+    return working_folder(experiment) / "evaluation" / experiment.evaluation_fingerprint
+
+
 def results_folder(experiment: Experiment) -> Path:
     """What an experiment leaves: the outputs of its DVC stages, or apart from them those of a cell of the grid."""
     return Path("results") / ("ablation" if experiment.grid else "") / experiment.suite / experiment.identifier
@@ -176,7 +181,7 @@ def evaluate_experiment(
     test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
     _check_same_data(folder, split.digest)
-    journal = Journal(folder / "evaluation" / experiment.evaluation_fingerprint)
+    journal = Journal(journal_folder(experiment))
 
     def measure() -> pd.DataFrame:
         with EvaluationDisplay(experiment.identifier) as display:

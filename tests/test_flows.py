@@ -12,11 +12,13 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
+from pipeline.evaluation.journal import Journal
 from pipeline.grid.plan import Cost
+from pipeline.runs import journal_folder
 from tests.conftest import MakeParams
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -42,6 +44,8 @@ class Server:
     """Identifiers of every run's experiments."""
     busiest: int = 0
     """Most runs that were under way at a time."""
+    at_first_look: Callable[[], None] | None = None
+    """What happens before a run is read for the first time."""
 
     def create_flow_run_from_deployment(
         self, deployment: UUID, parameters: dict[str, Any], tags: list[str], name: str, idempotency_key: str
@@ -58,6 +62,9 @@ class Server:
         return run
 
     def read_flow_run(self, run_id: UUID) -> FlowRun:
+        if self.at_first_look is not None:
+            happen, self.at_first_look = self.at_first_look, None
+            happen()
         if run_id not in self.runs:
             raise ObjectNotFound(Exception("gone"))
         shown = self.runs[run_id].model_copy()
@@ -98,21 +105,23 @@ def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Ex
     """`submit(script, groups)` runs the grid to its end; returns the server and what is set aside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flows, "POLL", 0.0)
-    epochs: dict[str, int] = {}
+    looks: dict[str, int] = {}
 
     def run(
         script: list[Any],
         groups: Sequence[list[Experiment]],
         limit: int | None = None,
-        progress: bool = False,
+        progress: str | None = None,
         before: Callable[[Server], None] = lambda server: None,
     ) -> tuple[Server, dict[str, str]]:
         server = Server(script)
         before(server)
 
         def last_epoch(one: Experiment) -> int:
-            epochs[one.fingerprint] = epochs.get(one.fingerprint, 0) + progress
-            return epochs[one.fingerprint]
+            count = looks[one.fingerprint] = looks.get(one.fingerprint, 0) + 1
+            if progress == "evaluation":
+                Journal(journal_folder(one)).write("pgd20_linf", "whole", count, [])
+            return count if progress == "training" else 0
 
         monkeypatch.setattr(
             flows, "unfinished", lambda given: [e for e in given if e.evaluation_fingerprint not in server.done]
@@ -149,8 +158,11 @@ def test_three_failures_set_aside_with_the_last_lines_and_spare_the_others(
     assert aside == {experiments[0].fingerprint: "the line before\nthe last line\nkilled"}
 
 
-def test_a_kill_after_a_further_epoch_is_no_failure(submit: Any, experiments: list[Experiment]) -> None:
-    server, aside = submit([*[(Crashed(), 0)] * 9, (Completed(), 1)], [experiments[:1]], progress=True)
+@pytest.mark.parametrize("progress", ["training", "evaluation"])
+def test_a_kill_after_something_was_finished_is_no_failure(
+    submit: Any, experiments: list[Experiment], progress: str
+) -> None:
+    server, aside = submit([*[(Crashed(), 0)] * 9, (Completed(), 1)], [experiments[:1]], progress=progress)
     assert len(server.created) == 10 and not aside
 
 
@@ -201,6 +213,21 @@ def test_what_nobody_has_begun_is_withdrawn_when_the_grid_stops(
     ]
 
 
+def test_what_another_grid_withdraws_is_asked_for_anew(submit: Any, experiments: list[Experiment]) -> None:
+    """Another grid has submitted the experiment; as soon as this one waits for it, too, that one is stopped."""
+
+    def of_a_grid_that_stops(server: Server) -> None:
+        deployment = cast(Any, SimpleNamespace(id=uuid4(), work_pool_name="experiments"))
+        other = Submission(cast(Any, server), deployment, attempts=3, limit=None)
+        other._waiting = [experiments[:1]]
+        other._submit()
+        server.at_first_look = other._withdraw
+
+    server, aside = submit([(Scheduled(), 0), (Completed(), 1)], [experiments[:1]], before=of_a_grid_that_stops)
+    assert len(server.created) == 2 and not aside
+    assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CANCELLED, StateType.COMPLETED]
+
+
 def late(state: State[Any]) -> State[Any]:
     return state.model_copy(update={"timestamp": datetime.now(UTC) - timedelta(hours=1)})
 
@@ -225,6 +252,7 @@ COST = st.floats(0.1, 500)
 
 
 @given(seconds=st.lists(COST, min_size=1, max_size=30), bound=st.floats(1, 1000), workers=st.integers(1, 8))
+@example(seconds=[1.0, 30.0, 30.0, 30.0, 30.0, 99.0, 500.0], bound=60.0, workers=6)
 def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float, workers: int) -> None:
     members = [SimpleNamespace(fingerprint=str(number)) for number in range(len(seconds))]
     expected = {str(number): Cost(cost, 0.0, 0, 0) for number, cost in enumerate(seconds)}

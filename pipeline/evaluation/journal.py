@@ -42,5 +42,9 @@ class Journal:
         """Record a finished piece."""
         write_json(self._path(attack, part, batch), {"predicted": predicted})
 
+    def __len__(self) -> int:
+        """How many pieces are finished."""
+        return sum(1 for _ in self._folder.glob("*/*.json"))
+
     def _path(self, attack: str, part: str, batch: int) -> Path:
         return self._folder / attack / f"{part}-{batch:05d}.json"
