@@ -58,6 +58,8 @@ from pipeline.grid.summary import write_summary
 DEPLOYMENT = "experiment/experiment"
 POLL = 2.0
 """Seconds between two looks at the runs."""
+LOOK_FOR_WORKERS = 60.0
+"""Seconds between two looks at who is there to take runs."""
 PATIENCE = timedelta(minutes=5)
 """A run that a worker took and that has not begun after so long never will: the worker died."""
 SHORT = 30.0
@@ -148,7 +150,7 @@ def _sign_of_life() -> Iterator[None]:
     path = _life_file(flow_run.get_id() or "")
     with exclusive(path, "this run"):
         yield
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 # --- The grid
@@ -176,6 +178,10 @@ def ablation_grid(
         params: The file.
     """
     _refuse_a_fourth_start()
+    if limit is not None and limit < 1:
+        raise RequestError(
+            f"limit: expected a whole number from 1 on, or null for as many as workers take; got {limit}"
+        )
     settings = read_params(suite, Path(params))
     grid = cells(settings, studies, seeds)
     wanted = {cell.experiment.fingerprint: cell.experiment for cell in grid}
@@ -305,9 +311,12 @@ class Submission:
         self._waiting: list[list[Experiment]] = []
         self._active: dict[UUID, list[Experiment]] = {}
         self._failures: dict[str, int] = {}
-        self._epochs: dict[str, int] = {}
+        self._progress: dict[str, tuple[int, int]] = {}
+        """Epochs and pieces of the evaluation that were finished at the last crash, by fingerprint."""
         self._suspects: set[UUID] = set()
-        self._said: dict[str, float | str] = {}
+        self._total = 0
+        self._last_said = ""
+        self._looked_for_workers = -math.inf
 
     def run(self, groups: Sequence[list[Experiment]]) -> None:
         """Submit groups of experiments, and wait."""
@@ -373,6 +382,7 @@ class Submission:
                 self._bury(run)
                 continue
             del self._active[run_id]
+            _life_file(run_id).unlink(missing_ok=True)  # a process that was killed could not
             self._take_back(run, unfinished(group))
 
     def _read(self, run_id: UUID) -> FlowRun | None:
@@ -420,11 +430,16 @@ class Submission:
             self._waiting += [left[1:]] if left[1:] else []
 
     def _moved(self, one: Experiment) -> bool:
-        """Whether a further epoch was finished since the last crash: then it was killed, and does not itself fail."""
+        """Whether something was finished since the last crash: then it was killed, and does not itself fail.
+
+        That is an epoch, or a piece of the evaluation where the grid sees the journal, on the same file system.
+        """
+        from pipeline.evaluation.journal import Journal
+        from pipeline.runs import journal_folder
         from pipeline.tracking import last_epoch
 
-        before, now = self._epochs.get(one.fingerprint, 0), last_epoch(one)
-        self._epochs[one.fingerprint] = now
+        before = self._progress.get(one.fingerprint, (0, 0))
+        now = self._progress[one.fingerprint] = last_epoch(one), len(Journal(journal_folder(one)))
         return now > before
 
     def _count(self, one: Experiment, run: FlowRun) -> None:
@@ -469,12 +484,12 @@ class Submission:
         done = self._total - waiting - active - len(self.set_aside)
         aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
         text = f"{done} of {self._total} done, {active} submitted, {waiting} waiting{aside}"
-        if text != self._said.get("text"):
-            self._said["text"] = text
+        if text != self._last_said:
+            self._last_said = text
             print(text)
         now = time.monotonic()
-        if now - float(self._said.get("workers", -60.0)) >= 60:
-            self._said["workers"] = now
+        if now - self._looked_for_workers >= LOOK_FOR_WORKERS:
+            self._looked_for_workers = now
             self._say_who_is_missing()
 
     def _say_who_is_missing(self) -> None:

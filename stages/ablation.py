@@ -21,7 +21,7 @@ HOME = Path(".prefect")
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = grid_parser(__doc__)
-    parser.add_argument("--limit", type=int, help="runs submitted at once (default: as many as workers take)")
+    parser.add_argument("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, and what it would cost")
     given = parser.parse_args(arguments)
 
@@ -32,10 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not unfinished(chosen(given)[1]):
             print("every experiment of the grid is done")
             return
+        elsewhere = bool(os.environ.get("PREFECT_API_URL"))
+        if elsewhere and not given.dry_run:
+            _check_server()
         plan(given, each=given.dry_run)
         if given.dry_run:
             return
-        if os.environ.get("PREFECT_API_URL"):
+        if elsewhere:
             _run(given)
             return
         with exclusive(HOME / "lock", "the grid in this folder"):
@@ -57,12 +60,17 @@ def _run_locally(given: Namespace) -> None:
         _run(given)
 
 
+def _check_server() -> None:
+    from pipeline.flows import check_server
+
+    check_server()
+
+
 def _run(given: Namespace) -> None:
     """Run the flow in this process, against the server that the environment names."""
     from pipeline.errors import PipelineError
-    from pipeline.flows import ablation_grid, check_server, install_automations, send_what_is_left
+    from pipeline.flows import ablation_grid, install_automations, send_what_is_left
 
-    check_server()
     install_automations()
     try:
         state = ablation_grid(

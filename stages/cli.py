@@ -34,6 +34,13 @@ def experiment_parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def positive(text: str) -> int:
+    """An argument that is a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got '{text}'")
+    return int(text)
+
+
 def run(stage: Callable[[], None]) -> int:
     """Run a stage; what a person can act on becomes one message on stderr and an exit code."""
     try:

@@ -22,7 +22,7 @@ def grid_parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default: 'seeds' of params.yaml")
     made.add_argument("--suite", help="compose this suite from conf/ instead of reading params.yaml")
     made.add_argument("--yes", action="store_true", help="start although the budget is exceeded")
-    made.add_argument("--workers", type=int, default=2, help="runs at once (default: %(default)s)")
+    made.add_argument("--workers", type=cli.positive, default=2, help="runs at once (default: %(default)s)")
     return made
 
 

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
+from pipeline.errors import RequestError
 from pipeline.evaluation.journal import Journal
 from pipeline.grid.plan import Cost
 from pipeline.runs import journal_folder
@@ -179,6 +180,11 @@ def test_no_more_runs_than_the_limit_are_submitted(
     assert (len(server.created), server.busiest) == (4, busiest) and not aside
 
 
+def test_a_grid_that_may_submit_nothing_is_refused() -> None:
+    with pytest.raises(RequestError, match="limit: expected a whole number from 1 on, or null .*; got 0"):
+        flows.ablation_grid.fn(limit=0)
+
+
 def test_runs_that_are_under_way_are_waited_for(submit: Any, experiments: list[Experiment]) -> None:
     """Another grid has submitted three experiments; this one asks for two of them and for one more."""
     first, second, third, fourth = experiments
@@ -238,12 +244,18 @@ def test_a_run_that_never_begins_is_buried(submit: Any, experiments: list[Experi
     assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CRASHED, StateType.COMPLETED]
 
 
-def test_a_run_whose_lock_is_free_is_buried(
-    submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flows, "_is_dead", lambda run: True)
-    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]])
+def test_a_run_whose_lock_is_free_is_buried_with_its_lock(submit: Any, experiments: list[Experiment]) -> None:
+    def of_a_process_that_dies(server: Server) -> None:
+        def leave_lock() -> None:
+            (run,) = server.runs
+            flows._life_file(run).parent.mkdir(parents=True)
+            flows._life_file(run).touch()
+
+        server.at_first_look = leave_lock
+
+    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]], before=of_a_process_that_dies)
     assert len(server.created) == 2 and not aside
+    assert not list(Path("runs/flows").iterdir())
 
 
 # --- Groups

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config.mixture import MovingAverageSettings
-from pipeline.config.schema import Experiment, MethodSettings, Params
+from pipeline.config.schema import LONGEST_NAME, Experiment, MethodSettings, Params
 from pipeline.config.studies import (
     CommunicationIntervalStudy,
     FirstRatioStudy,
@@ -55,29 +55,39 @@ def cells(params: Params, studies: Sequence[str] | None = None, seeds: Sequence[
     Args:
         params: The file.
         studies: Keys of `ablation.studies` (None: all).
-        seeds: Any (None: those of the file).
+        seeds: Any from 0 on (None: those of the file).
 
     Raises:
-        RequestError: a study is unknown, or cells of the chosen ones are impossible; the message lists every one.
+        RequestError: a study is unknown, a seed is negative, or cells of the chosen studies are impossible; the message
+            lists every one.
     """
     declared = params.ablation.studies
     unknown = [name for name in studies or () if name not in declared]
     if unknown:
         valid = list(declared)
         raise RequestError("; ".join(f"unknown study '{name}': {did_you_mean(name, valid)}" for name in unknown))
-    seeds = params.seeds if seeds is None else seeds
+    seeds = params.seeds if seeds is None else list(dict.fromkeys(seeds))
+    negative = [seed for seed in seeds if seed < 0]
+    if negative:
+        raise RequestError(f"seeds are whole numbers from 0 on, got {', '.join(map(str, negative))}")
     found: list[Cell] = []
     problems: list[str] = []
     # Of the whole grid, whatever is chosen: what an experiment is called must not depend on what is asked for.
     experiments = _methods_as_they_are(params, seeds)
+    named = {one.identifier: fingerprint for fingerprint, one in experiments.items()}
     for study in declared:
         chosen = studies is None or study in studies
         for cell in _study_cells(params, study, seeds):
             if isinstance(cell, str):
                 problems += [cell] if chosen else []
                 continue
-            shared = experiments.setdefault(cell.experiment.fingerprint, cell.experiment)
+            fingerprint = cell.experiment.fingerprint
+            shared = experiments.setdefault(fingerprint, cell.experiment)
+            if named.setdefault(shared.identifier, fingerprint) != fingerprint:
+                problems += [_same_name(cell)] if chosen else []
+                continue
             found += [replace(cell, experiment=shared)] if chosen else []
+    problems = list(dict.fromkeys(problems))  # with several seeds, one name is taken several times
     if problems:
         count = "1 impossible cell" if len(problems) == 1 else f"{len(problems)} impossible cells"
         raise RequestError(f"the grid has {count}, nothing was started\n" + "\n".join(f"  {line}" for line in problems))
@@ -97,13 +107,29 @@ def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[C
         for variation in _variations(params, settings, method):
             try:
                 varied = _check(params, variation)
+                name = _name(study, method, variation.setting)
             except ValueError as error:
                 yield f"{study}: {method}, {variation.setting}: {error}"
                 continue
-            name = re.sub(r"[^a-z0-9]+", "_", f"{method}_{study}_{variation.setting}".lower()).strip("_")
             for seed in seeds:
                 experiment = params.resolve(name, varied, seed).model_copy(update={"grid": True})
                 yield Cell(study, method, variation.setting, variation.value, experiment)
+
+
+def _name(study: str, method: str, setting: str) -> str:
+    """What experiments of a cell are called, if they are no others. Raises ValueError where that is too long."""
+    name = re.sub(r"[^a-z0-9]+", "_", f"{method}_{study}_{setting}".lower()).strip("_")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"its name has {len(name)} characters, at most {LONGEST_NAME} are possible: '{name}'")
+    return name
+
+
+def _same_name(cell: Cell) -> str:
+    name = cell.experiment.name
+    return (
+        f"{cell.study}: {cell.method}, {cell.setting}: a different experiment is called '{name}', too; settings, and "
+        "methods and studies, must differ in letters or digits"
+    )
 
 
 def _check(params: Params, variation: _Variation) -> MethodSettings:

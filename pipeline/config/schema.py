@@ -48,6 +48,8 @@ EVALUATION_VERSION = 2
 """Part of every evaluation's fingerprint: raise it when a change of the code changes verdicts."""
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
+LONGEST_NAME = 120
+"""Characters in an experiment's name: it names a folder."""
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn", "imagenet", "imagefolder"]
 STREAMED = ("imagenet", "imagefolder")
@@ -560,7 +562,7 @@ class Experiment(Closed):
 
     suite: Name
     protocol: str
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=120)]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=LONGEST_NAME)]
     """A key of `methods`, or the name of a cell of the ablation grid."""
     grid: bool = False
     """Whether the ablation grid runs it; it then leaves its files apart from those that DVC keeps."""

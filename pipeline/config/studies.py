@@ -72,7 +72,7 @@ Study = Annotated[
 
 
 class AblationSettings(Closed):
-    """The ablation grid: `python -m stages.grid`."""
+    """The ablation grid: `python -m stages.ablation`."""
 
     studies: dict[Name, Study] = Field(default={})
     budget_hours: Annotated[Real, Field(gt=0)] = 24.0

@@ -118,6 +118,18 @@ def test_seeds_are_any(make_params: MakeParams) -> None:
     assert {cell.experiment.identifier for cell in found} >= {"generalist_t-7", "generalist_t_second_ratio_b_0-8"}
 
 
+def test_a_seed_that_is_given_twice_counts_once_and_none_is_negative(make_params: MakeParams) -> None:
+    assert [cell.experiment.seed for cell in cells(make_params(), ["second_ratio"], [7, 7])] == [7] * 3
+    with pytest.raises(RequestError, match="seeds are whole numbers from 0 on, got -1"):
+        cells(make_params(), seeds=[0, -1])
+
+
+def test_a_name_that_two_experiments_would_have_is_told_once_for_all_seeds(make_params: MakeParams) -> None:
+    params = make_params(study(varies="second_ratio", methods=[T], values=[0.1, 0.1000001]))
+    with pytest.raises(RequestError, match="the grid has 1 impossible cell, "):
+        cells(params, seeds=[1, 2])
+
+
 def test_an_experiment_survives_its_journey_to_a_worker() -> None:
     for cell in cells(CIFAR10):
         received = Experiment.model_validate(cell.experiment.model_dump(mode="json"))
@@ -153,6 +165,15 @@ def study(**content: Any) -> Callable[[dict[str, Any]], None]:
     return put
 
 
+def called_all(raw: dict[str, Any]) -> None:
+    """A learner whose name is that of another setting of the study: averages on it, and on all."""
+    study(varies="weight_averaging")(raw)
+    method = raw["methods"][D]
+    method["learners"]["all"] = method["learners"].pop("linf")
+    ratios = method["mixture"]["mixing_ratios"]
+    ratios["all"] = ratios.pop("linf")
+
+
 IMPOSSIBLE = [
     (study(methods=["at"], varies="weight_averaging"), "at, every setting: it has no mixture with the rule"),
     (study(methods=["generalist"], varies="weight_averaging"), "unknown method 'generalist': did you mean"),
@@ -166,6 +187,16 @@ IMPOSSIBLE = [
     (
         study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint={D: "at_nt"}),
         f"{D}, joint, Adam: unknown method 'at_nt'",
+    ),
+    (
+        study(varies="first_ratio", values=[[0, 0, 0, 1], [0, 0, 0, 0.5]], labels=["↑", "→"]),
+        f"mine: {D}, →: a different experiment is called '{D}_mine', too; settings",
+    ),
+    (study(varies="second_ratio", methods=[T], values=[0.1, 0.1000001]), f"is called '{T}_mine_b_0_1', too"),
+    (called_all, f"mine: {D}, all: a different experiment is called '{D}_mine_all', too"),
+    (
+        study(varies="first_ratio", values=[[0, 0, 0, 1]], labels=["increasing " * 10]),
+        f"{D}, {'increasing ' * 10}: its name has 135 characters, at most 120 are possible: '{D}_mine_increasing",
     ),
 ]
 

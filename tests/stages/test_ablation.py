@@ -213,6 +213,7 @@ def test_a_finished_grid_is_done_at_once(story: Story) -> None:
 def test_a_grid_without_server_says_which_command_starts_it(workplace: Workplace) -> None:
     finished = workplace.run("ablation", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     finished.expect(2, "does not answer", "prefect server start")
+    assert "probing" not in finished.out
 
 
 def test_a_grid_with_impossible_cells_lists_them_and_starts_nothing(workplace: Workplace) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Interrupted, PipelineError, RequestError
-from stages import cli, compose
+from stages import ablation, cli, compose
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import clean_environment
 
@@ -31,6 +31,15 @@ def test_help_comes_at_once_and_names_exit_codes(stage: str, tmp_path: Path) -> 
     assert time.perf_counter() - started < 2
     assert (cli.EXIT_CODES in result.stdout) == (stage not in WITHOUT_CODES)
     assert result.stderr == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--workers", "--limit"])
+@pytest.mark.parametrize("given", ["0", "-1", "two"])
+def test_a_grid_has_at_least_one_of_each(option: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ablation.main([option, given])
+    assert caught.value.code == 2
+    assert f"argument {option}: expected a whole number from 1 on, got '{given}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
