@@ -16,9 +16,17 @@ from pipeline.data.facts import DATASETS
 from pipeline.errors import PipelineError, RequestError
 from pipeline.files import atomic_write, file_digest, write_json, write_text
 from pipeline.reporting.explain import locate
-from pipeline.tracking import RegisteredModel, StoredRun, download, finished_runs, read_run, register_model
+from pipeline.tracking import (
+    RegisteredModel,
+    StoredRun,
+    download,
+    finished_runs,
+    read_experiment,
+    read_run,
+    register_model,
+)
 
-FILES = ["model.safetensors", "experiment.json", "summary.json", "metrics.json"]
+FILES = ["model.safetensors", "summary.json", "metrics.json"]
 THREAT_MODELS = {"linf": "Linf", "l2": "L2"}
 """RobustBench's folders."""
 EXAMPLE_IMAGES = 2
@@ -76,8 +84,8 @@ def export(run_id: str, output: Path) -> tuple[list[Path], RegisteredModel]:
 
     Raises:
         RequestError: there is no such run, or it is not evaluated.
-        PipelineError: the store is out of reach, the weights are not those of the run, or their copy in the registry
-            gives other logits.
+        PipelineError: the store is out of reach, the weights are not those of the run, its settings are not those
+            that gave its numbers, or the copy of the weights in the registry gives other logits.
     """
     run = read_run(run_id)
     if run.tags.get("evaluated") != "true":
@@ -97,8 +105,7 @@ def _read(run: StoredRun, folder: Path) -> StoredModel:
             "artifact store is damaged, train again"
         )
     content = {path: json.loads((folder / path).read_text()) for path in FILES if path.endswith(".json")}
-    experiment = Experiment.model_validate(content["experiment.json"])
-    return StoredModel(run, experiment, content["summary.json"], content["metrics.json"])
+    return StoredModel(run, read_experiment(run), content["summary.json"], content["metrics.json"])
 
 
 def _write(model: StoredModel, weights: Path, output: Path) -> list[Path]:

@@ -17,8 +17,8 @@ from pipeline.data.corruptions.folders import (
     open_regenerated,
 )
 from pipeline.errors import RequestError
-from pipeline.files import write_json, write_text
-from pipeline.runs import load_trained, prepared_folder
+from pipeline.files import file_digest, write_json, write_text
+from pipeline.runs import load_trained, prepared_folder, training_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
@@ -143,6 +143,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
     write_text(output / "perturbations.csv", scores.to_csv(index=False))
     content = {
         "fingerprint": experiment.fingerprint,
+        "weights_sha256": file_digest(training_folder(experiment) / "model.safetensors"),
         "ood_fingerprint": experiment.ood_fingerprint,
         "provenance": {kind: folder.provenance for kind, folder in folders.items()},
         "metrics": metrics,

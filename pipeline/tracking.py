@@ -3,7 +3,7 @@
 This is the only module that imports mlflow, and it does so when a run is opened or read, not before.
 
 A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds, whatever its status: a run that is
-trained or evaluated again is open meanwhile, and what it held before stays valid until it is replaced.
+trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
 """
 
 from __future__ import annotations
@@ -130,27 +130,30 @@ class TrackedRun:
     def log_training(self, folder: Path) -> None:
         """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
 
-        Weights that differ from those that the run had take the mark off it that it is evaluated.
+        Weights that differ from those that the run had take the marks off it that it is evaluated, and on which
+        corrupted images.
         """
         summary = _flatten(_read(folder / "summary.json"))
         with _reported(self.uri):
             logged = {metric.step for metric in self.client.get_metric_history(self.run_id, "epoch")}
             tags = self.client.get_run(self.run_id).data.tags
+        if tags.get("weights_sha256") != summary["weights_sha256"]:
+            self._withdraw("evaluated", "ood_fingerprint")
         history = [record for record in _read(folder / "history.json") if record["epoch"] not in logged]
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
         self._log_metrics([metric for record in history for metric in _metrics(record, int(record["epoch"]))])
         self._log_metrics(_metrics(numbers, 0))
-        if tags.get("weights_sha256") != summary["weights_sha256"] and "evaluated" in tags:
-            with _reported(self.uri):
-                self.client.delete_tag(self.run_id, "evaluated")
         self._log_files(folder, "history.json", "model.safetensors", "summary.json")
         texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
         self._set_tags({**texts, **_commit_tags(summary["git_commit"]), "trained": "true"})
 
     def log_evaluation(self, folder: Path) -> None:
         """Log what `evaluate` left in `folder`: metrics `test/...` with the ends of their intervals, `test_low/...` and
-        `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking."""
+        `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
+
+        Until all of it is there, the run is not marked as evaluated."""
         content = _read(folder / "metrics.json")
+        self._withdraw("evaluated")
         self._log_metrics(_metrics({f"test/{name}": value for name, value in content["metrics"].items()}, 0))
         self._log_metrics(_metrics({f"test_images/{name}": count for name, count in content["counts"].items()}, 0))
         for end, place in (("low", 0), ("high", 1)):
@@ -162,8 +165,11 @@ class TrackedRun:
         self._set_tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"})
 
     def log_ood(self, folder: Path) -> None:
-        """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted."""
+        """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted.
+
+        Until all of it is there, the run is not marked as measured on corrupted images."""
         content = _read(folder / "metrics.json")
+        self._withdraw("ood_fingerprint")
         numbers = {f"ood/{name}": value for name, value in content["metrics"].items()}
         self._log_metrics(_metrics({**numbers, "ood/images": content["images"]}, 0))
         self._log_files(folder, "corruptions.csv", "perturbations.csv")
@@ -212,6 +218,14 @@ class TrackedRun:
             for name in names:
                 self.client.log_artifact(self.run_id, str(folder / name))
 
+    def _withdraw(self, *names: str) -> None:
+        """Delete those of the tags that are there: numbers are about to change, and a stop in between must show."""
+        with _reported(self.uri):
+            tags = self.client.get_run(self.run_id).data.tags
+            for name in names:
+                if name in tags:
+                    self.client.delete_tag(self.run_id, name)
+
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
@@ -248,6 +262,36 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
     return True
 
 
+def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
+    """Log accuracies on corrupted images from their files, where MLflow has the same weights and not these numbers.
+
+    Args:
+        experiment: What the files must belong to; files of other settings or weights are left alone.
+        folder: What `pipeline.ood.measure_ood` left.
+
+    Returns:
+        Whether something was logged.
+
+    Raises:
+        RequestError, PipelineError: as `track`.
+    """
+    uri, path = tracking_uri(), folder / "metrics.json"
+    if not path.exists() or _is_absent(uri):
+        return False
+    content = _read(path)
+    if content["ood_fingerprint"] != experiment.ood_fingerprint:
+        return False
+    with _reported(uri):
+        run = _run_of(uri, experiment)
+        if run is None or _has_ood(experiment, run):
+            return False
+        if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
+            return False
+        client, _ = _open_store(uri, experiment.suite, create=False)
+    TrackedRun(client, uri, run.info.run_id).log_ood(folder)
+    return True
+
+
 def _is_evaluated(experiment: Experiment) -> bool:
     uri = tracking_uri()
     condition = (
@@ -266,7 +310,7 @@ def evaluated(experiments: Iterable[Experiment]) -> set[str]:
         RequestError, PipelineError: as `track`.
     """
     uri = tracking_uri()
-    if uri.startswith(SQLITE) and not _database(uri).exists():
+    if _is_absent(uri):
         return set()
     return set(finished_runs(experiments)["evaluation_fingerprint"])
 
@@ -327,7 +371,8 @@ def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
 
     Returns:
         As `finished_runs`; `fingerprint` and `evaluation_fingerprint` are of the experiment that a run stands in for,
-        `protocol` is the run's. Corrupted images are left out: their metrics belong to one experiment's weights.
+        `protocol` is the run's, and `same_attacks` says whether it was evaluated as the experiment is. Corrupted images
+        are left out: their metrics belong to one experiment's weights.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`.
@@ -356,11 +401,11 @@ def read_run(run_id: str) -> StoredRun:
     """One run.
 
     Raises:
-        RequestError: the store has no such run.
-        PipelineError: the store is out of reach.
+        RequestError: the store has no such run, or it is not one of this project.
+        PipelineError: the store does not exist or is out of reach.
     """
     uri = tracking_uri()
-    _check_reachable(uri)
+    _require_store(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -371,19 +416,38 @@ def read_run(run_id: str) -> StoredRun:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+    if "suite" not in run.data.tags:
+        raise RequestError(f"run {run_id} of MLflow at {mask(uri)} is not one of this project: it has no tag 'suite'")
     end = run.info.end_time
     ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
     return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+
+
+def read_experiment(run: StoredRun) -> Experiment:
+    """The settings that gave an evaluated run its numbers.
+
+    Raises:
+        PipelineError: the run holds the settings of another evaluation by now; or as `download`.
+    """
+    with TemporaryDirectory() as folder:
+        download(run.run_id, ["experiment.json"], Path(folder))
+        experiment = Experiment.model_validate(_read(Path(folder, "experiment.json")))
+    if experiment.evaluation_fingerprint != run.tags.get("evaluation_fingerprint"):
+        raise PipelineError(
+            f"run {run.run_id}: its settings are those of an evaluation that was not finished, its numbers are of "
+            f"another one; finish it: 'dvc repro evaluate@{experiment.identifier}'"
+        )
+    return experiment
 
 
 def download(run_id: str, names: Iterable[str], folder: Path) -> None:
     """Copy files of a run into `folder`.
 
     Raises:
-        PipelineError: the store is out of reach, or the run lacks a file.
+        PipelineError: the store does not exist or is out of reach, or the run lacks a file.
     """
     uri = tracking_uri()
-    _check_reachable(uri)
+    _require_store(uri)
     from mlflow import MlflowClient
 
     with _reported(uri):
@@ -424,7 +488,7 @@ def register_model(
         tags: Of the version.
 
     Raises:
-        PipelineError: the store is out of reach, or the loaded network gives other logits.
+        PipelineError: the store is out of reach, or the loaded network gives other logits; the version is then gone.
     """
     uri = tracking_uri()
     _check_reachable(uri)
@@ -447,8 +511,12 @@ def register_model(
             source = f"{client.get_run(run_id).info.artifact_uri}/model"
             same = [client.create_model_version(name, source, run_id, tags=dict(tags))]
         registered = RegisteredModel(name, str(same[0].version), alias)
+        try:
+            _check_loaded(registered, model, example)
+        except PipelineError:
+            client.delete_model_version(name, registered.version)
+            raise
         client.set_registered_model_alias(name, alias, registered.version)
-        _check_loaded(registered, model, example)
     return registered
 
 
@@ -491,7 +559,7 @@ def _check_loaded(registered: RegisteredModel, model: nn.Module, example: np.nda
         if not np.allclose(logits, expected, rtol=1e-4, atol=1e-5):
             raise PipelineError(
                 f"{registered.uri} loaded with {flavour} differs from the weights by up to "
-                f"{np.abs(logits - expected).max():.3g} in its logits; do not use it"
+                f"{np.abs(logits - expected).max():.3g} in its logits: it was taken off the registry; export it again"
             )
 
 
@@ -508,11 +576,7 @@ def _evaluated_runs(
 ) -> pd.DataFrame:
     """The evaluated runs whose `tags` are the `address` of one of `experiments`; see `finished_runs`."""
     uri = tracking_uri()
-    if uri.startswith(SQLITE) and not _database(uri).exists():
-        raise PipelineError(
-            f"there is no MLflow store at {uri}. Train and evaluate something first ('make repro'), or point "
-            "MLFLOW_TRACKING_URI to the store or server that has the runs."
-        )
+    _require_store(uri)
     by_suite: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         by_suite.setdefault(experiment.suite, []).append(experiment)
@@ -539,7 +603,7 @@ def describe_store() -> str:
         PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
     """
     uri = tracking_uri()
-    if uri.startswith(SQLITE) and not _database(uri).exists():
+    if _is_absent(uri):
         return f"{mask(uri)} does not exist yet: the first run makes it"
     with _reported(uri):
         _check_reachable(uri)
@@ -634,7 +698,8 @@ def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
         "protocol": experiment.protocol if same else tags.get("protocol"),
         "suite": experiment.suite,
         "run_id": run.info.run_id,
-        "gradient_masking": run.data.tags.get("gradient_masking"),
+        "gradient_masking": tags.get("gradient_masking"),
+        "same_attacks": tags.get("evaluation_fingerprint") == experiment.evaluation_of(tags.get("fingerprint", "")),
         "page": _page(uri, run),
         "end_time": run.info.end_time or run.info.start_time,
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
@@ -653,12 +718,17 @@ def _page(uri: str, run: Run) -> str:
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
     """The metrics on corrupted images, if they were measured with the experiment's settings."""
-    tags, metrics = run.data.tags, run.data.metrics
-    if tags.get("ood_fingerprint") != experiment.ood_fingerprint:
+    if not _has_ood(experiment, run):
         return {}
+    tags, metrics = run.data.tags, run.data.metrics
     found = {f"metric.{name}": metrics[f"ood/{name}"] for name in OOD_METRICS}
     counts = {f"count.{name}": int(metrics["ood/images"]) for name in OOD_METRICS}
     return {**found, **counts, "ood_provenance": tags["ood_provenance"]}
+
+
+def _has_ood(experiment: Experiment, run: Run) -> bool:
+    found: bool = run.data.tags.get("ood_fingerprint") == experiment.ood_fingerprint
+    return found
 
 
 def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
@@ -734,6 +804,25 @@ def _create_experiment(client: MlflowClient, uri: str, suite: str) -> str | None
 
 def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE))
+
+
+def _is_absent(uri: str) -> bool:
+    """Whether it is a sqlite file that is not there, which MLflow would make, even to read it."""
+    return uri.startswith(SQLITE) and not _database(uri).exists()
+
+
+def _require_store(uri: str) -> None:
+    """Refuse to read a store that does not exist or does not answer.
+
+    Raises:
+        RequestError, PipelineError: as `_check_reachable`; or there is no such sqlite file.
+    """
+    if _is_absent(uri):
+        raise PipelineError(
+            f"there is no MLflow store at {uri}. Train and evaluate something first ('make repro'), or point "
+            "MLFLOW_TRACKING_URI to the store or server that has the runs."
+        )
+    _check_reachable(uri)
 
 
 def _check_reachable(uri: str) -> None:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,35 +23,48 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.config import OOD_METRICS, load_params
-        from pipeline.reporting.results import collect
-        from pipeline.reporting.tables import compile_pdf, draw_pictures, write_table
-        from pipeline.runs import results_folder
-        from pipeline.tracking import ensure_logged
+        from pipeline.config import load_params
+        from pipeline.reporting.results import awaits_corrupted_images, collect
+        from pipeline.reporting.tables import compile_pdf, draw_pictures, remove_leftovers, write_table
 
         params = load_params(given.params)
         output = given.output or Path(params.tables_folder)
-        for experiment in params.experiments():
-            if ensure_logged(experiment, results_folder(experiment)):
-                print(f"logged {experiment.identifier} to MLflow from its files")
+        _log_restored(params)
+        written: list[Path] = []
         for name, results in collect(params).items():
-            table = params.tables[name]
-            measured = results[~results["missing"]]["metric"].isin(OOD_METRICS)
-            if any(column.metric in OOD_METRICS for column in table.columns) and not measured.any():
+            if awaits_corrupted_images(results):
                 print(f"{name}: nothing is measured on corrupted images yet; 'make ood' does")
                 continue
             for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
                 print(f"{name}: {note}")
-            for path in write_table(name, params, results, output):
+            paths = write_table(name, params, results, output)
+            written += paths
+            for path in paths:
                 print(f"wrote {path}")
-        for path in draw_pictures(output):
+        fragments = [path for path in written if path.suffix == ".tex"]
+        for path in draw_pictures(fragments):
             print(f"wrote {path}")
-        pdf = compile_pdf(output)
+        pdf = compile_pdf(fragments, output)
         print(
             f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
         )
+        for path in remove_leftovers(output, written):
+            print(f"removed {path}, of a table that is not written any more")
 
     return cli.run(stage)
+
+
+def _log_restored(params: Params) -> None:
+    """Log to MLflow what DVC restored."""
+    from pipeline.ood import ood_folder
+    from pipeline.runs import results_folder
+    from pipeline.tracking import ensure_logged, ensure_ood_logged
+
+    for experiment in params.experiments():
+        if ensure_logged(experiment, results_folder(experiment)):
+            print(f"logged {experiment.identifier} to MLflow from its files")
+        if ensure_ood_logged(experiment, ood_folder(experiment)):
+            print(f"logged {experiment.identifier} on corrupted images to MLflow from its files")
 
 
 if __name__ == "__main__":

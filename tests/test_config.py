@@ -268,6 +268,12 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("tables.table1.paper", ["V"], "tables.table1.paper.0", "input should be '1a', '1b', 'I', 'II', 'III' or 'IV'"),
     ("tables.table1.rows", ["nt", "nt"], "tables.table1.rows", "'nt' is given more than once"),
     ("tables.table1.columns.1.metric", "natural", "tables.table1.columns", "'natural' is given more than once"),
+    (
+        "tables.table1.columns.1.relative_to",
+        "at",
+        "tables.table1.columns.1.relative_to",
+        "only training_seconds is given relative to a method, pgd20_linf is not",
+    ),
     ("tables.table1.file", "table4", "tables", "'table4' is given more than once"),
     ("tables.table1.rows", ["nt", "att"], "tables.table1.rows", "unknown method 'att': did you mean 'at'? Valid: nt, "),
     (

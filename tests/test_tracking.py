@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from pipeline.config import AttackBudget, Experiment, parse_params
+from pipeline.config import OOD_METRICS, AttackBudget, Experiment, parse_params
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.tracking import (
     DataDescription,
     download,
     ensure_logged,
+    ensure_ood_logged,
     finished_runs,
     mask,
     read_class_accuracies,
+    read_experiment,
     read_histories,
     read_run,
+    register_model,
     runs_of_other_protocols,
     track,
     tracking_uri,
@@ -141,6 +144,22 @@ def write_results(folder: Path, experiment: Experiment = EXPERIMENT, weights: st
     (evaluate / "verdicts.parquet").write_bytes(b"verdicts")
     (evaluate / "classes.csv").write_text("attack,label,images,accuracy,low,high\n")
     (evaluate / "trust.json").write_text('{"suspicious": true, "signs": []}')
+    return folder
+
+
+def write_ood(folder: Path, weights: str = "one") -> Path:
+    """The files that `measure_ood` leaves."""
+    folder.mkdir()
+    content = {
+        "ood_fingerprint": EXPERIMENT.ood_fingerprint,
+        "weights_sha256": weights,
+        "provenance": {"corruptions": "regenerated"},
+        "metrics": dict.fromkeys(OOD_METRICS, 0.25),
+        "images": 6,
+    }
+    (folder / "metrics.json").write_text(json.dumps(content))
+    for name in ("corruptions.csv", "perturbations.csv"):
+        (folder / name).write_text("name\n")
     return folder
 
 
@@ -313,6 +332,45 @@ def test_other_weights_take_the_evaluation_off_a_run(store: Path) -> None:
     assert finished_runs([EXPERIMENT]).empty
 
 
+def test_other_weights_take_the_numbers_on_corrupted_images_off_a_run(store: Path) -> None:
+    folder = write_results(store / "results")
+    train_and_evaluate(folder)
+    assert ensure_ood_logged(EXPERIMENT, write_ood(store / "ood"))
+    assert finished_runs([EXPERIMENT])["metric.ood_c"].item() == 0.25
+    train_and_evaluate(write_results(folder, weights="two"))
+    assert "metric.ood_c" not in finished_runs([EXPERIMENT])
+
+
+def test_an_evaluation_that_is_logged_in_part_leaves_no_mark(store: Path) -> None:
+    folder = write_results(store / "results")
+    train_and_evaluate(folder)
+    again = write_results(store / "again", experiments(epsilon=0.2)[0])
+    (again / "evaluate" / "trust.json").unlink()
+    with pytest.raises(FileNotFoundError), track(experiments(epsilon=0.2)[0], DATA) as run:
+        run.log_evaluation(again / "evaluate")
+    assert finished_runs([EXPERIMENT]).empty and finished_runs(experiments(epsilon=0.2)).empty
+    assert ensure_logged(EXPERIMENT, folder)
+    assert len(finished_runs([EXPERIMENT])) == 1
+
+
+def test_accuracies_on_corrupted_images_that_are_logged_in_part_leave_no_mark(store: Path) -> None:
+    train_and_evaluate(write_results(store / "results"))
+    assert ensure_ood_logged(EXPERIMENT, write_ood(store / "ood"))
+    (store / "ood" / "perturbations.csv").unlink()
+    with pytest.raises(FileNotFoundError), track(EXPERIMENT, DATA) as run:
+        run.log_ood(store / "ood")
+    assert "metric.ood_c" not in finished_runs([EXPERIMENT])
+
+
+def test_settings_of_an_evaluation_that_was_not_finished_are_not_those_of_the_numbers(store: Path) -> None:
+    train_and_evaluate(write_results(store / "results"))
+    assert read_experiment(read_run(only_run().info.run_id)) == EXPERIMENT
+    with pytest.raises(Interrupted), track(experiments(epsilon=0.2)[0], DATA):
+        raise Interrupted("stop")
+    with pytest.raises(PipelineError, match=r"not finished, its numbers are of another one; .* evaluate@nt-0'"):
+        read_experiment(read_run(only_run().info.run_id))
+
+
 def test_a_second_evaluation_replaces_the_numbers_of_the_first(store: Path) -> None:
     folder = write_results(store / "results")
     train_and_evaluate(folder)
@@ -336,6 +394,23 @@ def test_results_from_the_cache_are_logged_once(store: Path) -> None:
     assert len(finished_runs([EXPERIMENT])) == 1
     assert curve("loss/linf") == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
     assert only_run().data.tags["git.commit"] == "c0ffee"
+
+
+def test_corrupted_images_from_the_cache_are_logged_once_and_with_their_weights_alone(store: Path) -> None:
+    (store / "mlflow.db").unlink()
+    ood = write_ood(store / "ood")
+    assert not ensure_ood_logged(EXPERIMENT, ood)
+    assert not (store / "mlflow.db").exists()
+    train_and_evaluate(write_results(store / "results"))
+    ended = only_run().info.end_time
+    assert not ensure_ood_logged(EXPERIMENT, store / "nowhere")
+    assert not ensure_ood_logged(EXPERIMENT, write_ood(store / "others", weights="two"))
+    assert not ensure_ood_logged(experiments()[1], ood)
+    assert ensure_ood_logged(EXPERIMENT, ood)
+    assert not ensure_ood_logged(EXPERIMENT, ood)
+    found = finished_runs([EXPERIMENT])
+    assert (found["metric.ood_p"].item(), found["ood_provenance"].item()) == (0.25, "corruptions regenerated")
+    assert (only_run().info.status, only_run().info.end_time) == ("FINISHED", ended)
 
 
 def test_a_run_that_stopped_before_its_results_is_completed_from_the_files(store: Path) -> None:
@@ -383,6 +458,9 @@ def test_runs_of_another_protocol_stand_in_for_the_same_method_seed_data_and_net
     assert finished_runs(experiments()).empty
     (row,) = runs_of_other_protocols(experiments()).to_dict("records")
     assert (row["protocol"], row["method"], row["seed"]) == ("reference_code", "nt", 0)
+    assert row["same_attacks"]
+    (stronger,) = runs_of_other_protocols(experiments(epsilon=0.2)).to_dict("records")
+    assert not stronger["same_attacks"]
     assert (row["fingerprint"], row["metric.union"]) == (EXPERIMENT.fingerprint, 0.45)
     assert runs_of_other_protocols([other]).empty
     assert runs_of_other_protocols(experiments()[1:]).empty  # other seeds
@@ -409,6 +487,40 @@ def test_a_run_is_read_with_its_files(store: Path) -> None:
         read_run("0123")
 
 
+def test_a_run_of_others_is_refused(store: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    run = client.create_run(client.create_experiment("of others")).info.run_id
+    with pytest.raises(RequestError, match=rf"run {run} .* is not one of this project: it has no tag 'suite'"):
+        read_run(run)
+
+
+def test_a_model_that_loads_as_another_one_is_not_registered(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.pytorch
+    import torch
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    train_and_evaluate(write_results(store / "results"))
+    before, run, client = mlflow.get_tracking_uri(), only_run().info.run_id, MlflowClient(tracking_uri())
+    model, example = torch.nn.Flatten(), torch.rand(2, 1, 2, 2).numpy()
+    other = torch.nn.Sequential(model, torch.nn.Linear(4, 4))
+    monkeypatch.setattr(mlflow.pytorch, "load_model", lambda uri: other)
+    try:
+        with pytest.raises(PipelineError, match=r"differs from the weights .* it was taken off the registry"):
+            register_model(run, model, example, "small-nt", "seed-0", {})
+        assert client.search_model_versions("name = 'small-nt'") == []
+        with pytest.raises(MlflowException, match="alias"):
+            client.get_model_version_by_alias("small-nt", "seed-0")
+        monkeypatch.undo()
+        monkeypatch.chdir(store)
+        registered = register_model(run, model, example, "small-nt", "seed-0", {})
+        assert str(client.get_model_version_by_alias("small-nt", "seed-0").version) == registered.version
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 def test_an_empty_store_gives_an_empty_frame(store: Path) -> None:
     frame = finished_runs(experiments())
     assert frame.empty
@@ -419,6 +531,10 @@ def test_a_store_that_does_not_exist_is_not_made_by_reading(store: Path) -> None
     (store / "mlflow.db").unlink()
     with pytest.raises(PipelineError, match=rf"no MLflow store at sqlite:///{store}/mlflow.db\. .*MLFLOW_TRACKING_URI"):
         finished_runs(experiments())
+    with pytest.raises(PipelineError, match="there is no MLflow store"):
+        read_run("0" * 32)
+    with pytest.raises(PipelineError, match="there is no MLflow store"):
+        download("0" * 32, ["summary.json"], store)
     assert list(store.iterdir()) == []
 
 

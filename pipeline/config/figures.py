@@ -22,7 +22,7 @@ Methods = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
 
 
 class Axis(Closed):
-    """A metric, and how the figure names it."""
+    """A metric, and how the figure names it: the label is the whole of it, the unit included."""
 
     metric: str
     label: str

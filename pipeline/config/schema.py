@@ -436,7 +436,7 @@ class TableColumn(Closed):
     metric: str
     label: str
     relative_to: str | None = None
-    """Divide by this method's value of the same seed."""
+    """Divide by this method's value of the same seed; for `training_seconds` alone."""
 
     @field_validator("metric")
     @classmethod
@@ -448,7 +448,10 @@ class TableColumn(Closed):
     @field_validator("relative_to")
     @classmethod
     def _is_a_method(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return unless(_unknown("method", [value] if value else [], context(info, "methods")), value)
+        problems = _unknown("method", [value] if value else [], context(info, "methods"))
+        if value is not None and info.data.get("metric", TRAINING_SECONDS) != TRAINING_SECONDS:
+            problems.append(f"only {TRAINING_SECONDS} is given relative to a method, {info.data['metric']} is not")
+        return unless(problems, value)
 
 
 class TableSettings(Closed):
@@ -607,7 +610,11 @@ class Experiment(Closed):
     @property
     def evaluation_fingerprint(self) -> str:
         """16 hexadecimal digits over the trained weights' identity and everything that changes the verdicts."""
-        return _digest({"weights": self.fingerprint, "evaluation": self.evaluation.digest(self.data.test_images)})
+        return self.evaluation_of(self.fingerprint)
+
+    def evaluation_of(self, fingerprint: str) -> str:
+        """The evaluation fingerprint that other weights have which are evaluated as this experiment is."""
+        return _digest({"weights": fingerprint, "evaluation": self.evaluation.digest(self.data.test_images)})
 
     @property
     def ood_fingerprint(self) -> str:

@@ -12,12 +12,20 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.config import AutoAttackSettings, EvaluationAttack, Experiment
 from pipeline.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pipeline.data.images import ImageSet
+    from pipeline.training.loop import TrainingRun
 
 PROBES = Path("runs/probes")
 STEPS = 5
@@ -123,9 +131,9 @@ def probe(experiment: Experiment) -> Cost:
     )
 
 
-def _time_steps(run: Any, device: Any) -> float:
+def _time_steps(run: TrainingRun, device: torch.device) -> float:
     """Seconds of a step of all learners and their mixture."""
-    batches = run.batches(1)
+    batches = chain.from_iterable(run.batches(1) for _ in count())
 
     def step() -> None:
         images, labels = next(batches)
@@ -133,16 +141,13 @@ def _time_steps(run: Any, device: Any) -> float:
             run.step(learner, images, labels, 1)
         if run.mixture is not None:
             run.mixture.after_step(1)
-        run.progress.step += 1
+        run.progress.step = (run.progress.step + 1) % run.steps_in(1)
 
-    for learner in run.learners:
-        learner.start_epoch(1)
     step()
-    count = min(STEPS, run.steps_in(1) - 1) or 1
-    return min(_timed(step, device) for _ in range(count))
+    return min(_timed(step, device) for _ in range(STEPS))
 
 
-def _evaluation_seconds(experiment: Experiment, model: Any, test: Any, device: Any) -> float:
+def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet, device: torch.device) -> float:
     """Of all attacks, each timed with batches of the size that it will have."""
     seconds, passes = 0.0, {}
     for attack in experiment.evaluation.attacks.values():
@@ -154,7 +159,7 @@ def _evaluation_seconds(experiment: Experiment, model: Any, test: Any, device: A
     return seconds
 
 
-def _time_passes(model: Any, test: Any, size: int, device: Any) -> tuple[float, float]:
+def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> tuple[float, float]:
     """Seconds per image of a step of PGD, and of a forward pass."""
     import torch
 
@@ -185,7 +190,7 @@ def _seconds_per_image(attack: EvaluationAttack, gradient: float, forward: float
     return attack.steps * gradient
 
 
-def _timed(work: Callable[[], Any], device: Any) -> float:
+def _timed(work: Callable[[], object], device: torch.device) -> float:
     import torch
 
     started = time.perf_counter()

@@ -12,7 +12,7 @@ from pipeline.config import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, Expe
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.layout import printed
 from pipeline.reporting.results import Run, fill, find, stage_of
-from pipeline.tracking import StoredRun, download, finished_runs, read_run, runs_of_other_protocols
+from pipeline.tracking import StoredRun, download, finished_runs, read_experiment, read_run, runs_of_other_protocols
 
 WIDTH = 22
 """Of the column of names."""
@@ -76,20 +76,20 @@ def _line(name: str, value: object) -> str:
     return f"  {name:<{WIDTH}}{value}"
 
 
-def _measure(params: Params, column: TableColumn) -> Iterator[str]:
-    """The attacks behind a metric with all their settings, or what it is instead."""
-    metric = column.metric
-    names = params.evaluation.union if metric in ("union", "worst_case_union") else [metric]
+def _measure(source: Params | Experiment, column: TableColumn) -> Iterator[str]:
+    """The attacks behind a metric with all their settings in `source`, or what it is instead."""
+    metric, evaluation = column.metric, source.evaluation
+    names = evaluation.union if metric in ("union", "worst_case_union") else [metric]
     for name in names:
-        if name in params.evaluation.attacks:
-            settings = params.evaluation.attacks[name].model_dump(mode="json")
+        if name in evaluation.attacks:
+            settings = evaluation.attacks[name].model_dump(mode="json")
             kind, images = settings.pop("name"), settings.pop("images")
             shown = ", ".join(f"{key} {value}" for key, value in settings.items())
-            yield f"{name}: {kind}, {shown}, {images or 'all'} images, seed {params.evaluation.seed}"
+            yield f"{name}: {kind}, {shown}, {images or 'all'} images, seed {evaluation.seed}"
     if metric == "natural":
         yield "no attack"
     if metric in OOD_METRICS:
-        yield f"corrupted images: {params.ood.model_dump(mode='json')}"
+        yield f"corrupted images: {source.ood.model_dump(mode='json')}"
     if metric == TRAINING_SECONDS:
         yield f"seconds of all training steps{f', divided by those of {column.relative_to}' * bool(column.relative_to)}"
 
@@ -106,21 +106,35 @@ def _seed(experiment: Experiment, column: TableColumn, runs: list[Run]) -> Itera
         yield _line("to measure it", f"dvc repro {stage}@{experiment.identifier}")
         return
     chosen = read_run(runs[-1]["run_id"])
-    yield from _run(experiment, column, chosen)
+    foreign = chosen.tags.get("fingerprint") != experiment.fingerprint
+    measured = read_experiment(chosen) if foreign else experiment
+    if foreign:
+        yield from _other_protocol(measured, column, bool(runs[-1]["same_attacks"]))
+    yield from _run(measured, column, chosen)
     if len(runs) > 1:
         rejected = ", ".join(run["run_id"] for run in runs[:-1])
         yield _line("chosen", f"finished last; these have the same settings and finished before: {rejected}")
+    if foreign:
+        yield _line("make it again", f"compose params.yaml with protocol={measured.protocol}, explain the cell there")
+        return
     stages = " ".join(f"{name}@{experiment.identifier}" for name in dict.fromkeys(("train", "evaluate", stage)))
     yield _line("make it again", f"git checkout {chosen.tags.get('git.commit', 'unknown')}")
     yield _line("", f"rm -rf runs/{experiment.fingerprint}")
     yield _line("", f"dvc repro --force --single-item {stages}")
 
 
+def _other_protocol(measured: Experiment, column: TableColumn, same_attacks: bool) -> Iterator[str]:
+    """In what the experiment of a run that stands in differs from the one that is asked for."""
+    yield _line("of another protocol", measured.protocol)
+    yield _line("its fingerprint", measured.fingerprint)
+    yield _line("of its evaluation", measured.evaluation_fingerprint)
+    if not same_attacks:
+        yield from (_line("measured with instead", text) for text in _measure(measured, column))
+
+
 def _run(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterator[str]:
     dirty = " with uncommitted changes" if run.tags.get("git.dirty") == "true" else ""
     yield _line("run", f"{run.run_id}, {run.status}, ended {run.ended}")
-    if run.tags.get("protocol") != experiment.protocol:
-        yield _line("of another protocol", run.tags.get("protocol"))
     yield _line("commit", f"{run.tags.get('git.commit', 'unknown')}{dirty}")
     yield _line("data", f"sha256 {run.tags.get('data_digest', 'unknown')}")
     yield _line("weights", f"sha256 {run.tags.get('weights_sha256', 'unknown')}")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ SPECIAL = {
 }
 SIGNS = {"+": "+", "-": "-", "±": r"\pm"}
 MARKUP = re.compile(r"(?P<math>\$[^$]+\$)|(?P<script>[_^]\{[^{}]*\})|`(?P<code>[^`]+)`")
+MARK = "% Written by 'dvc repro report'"
+"""How every fragment begins, and no file of others."""
 WRAPPER = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=20mm]{geometry}
 \usepackage{amsmath,amssymb,booktabs,graphicx}
@@ -88,7 +91,7 @@ def fragment(layout: Layout) -> str:
     ]
     return "\n".join(
         [
-            "% Written by 'dvc repro report'; do not edit. Needs the packages booktabs and graphicx.",
+            f"{MARK}; do not edit. Needs the packages booktabs and graphicx.",
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption[{{{text(layout.title)}}}]{{\frenchspacing {text(layout.title)} {text(layout.details)}}}",
@@ -170,8 +173,8 @@ def _footnotes(layout: Layout) -> list[str]:
     ]
 
 
-def compile_pdf(folder: Path) -> Path | None:
-    """Set all fragments `*.tex` of `folder` as `tables.pdf` in it; equal fragments give equal bytes.
+def compile_pdf(fragments: Sequence[Path], folder: Path) -> Path | None:
+    """Set fragments (`.tex`) as `tables.pdf` in `folder`, in their order; equal fragments give equal bytes.
 
     Returns:
         The PDF, or None where pdflatex is not installed.
@@ -179,9 +182,8 @@ def compile_pdf(folder: Path) -> Path | None:
     Raises:
         PipelineError: LaTeX fails, or there are no fragments.
     """
-    fragments = sorted(folder.glob("*.tex"))
     if not fragments:
-        raise PipelineError(f"{folder}: has no tables (*.tex) to make a PDF of; 'dvc repro report' writes them")
+        raise PipelineError(f"{folder}: no table was written, so there is nothing to make a PDF of")
     pdflatex = shutil.which("pdflatex")
     if pdflatex is None:
         return None
@@ -192,8 +194,8 @@ def compile_pdf(folder: Path) -> Path | None:
     return folder / "tables.pdf"
 
 
-def draw_pictures(folder: Path) -> list[Path]:
-    """Every fragment `*.tex` of `folder` as a picture beside it, for pages that show no LaTeX.
+def draw_pictures(fragments: Iterable[Path]) -> list[Path]:
+    """Every fragment (`.tex`) as a picture beside it, for pages that show no LaTeX.
 
     Returns:
         The PNG files; none where pdflatex or pdftoppm is not installed.
@@ -205,7 +207,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     if pdflatex is None or converter is None:
         return []
     pictures = []
-    for fragment in sorted(folder.glob("*.tex")):
+    for fragment in fragments:
         with tempfile.TemporaryDirectory() as temporary:
             page = _set(pdflatex, [fragment], Path(temporary))
             command = [converter, "-png", "-singlefile", "-r", str(DOTS_PER_INCH), str(page), str(page.with_suffix(""))]
@@ -226,7 +228,7 @@ def _trimmed(path: Path) -> Image.Image:
         return ImageOps.expand(grey.crop((left, top, right, bottom)), border=MARGIN, fill=255)
 
 
-def _set(pdflatex: str, fragments: list[Path], workplace: Path) -> Path:
+def _set(pdflatex: str, fragments: Sequence[Path], workplace: Path) -> Path:
     """A PDF of fragments, in a folder of its own."""
     for path in fragments:
         shutil.copy(path, workplace)

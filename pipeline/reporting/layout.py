@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
 from pipeline.data.facts import DATASETS
 from pipeline.reporting.footnotes import Footnotes
-from pipeline.reporting.papers import TITLES, printed_cells
+from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import UNRANKED
 
 Rank = Literal["", "best", "second"]
@@ -103,9 +103,9 @@ def lay_out_difference(name: str, params: Params, results: pd.DataFrame) -> Layo
     """
     table = params.tables[name]
     columns = [column for column in table.columns if column.metric in set(results["metric"])]
-    shown = table.model_copy(
-        update={"columns": columns, "rows": [row for row in table.rows if row in set(results["method"])]}
-    )
+    rows = [row for row in table.rows if row in set(results["method"])]
+    # Differences stand alone, whatever the table's own numbers have beside them.
+    shown = table.model_copy(update={"columns": columns, "rows": rows, "uncertainty": "none"})
     cells = {
         (row["method"], row["metric"]): Cell(value=printed(row["difference"], table.digits, signed=True))
         for _, row in results.iterrows()
@@ -113,14 +113,13 @@ def lay_out_difference(name: str, params: Params, results: pd.DataFrame) -> Layo
     details = ["Percentage points", *_details(params, shown, results)]
     if len(cells) < len(shown.rows) * len(shown.columns):
         details.append("A dash without a footnote: the paper has no number")
-    caption = f"Reproduced minus paper ({_paper_titles(params, table)}): {table.caption}"
+    caption = f"Reproduced minus paper ({_paper_titles(table, results)}): {table.caption}"
     return _assemble(f"{table.file or name}_minus_paper", params, results, cells, caption, details, shown)
 
 
-def _paper_titles(params: Params, table: TableSettings) -> str:
-    cells = printed_cells()
-    used = cells[cells["table"].isin(table.paper) & cells["dataset"].eq(params.data.name)]["table"].unique()
-    return ", ".join(TITLES[table] for table in used)
+def _paper_titles(table: TableSettings, results: pd.DataFrame) -> str:
+    """Of those of the papers' tables that a number comes from."""
+    return ", ".join(TITLES[name] for name in table.paper if name in set(results["table"]))
 
 
 def _assemble(

@@ -19,6 +19,7 @@ from pipeline.reporting.papers import TITLES, printed_cells
 from pipeline.tracking import finished_runs, mask, runs_of_other_protocols, tracking_uri
 
 REGENERATED = "Regenerated images, not the released files."
+OTHER_ATTACKS = "Attacked with other settings than the caption's: see `experiment.json` of its run."
 MASKING = "There are signs of gradient masking: see `trust.json` of this run."
 UNRANKED = (TRAINING_SECONDS, "ood_mce", "ood_mfp")
 """Metrics of which more is not better."""
@@ -260,18 +261,32 @@ def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: li
     run, metric = runs[-1], column.metric
     if run["protocol"] != params.protocol:
         yield f"From a run of protocol {run['protocol'].replace('_', ' ')}, not {params.protocol.replace('_', ' ')}."
+    if not run.get("same_attacks", True) and metric not in (TRAINING_SECONDS, "natural"):
+        yield OTHER_ATTACKS
     if len({item[f"metric.{metric}"] for item in runs}) > 1 and metric != TRAINING_SECONDS:
         shown = ", ".join(f"{_value(column, item, item):g} in `{item['run_id'][:SHORT]}`" for item in runs)
         last = run["run_id"][:SHORT]
         yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
-    attack, images = params.evaluation.attacks.get(metric), run.get(f"count.{metric}", math.nan)
+    images = run.get(f"count.{metric}", math.nan)
     everything = DATASETS[params.data.name].test_images
     if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
-    if attack is not None and attack.name == "autoattack" and run.get("gradient_masking") == "suspected":
+    if run.get("gradient_masking") == "suspected" and "autoattack" in _attacks(params, metric):
         yield MASKING
     if metric in OOD_METRICS and "regenerated" in str(run.get("ood_provenance")):
         yield REGENERATED
+
+
+def _attacks(params: Params, metric: str) -> set[str]:
+    """The kinds of attacks that a metric comes from."""
+    names = params.evaluation.union if metric in ("union", "worst_case_union") else [metric]
+    return {params.evaluation.attacks[name].name for name in names if name in params.evaluation.attacks}
+
+
+def awaits_corrupted_images(results: pd.DataFrame) -> bool:
+    """Whether a table is left out: it is about corrupted images, beside `natural` alone, and has no number on them."""
+    about = results[results["metric"] != "natural"]
+    return bool(len(about) and about["metric"].isin(OOD_METRICS).all() and about["missing"].all())
 
 
 def _measured(runs: list[Run], metric: str) -> list[Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
 from pipeline.reporting.results import beside_paper
 
-__all__ = ["compile_pdf", "draw_pictures", "markdown", "write_table"]
+__all__ = ["compile_pdf", "draw_pictures", "markdown", "remove_leftovers", "write_table"]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
@@ -41,6 +42,26 @@ def write_table(name: str, params: Params, results: pd.DataFrame, destination: P
     if beside is None:
         return paths
     return paths + _write(lay_out_difference(name, params, beside), _csv(name, params, beside), destination)
+
+
+def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
+    """Remove the tables that were written to `folder` before and are none of `written`: those that were dropped.
+
+    Returns:
+        The files: fragments that begin as ours do, and their other forms, the picture included.
+    """
+    names = {path.stem for path in written}
+    dropped = [path for path in sorted(folder.glob("*.tex")) if path.stem not in names and _is_ours(path)]
+    paths = [path.with_suffix(f".{kind}") for path in dropped for kind in (*KINDS, "png")]
+    removed = [path for path in paths if path.exists()]
+    for path in removed:
+        path.unlink()
+    return removed
+
+
+def _is_ours(fragment: Path) -> bool:
+    with open(fragment, "rb") as stream:
+        return stream.read(len(latex.MARK)) == latex.MARK.encode()
 
 
 def _write(layout: Layout, rows: str, destination: Path) -> list[Path]:

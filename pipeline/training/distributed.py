@@ -43,13 +43,15 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     backend = "gloo"
     if device.type == "cuda":
-        local, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= devices:
+        # Compared by every process, not only by those left without a device: the first one is to say it.
+        processes, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > devices:
             raise RequestError(
-                f"process {local} (from 0) of this machine finds {devices} CUDA devices; start as many processes as "
-                "devices: torchrun --nproc-per-node gpu"
+                f"{processes} processes were started on this machine, which has {devices} CUDA "
+                f"{'device' if devices == 1 else 'devices'}; start as many processes as devices: "
+                "torchrun --nproc-per-node gpu"
             )
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     with connection(ranks):
         dist.init_process_group(backend, timeout=PATIENCE)

@@ -44,7 +44,7 @@ class Progress:
     step: int = 0
     """Steps of the epoch under way."""
     seconds: float = 0.0
-    """Time spent in the epoch under way."""
+    """Time spent on the steps of the epoch under way, waiting for their images included."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums over the images of the epoch under way: losses and correct predictions by learner."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -95,8 +95,8 @@ def train(
         if run.steps_in(epoch) != steps:
             steps = run.steps_in(epoch)
             observer.on_phase(steps)
+        started = time.perf_counter()
         for images, labels in run.batches(epoch, first=progress.step):
-            started = time.perf_counter()
             for learner in run.learners:
                 learner.set_learning_rate(epoch, (progress.step + 1) / steps)
             losses = {learner.name: run.step(learner, images, labels, epoch) for learner in run.training_in(epoch)}
@@ -110,6 +110,7 @@ def train(
             if ranks.any(reason is not None):
                 reason = reason or "another process was asked to stop"
                 raise Interrupted(f"{reason}: saved {run.save()}; the same command continues from there")
+            started = time.perf_counter()
         run.finish_epoch(epoch)
         run.save()
         observer.on_epoch(progress.history[-1])

@@ -60,15 +60,18 @@ def test_no_special_character_survives(source: str) -> None:
     assert not set(plain) & set(latex.SPECIAL)
 
 
-def tables(params: Params, runs: pd.DataFrame, folder: Path) -> Path:
-    for name, table in params.tables.items():
+def tables(params: Params, runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write them; gives the fragments."""
+    written = [
         write_table(name, params, fill(params, table, runs), folder)
-    return folder
+        for name, table in sorted(params.tables.items(), key=lambda item: item[1].file or item[0])
+    ]
+    return [path for paths in written for path in paths if path.suffix == ".tex"]
 
 
 @pytest.mark.usefixtures("pdflatex")
 def test_a_pdf_shows_all_tables(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
-    pdf = compile_pdf(tables(params, runs, tmp_path / "tables"))
+    pdf = compile_pdf(tables(params, runs, tmp_path / "tables"), tmp_path / "tables")
     assert pdf == tmp_path / "tables" / "tables.pdf"
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert {path.suffix for path in pdf.parent.iterdir()} == {".tex", ".csv", ".md", ".pdf"}
@@ -85,28 +88,32 @@ def test_a_pdf_shows_all_tables(params: Params, runs: pd.DataFrame, tmp_path: Pa
 
 @pytest.mark.usefixtures("pdflatex")
 def test_every_table_is_a_picture_that_ends_where_it_ends(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
-    folder = tables(params, runs, tmp_path)
-    pictures = draw_pictures(folder)
-    assert [path.stem for path in pictures] == sorted(path.stem for path in folder.glob("*.tex"))
+    fragments = tables(params, runs, tmp_path)
+    (tmp_path / "other.tex").write_text("not one of them")
+    pictures = draw_pictures(fragments)
+    assert [path.stem for path in pictures] == ["main", "one_column"]
     for path in pictures:
         pixels = np.asarray(Image.open(path))
         assert (pixels[:MARGIN] == 255).all() and (pixels[:, :MARGIN] == 255).all()
         assert (pixels[MARGIN] < 255).any() and (pixels[:, MARGIN] < 255).any() and (pixels[-MARGIN - 1] < 255).any()
     before = [path.read_bytes() for path in pictures]
-    assert [path.read_bytes() for path in draw_pictures(folder)] == before
+    assert [path.read_bytes() for path in draw_pictures(fragments)] == before
 
 
 @pytest.mark.usefixtures("pdflatex")
 def test_every_character_that_tex_treats_specially_compiles(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
-    fragment = tables(params, runs, tmp_path) / "main.tex"
+    fragments = tables(params, runs, tmp_path)
+    fragment = fragments[0]
     printable = "".join(map(chr, range(32, 127))).replace("`", "")
     fragment.write_text(fragment.read_text().replace("NT &", f"{latex.text(printable)} é &"))
-    assert compile_pdf(tmp_path) is not None
+    assert compile_pdf(fragments, tmp_path) is not None
 
 
 @pytest.mark.usefixtures("pdflatex")
 def test_equal_tables_give_equal_bytes(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
-    first, second = (compile_pdf(tables(params, runs, tmp_path / name)) for name in ("first", "second"))
+    first, second = (
+        compile_pdf(tables(params, runs, tmp_path / name), tmp_path / name) for name in ("first", "second")
+    )
     assert first is not None
     assert second is not None
     assert first.read_bytes() == second.read_bytes()
@@ -114,14 +121,15 @@ def test_equal_tables_give_equal_bytes(params: Params, runs: pd.DataFrame, tmp_p
 
 @pytest.mark.usefixtures("pdflatex")
 def test_a_failure_shows_the_error_and_keeps_the_old_pdf(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
-    pdf = compile_pdf(tables(params, runs, tmp_path))
+    fragments = tables(params, runs, tmp_path)
+    pdf = compile_pdf(fragments, tmp_path)
     assert pdf is not None
     before = pdf.read_bytes()
     (tmp_path / "main.tex").write_text(r"$\nosuchcommand$")
     with pytest.raises(
         PipelineError, match=r"(?s)LaTeX failed on the tables in .*! Undefined control sequence.*\\nosuchcommand"
     ):
-        compile_pdf(tmp_path)
+        compile_pdf(fragments, tmp_path)
     assert pdf.read_bytes() == before
 
 
@@ -129,13 +137,13 @@ def test_without_latex_there_is_no_pdf(
     params: Params, runs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert compile_pdf(tables(params, runs, tmp_path)) is None
+    assert compile_pdf(tables(params, runs, tmp_path), tmp_path) is None
     assert not (tmp_path / "tables.pdf").exists()
 
 
-def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="has no tables"):
-        compile_pdf(tmp_path)
+def test_nothing_to_compile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="no table was written"):
+        compile_pdf([], tmp_path)
 
 
 @pytest.mark.usefixtures("pdflatex")
@@ -161,7 +169,7 @@ def test_every_table_of_a_suite_compiles(
         run_row(experiment, **{metric: (7 * place + number) % 97 / 100 for number, metric in enumerate(metrics)})
         for place, experiment in enumerate(measured)
     ]
-    pdf = compile_pdf(tables(params, pd.DataFrame(rows), tmp_path))
+    pdf = compile_pdf(tables(params, pd.DataFrame(rows), tmp_path), tmp_path)
     assert pdf is not None
     expected = sorted([*names, *(f"{name}_minus_paper" for name in beside)])
     assert sorted(path.stem for path in tmp_path.glob("*.tex")) == expected

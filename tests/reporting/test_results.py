@@ -14,7 +14,15 @@ from scipy.stats import binomtest
 
 from pipeline.config import Params, parse_params
 from pipeline.errors import PipelineError
-from pipeline.reporting.results import MASKING, REGENERATED, beside_paper, collect, fill
+from pipeline.reporting.results import (
+    MASKING,
+    OTHER_ATTACKS,
+    REGENERATED,
+    awaits_corrupted_images,
+    beside_paper,
+    collect,
+    fill,
+)
 from pipeline.tracking import DataDescription, finished_runs, track
 
 RunRow = Callable[..., dict[str, Any]]
@@ -38,6 +46,8 @@ def test_signs_of_masking_are_noted_at_autoattack(params: Params, runs: pd.DataF
     results = fill(params, params.tables["main"], suspected)
     assert cell(results, "at", "aa_linf")["notes"] == ("64 of 360 test images.", MASKING)
     assert cell(results, "nt", "aa_linf")["notes"] == ("64 of 360 test images.",)
+    assert cell(results, "at", "union")["notes"] == ("64 of 360 test images.", MASKING)  # aa_linf is in it
+    assert MASKING not in cell(results, "at", "pgd_l2")["notes"]
     assert cell(results, "at", "natural")["notes"] == ()
 
 
@@ -162,6 +172,41 @@ def test_another_protocol_fills_a_cell_on_request_alone_and_is_named(
     raw["tables"]["main"]["other_protocols"] = False
     params = parse_params(raw)
     assert cell(fill(params, params.tables["main"], runs, others), "slow_at", "natural")["missing"]
+
+
+def test_a_run_of_another_protocol_that_was_attacked_otherwise_says_so(
+    raw: dict[str, Any], runs: pd.DataFrame, run_row: RunRow
+) -> None:
+    raw["tables"]["main"]["other_protocols"] = True
+    params = parse_params(raw)
+    row = run_row(params.experiment("slow_at", 0), natural=0.7, aa_linf=0.5, union=0.4) | {"protocol": "paper"}
+    for same in (True, False):
+        others = pd.DataFrame([{**row, "same_attacks": same}])
+        results = fill(params, params.tables["main"], runs.assign(same_attacks=True), others)
+        for metric in ("aa_linf", "union"):
+            assert (OTHER_ATTACKS in cell(results, "slow_at", metric)["notes"]) is not same
+        assert OTHER_ATTACKS not in cell(results, "slow_at", "natural")["notes"]
+        assert OTHER_ATTACKS not in cell(results, "at", "aa_linf")["notes"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "measured", "expected"),
+    [
+        (["natural", "ood_c", "ood_p"], ["natural"], True),
+        (["ood_c"], [], True),
+        (["natural", "ood_c", "ood_p"], ["ood_p"], False),
+        (["natural", "aa_linf", "ood_c"], ["natural"], False),
+        (["natural"], [], False),
+    ],
+)
+def test_a_table_about_corrupted_images_alone_waits_for_them(
+    raw: dict[str, Any], run_row: RunRow, metrics: list[str], measured: list[str], expected: bool
+) -> None:
+    columns = [{"metric": metric, "label": metric} for metric in metrics]
+    raw["tables"] = {"main": {"caption": "Corruptions", "rows": ["nt", "at"], "columns": columns}}
+    params = parse_params(raw)
+    runs = pd.DataFrame([run_row(params.experiment("nt", 0), **dict.fromkeys(measured, 0.5))])
+    assert awaits_corrupted_images(fill(params, params.tables["main"], runs)) is expected
 
 
 def test_wilson_intervals_are_those_of_the_images(raw: dict[str, Any], run_row: RunRow) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Params, parse_params
 from pipeline.reporting.results import fill
-from pipeline.reporting.tables import write_table
+from pipeline.reporting.tables import remove_leftovers, write_table
 
 
 def planted(params: Params, means: dict[str, list[float | None]], table: str = "main", **columns: Any) -> pd.DataFrame:
@@ -330,6 +330,34 @@ def test_the_form_beside_the_paper_has_every_difference(raw: dict[str, Any], tmp
     assert list(frame["paper"]) == [84.32, 44.37, 50.68, 83.70, 35.13, 43.26]
     assert frame["difference"]["at", "natural"] == 0.68 and frame["value"]["at", "natural"] == 85.0
     assert pd.isna(frame["difference"]["iat", "natural"])
+
+
+@pytest.mark.parametrize("uncertainty", ["seeds", "wilson"])
+def test_the_caption_beside_the_paper_says_what_its_cells_have(
+    raw: dict[str, Any], tmp_path: Path, uncertainty: str
+) -> None:
+    params = on_cifar10(raw)
+    # Table 1(a) has AT's natural accuracy as well; the table that is listed first gives it.
+    table = params.tables["main"].model_copy(update={"uncertainty": uncertainty, "paper": ["I", "1a"]})
+    params = params.model_copy(update={"tables": {"main": table}})
+    markdown = write_table("main", params, planted(params, {"at": [85.0, 44.0, 1.0, 50.68]}), tmp_path)[-1].read_text()
+    assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): ")
+    assert "Mean over seeds 0, 1." in markdown
+    assert "deviation" not in markdown and "95%" not in markdown
+
+
+def test_files_of_dropped_tables_are_removed_and_no_others(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
+    for name, table in params.tables.items():
+        write_table(name, params, fill(params, table, runs), tmp_path)
+    (tmp_path / "one_column.png").write_bytes(b"a picture")
+    for name in ("mine.tex", "mine.csv", "notes.md", "figure.png", "tables.pdf"):
+        (tmp_path / name).write_text("% My own")
+    kept = write_table("main", params, fill(params, params.tables["main"], runs), tmp_path)
+    removed = remove_leftovers(tmp_path, kept)
+    assert sorted(path.name for path in removed) == [f"one_column.{kind}" for kind in ("csv", "md", "png", "tex")]
+    mine = {"mine.tex", "mine.csv", "notes.md", "figure.png", "tables.pdf"}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in kept} | mine
+    assert remove_leftovers(tmp_path, kept) == []
 
 
 def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline.config import Experiment, load_params
 from pipeline.files import file_digest
+from pipeline.reporting.results import OTHER_ATTACKS
 from tests.stages.conftest import Finished, MakeWorkplace
 
 METHOD = "generalist_d_nt_linf"
@@ -172,6 +174,28 @@ def test_metrics_that_the_verdicts_contradict_are_found(place: Place, tmp_path: 
     found.expect(1, "contradicts itself")
 
 
+def test_a_run_of_another_protocol_is_explained_with_its_own_settings(
+    place: Place, experiment: Experiment, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((place.folder / "params.yaml").read_text())
+    content["protocol"] = "reference_code"
+    content["tables"]["table1"]["other_protocols"] = True
+    content["threat_model"]["linf"]["epsilon"] = "10/255"
+    content["evaluation"]["attacks"]["aa_linf"]["epsilon"] = "10/255"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    given = ["--params", str(tmp_path / "params.yaml")]
+    found = place.run("explain", f"table1:{METHOD}:aa_linf", *given)
+    found.expect(0)
+    asked = load_params(tmp_path / "params.yaml").experiment(METHOD, 1)
+    lines = {line[:24].strip(): line[24:] for line in found.out.splitlines()}
+    assert f"epsilon {10 / 255}" in lines["measured with"]
+    assert f"epsilon {40 / 255}" in lines["measured with instead"]
+    assert lines["fingerprint"] == asked.fingerprint and lines["its fingerprint"] == experiment.fingerprint
+    assert lines["of its evaluation"] == experiment.evaluation_fingerprint
+    assert lines["make it again"] == "compose params.yaml with protocol=paper, explain the cell there"
+    assert OTHER_ATTACKS in found.out and "rm -rf" not in found.out and "--force" not in found.out
+
+
 @pytest.fixture(scope="module")
 def exported(place: Place) -> Path:
     """What export wrote of the trained method."""
@@ -283,6 +307,18 @@ def test_exporting_again_registers_nothing_new_and_leaves_the_run_as_it_was(plac
 )
 def test_what_cannot_be_exported_is_refused(place: Place, run: str, message: str) -> None:
     place.run("export", run).expect(2, message)
+
+
+def test_a_card_does_not_name_attacks_that_did_not_give_its_numbers(place: Place, exported: Path) -> None:
+    (stored,) = (place.folder / "mlartifacts").rglob("artifacts/experiment.json")
+    content = stored.read_text()
+    changed = json.loads(content)
+    changed["evaluation"]["attacks"]["aa_linf"]["epsilon"] /= 2
+    try:
+        stored.write_text(json.dumps(changed))
+        place.run("export", f"{METHOD}-1").expect(1, "of another one; finish it: 'dvc repro evaluate@")
+    finally:
+        stored.write_text(content)
 
 
 def test_weights_that_are_not_those_of_the_run_are_refused(place: Place, exported: Path) -> None:

@@ -17,8 +17,9 @@ from pipeline.devices import Backend
 from pipeline.errors import Interrupted, RequestError
 from pipeline.ranks import ALONE, Part, Ranks
 from pipeline.streams import draw, stream
-from pipeline.training.distributed import synchronise_batch_norm
+from pipeline.training.distributed import joined, synchronise_batch_norm
 from pipeline.training.loop import train
+from stages import cli
 from tests.conftest import MakeParams
 from tests.running import Recorder, Weights, assert_same
 from tests.training.ranks import together
@@ -105,6 +106,26 @@ def test_more_ranks_than_images_in_a_minibatch_are_refused(
     experiment = make_params(lambda raw: raw["training"].update(batch_size=23)).experiment("nt", 1)
     with pytest.raises(RequestError, match="the last minibatch of epoch 1 has 2 images for 3 processes; start fewer"):
         train(experiment, tiny_split, cpu, tmp_path, Recorder(), ranks=Ranks(0, 3))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_more_processes_than_devices_are_refused_by_all_and_said_by_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int
+) -> None:
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def stage() -> None:
+        with joined(torch.device("cuda")):
+            raise AssertionError("not reached")
+
+    assert cli.run(stage) == RequestError.exit_code
+    said = (
+        "error: 2 processes were started on this machine, which has 1 CUDA device; start as many processes as "
+        "devices: torchrun --nproc-per-node gpu\n"
+    )
+    assert capsys.readouterr().err == (said if rank == 0 else "")
 
 
 @given(total=st.integers(1, 40), count=st.integers(2, 8), batches=st.integers(1, 3))

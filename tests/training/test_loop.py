@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import override
 
 from pipeline.config import Experiment
 from pipeline.data.images import ImageSet, ImageSplit
@@ -107,6 +111,26 @@ def test_the_record_has_curves_of_every_learner_and_of_the_global_one(
     assert {"held_out/global/natural", "held_out/global/pgd_linf", "held_out/global/pgd_l2"} <= record.keys()
     assert {"held_out/linf/pgd_linf", "held_out/l2/pgd_l2"} <= record.keys()
     assert record["mixing_ratio/linf"] == 1.0
+
+
+def test_waiting_for_images_is_time_of_training(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, batches = 0.1, TrainingRun.batches
+
+    def slow(run: TrainingRun, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches(run, epoch, first):
+            time.sleep(wait)
+            yield batch
+
+    class Speeds(Recorder):
+        @override
+        def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+            assert images_per_second <= 16 / wait
+
+    monkeypatch.setattr(TrainingRun, "batches", slow)
+    record = train(make_params().experiment("nt", 1), tiny_split, cpu, tmp_path, Speeds()).history[0]
+    assert record["seconds"] >= 3 * wait and record["images_per_second"] <= 16 / wait
 
 
 def test_every_image_is_seen_once_an_epoch_and_the_last_batch_may_be_smaller(

@@ -8,6 +8,7 @@ and the ranks of a distributed training together see the batches of a single pro
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,6 +263,7 @@ def _load(batches: _Batches, workers: Workers) -> Iterator[Batch]:
         # Workers are seeded from here although they draw nothing: the default would take a number from torch's global
         # generator, and so change what others draw from it.
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_leave_stopping_to_the_trainer,
     )
     iterator = iter(loader)
     while True:
@@ -280,6 +282,15 @@ def _load(batches: _Batches, workers: Workers) -> Iterator[Batch]:
             raise batch
         images, labels = batch  # a list, where it was pinned
         yield images, labels
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Ignore signals that reach a whole family of processes: the trainer needs its next batch to save after a step.
+
+    A worker ends when the trainer is done with it, or finds within seconds that the trainer is dead.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:

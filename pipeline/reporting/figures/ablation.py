@@ -101,7 +101,7 @@ def _draw_curves(settings: AblationFigure, params: Params, points: list[Setting]
             axes.errorbar(values, means, stds, **look.curve, label=label)
             missing = [value for value, mean in zip(values, means, strict=True) if math.isnan(mean)]
             _mark_missing(axes, missing, [0.05] * len(missing), axes.get_xaxis_transform())
-        axes.set_ylabel(f"{figure_text(metric.label)} (%)")
+        axes.set_ylabel(figure_text(metric.label))
         for value in {point.value for point in points if point.is_default}:
             axes.axvline(float(value or 0), color="#c9c9c9", linewidth=3, zorder=0, gid="default")
     ticks = sorted({float(point.value or 0) for point in points})
@@ -133,7 +133,7 @@ def _draw_rows(settings: AblationFigure, params: Params, points: list[Setting], 
             chosen = [varied[point.text if schedules else method] for point in own]
             _draw_column(axes, own, [numbers[point.name, metric.metric] for point in own], chosen)
             axes.tick_params(labelleft=column == 0, labelbottom=row == len(heights) - 1)
-            axes.set_xlabel(f"{figure_text(metric.label)} (%)" if row == len(heights) - 1 else "")
+            axes.set_xlabel(figure_text(metric.label) if row == len(heights) - 1 else "")
         panels[-len(settings.metrics)].set_title(figure_text(params.methods[method].label), loc="left", pad=3)
     _explain(figure, numbers, "Bold: the setting in the tables." if _has_default(points) else "")
     return figure

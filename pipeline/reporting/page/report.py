@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.config import OOD_METRICS, Params, TradeOffFigure
+from pipeline.config import Params, TradeOffFigure
 from pipeline.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figures import trade_off
@@ -20,7 +20,7 @@ from pipeline.reporting.layout import Layout, lay_out, lay_out_difference
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import Point, Scatter, scatter
 from pipeline.reporting.page.experiments import ExperimentPage, RunFiles, experiment_page
-from pipeline.reporting.results import UNRANKED, beside_paper, collect, measure
+from pipeline.reporting.results import UNRANKED, awaits_corrupted_images, beside_paper, collect, measure
 from pipeline.reporting.style import RESOLUTION
 from pipeline.tracking import finished_runs
 
@@ -174,8 +174,7 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
 def _tables(name: str, params: Params, cells: pd.DataFrame, links: dict[str, str]) -> Iterator[Table]:
     """A table, and what it comes to beside the papers where they have numbers."""
     settings = params.tables[name]
-    measured = cells[~cells["missing"]]["metric"].isin(OOD_METRICS)
-    nothing = any(column.metric in OOD_METRICS for column in settings.columns) and not measured.any()
+    nothing = awaits_corrupted_images(cells)
     problem = "Nothing is measured on corrupted images yet: `make ood` does." if nothing else ""
     yield Table(lay_out(name, params, cells), [links[method] for method in settings.rows], problem)
     beside = None if nothing else beside_paper(params, settings, cells)
