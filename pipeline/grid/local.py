@@ -182,7 +182,10 @@ def end_leftovers(home: Path) -> None:
 
 
 def _is_same(pid: int, created: float) -> bool:
-    return bool(psutil.pid_exists(pid) and psutil.Process(pid).create_time() == created)
+    if not psutil.pid_exists(pid):
+        return False
+    process = psutil.Process(pid)
+    return process.create_time() == created and _is_alive(process)
 
 
 def _end(processes: list[psutil.Process]) -> None:
@@ -191,8 +194,20 @@ def _end(processes: list[psutil.Process]) -> None:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        for process in psutil.wait_procs(family, timeout=STOP)[1]:
-            process.kill()
+        deadline = time.monotonic() + STOP
+        while (alive := [process for process in family if _is_alive(process)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; in a container, nobody may ever ask an orphan how it did."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port() -> int:

@@ -105,7 +105,7 @@ def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished
 
 def worker_of(place: Workplace) -> list[psutil.Process]:
     """The worker, once it has a run."""
-    processes = [psutil.Process(pid) for pid in remembered(place) if psutil.pid_exists(pid)]
+    processes = [psutil.Process(pid) for pid in remembered(place) if pid in at_work(place.folder)]
     return [one for one in processes if "worker" in one.cmdline() and one.children()]
 
 
