@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -115,15 +116,21 @@ def _copy(connection: sqlite3.Connection, experiment: Experiment, generator: np.
             connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(columns))})", list(cells.values()))
 
 
-def measure(folder: Path, stage: str) -> tuple[float, float]:
-    """Seconds, LaTeX included, and peak resident mebibytes of a stage in a process of its own."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", stage],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
+def measure(folder: Path, stage: str) -> dict[str, Any]:
+    """A stage in a process of its own, LaTeX included, a few times: wall-clock and CPU seconds, and the most memory."""
+    seconds, cpu_seconds, peaks = zip(*(_once(folder, stage) for _ in range(ROUNDS)), strict=True)
+    return {
+        "seconds": seconds,
+        "median_seconds": statistics.median(seconds),
+        "cpu_seconds": cpu_seconds,
+        "peak_mebibytes": max(peaks),
+    }
+
+
+def _once(folder: Path, stage: str) -> tuple[float, float, float]:
+    started, before = time.perf_counter(), _cpu_seconds()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", stage], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:
         # Not getrusage: a child's maximum counts what this process had when it forked.
@@ -132,7 +139,13 @@ def measure(folder: Path, stage: str) -> tuple[float, float]:
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"{stage} failed with exit code {process.returncode}")
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, _cpu_seconds() - before, peak
+
+
+def _cpu_seconds() -> float:
+    """Of all children so far, on all cores."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -142,24 +155,16 @@ def main() -> int:
         write_text(folder / "params.yaml", content)
         params = parse_params(yaml.safe_load(content))
         runs = build_store(folder, params)
-        seconds, peaks = zip(*(measure(folder, "stages.report") for _ in range(ROUNDS)), strict=True)
-        figure_seconds, figure_peaks = zip(*(measure(folder, "stages.figures") for _ in range(ROUNDS)), strict=True)
-        figures = sorted(path.stem for path in (folder / params.figures_folder).glob("*.pdf"))
-        tables = sorted(path.name for path in (folder / params.tables_folder).glob("*.tex"))
+        measured = {"tables": measure(folder, "stages.report"), "figures": measure(folder, "stages.figures")}
+        for kind, place, ending in (("tables", params.tables_folder, "tex"), ("figures", params.figures_folder, "pdf")):
+            measured[kind]["files"] = sorted(path.name for path in (folder / place).glob(f"*.{ending}"))
         megabytes = (folder / "mlflow.db").stat().st_size / 1e6
     result = {
         "runs": runs,
         "epochs": EPOCHS,
         "store_megabytes": megabytes,
-        "tables": tables,
         "pdf": shutil.which("pdflatex") is not None,
-        "seconds": seconds,
-        "median_seconds": statistics.median(seconds),
-        "peak_mebibytes": max(peaks),
-        "figures": figures,
-        "figure_seconds": figure_seconds,
-        "figure_median_seconds": statistics.median(figure_seconds),
-        "figure_peak_mebibytes": max(figure_peaks),
+        **measured,
         "git_commit": git_commit(),
         **versions(),
     }

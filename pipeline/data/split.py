@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.config import DataSettings, StoredSize
-from pipeline.data.imagefolder.split import FolderSplit, open_folders
 from pipeline.data.images import ImageSplit, load_split
 
-Split = ImageSplit | FolderSplit
+if TYPE_CHECKING:
+    from pipeline.data.imagefolder.split import FolderSplit
+
+Split: TypeAlias = "ImageSplit | FolderSplit"
 
 
 def open_split(prepared: Path, data: DataSettings, sizes: Sequence[StoredSize] = ()) -> Split:
@@ -25,4 +28,6 @@ def open_split(prepared: Path, data: DataSettings, sizes: Sequence[StoredSize] =
     """
     if data.streaming is None:
         return load_split(prepared, data)
+    from pipeline.data.imagefolder.split import open_folders  # torchvision with it, 150 MiB
+
     return open_folders(prepared, data, list(sizes) or [data.streaming.stored_size])

@@ -8,9 +8,11 @@ and the ranks of a distributed training together see the batches of a single pro
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, Literal
 
@@ -291,6 +293,16 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    """At exit, before multiprocessing sends daemons the SIGTERM that they ignore, and waits for them for ever."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
+
+
+atexit.register(_kill_workers)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def write_figures(
         )
     for name, settings in figures.items():
         with style():
-            yield from save(draw_figure(settings, params, runs, grid, pictures), destination, name, _plain(settings))
+            paths = save(draw_figure(settings, params, runs, grid, pictures), destination, name, _plain(settings))
+        gc.collect()  # artists refer to each other: without it, every figure's pixels stay
+        yield from paths
 
 
 def draw_figure(

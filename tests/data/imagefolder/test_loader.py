@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -236,6 +240,43 @@ class Deadly(RandomCrop):
 def test_a_process_that_is_killed_is_an_error_with_a_way_out(train: StoredImages) -> None:
     with pytest.raises(PipelineError, match="was killed, often for want of memory; use fewer than 2 workers"):
         list(TrainingStream(train, Deadly(), 8, 0, workers=Workers(2)).batches(1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_to_the_whole_family_leaves_the_trainer_its_batches(
+    training: TrainingStream, number: signal.Signals
+) -> None:
+    """As a batch system, a terminal or the end of a grid sends it; 'kill' is not the workers' parent."""
+    batches = replace(training, workers=Workers(1, ahead=1)).batches(1)
+    first = next(batches)
+    (worker,) = psutil.Process().children()
+    subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)
+    assert_same([first, *batches], list(training.batches(1)))
+    psutil.wait_procs([worker], timeout=10)
+    assert not worker.is_running(), "it ends with the epoch"
+
+
+UNFINISHED = """
+import os, pathlib, signal, sys
+import psutil
+from pipeline.data.imagefolder.crops import RandomCrop
+from pipeline.data.imagefolder.loader import TrainingStream, Workers, open_images
+images = open_images(pathlib.Path(sys.argv[1]), "train")
+batches = TrainingStream(images, RandomCrop(32), 8, 0, workers=Workers(1)).batches(1)
+next(batches)
+print(psutil.Process().children()[0].pid, flush=True)
+"""
+"""A trainer in the middle of an epoch."""
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_trainer_that_ends_in_an_epoch_leaves_nobody(prepared: Prepared, end: str) -> None:
+    command = [sys.executable, "-c", UNFINISHED + end, str(prepared.folder)]
+    trainer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+    worker, deadline = int(trainer.stdout), time.monotonic() + 30
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "it has outlived its trainer"
+        time.sleep(0.1)
 
 
 def resident() -> int:
