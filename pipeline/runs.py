@@ -255,7 +255,7 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
         if reason is not None:
             raise Interrupted(f"{reason}: what was finished is saved; the same command continues")
 
-    ensure_prepared(experiment)
+    ensure_prepared(experiment, should_stop)
     while not evaluated([experiment]):
         try:
             train_experiment(experiment, should_stop)
@@ -266,10 +266,11 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
             check()
 
 
-def ensure_prepared(experiment: Experiment) -> None:
+def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None] = lambda: None) -> None:
     """Prepare the experiment's data on this machine, unless that is done; one process does it, others wait.
 
     Raises:
+        Interrupted: `should_stop` gave a reason while shards were written; finished ones are kept.
         RequestError: official files are missing and cannot be downloaded, or are damaged.
     """
     from filelock import FileLock
@@ -288,7 +289,7 @@ def ensure_prepared(experiment: Experiment) -> None:
         if data.streaming is None:
             prepare(data, folder)
         else:
-            prepare_streamed(data, data.streaming, folder, lambda: None)
+            prepare_streamed(data, data.streaming, folder, should_stop)
 
 
 def load_trained(experiment: Experiment) -> Any:

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from multiprocessing import get_context
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import AutoAttackSettings, EvaluationAttack, Experiment
+from pipeline.errors import PipelineError
 from pipeline.files import write_json
 
 if TYPE_CHECKING:
@@ -73,8 +75,17 @@ def costs(experiments: Iterable[Experiment], say: Callable[[str], None] = print)
         # smallest come first.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
-                write_json(place, asdict(process.submit(probe, experiment).result()))
+                write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
     return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
+
+
+def _result(future: Future[Cost], experiment: Experiment) -> Cost:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise PipelineError(
+            f"probing {experiment.identifier} was killed, often for want of memory; use a smaller training.batch_size"
+        ) from None
 
 
 def _kind(experiment: Experiment) -> str:
@@ -111,6 +122,8 @@ def probe(experiment: Experiment) -> Cost:
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
+        for group in (group for learner in run.learners for group in learner.optimizer.param_groups):
+            group["lr"] = 0.0  # only time counts: what would diverge must not stop a grid before it starts
         step = _time_steps(run, backend.device)
         validation = _timed(lambda: run.finish_epoch(settings.epochs), backend.device)
         checkpoint = run.save().stat().st_size

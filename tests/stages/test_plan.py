@@ -71,6 +71,21 @@ def test_more_epochs_and_more_images_cost_more(
     assert 1e5 < tiny.disk_bytes < 1e7 and 1e8 < tiny.memory_bytes < 1e10
 
 
+def test_what_would_diverge_has_a_cost_like_anything_else(
+    make_params: MakeParams, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hasty(content: dict[str, Any]) -> None:
+        small(content)
+        for learner in content["methods"]["generalist_d_nt_linf"]["learners"].values():
+            learner["optimizer"]["learning_rate"] = 1e30
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    (tmp_path / "data/prepared/digits").symlink_to(prepared_digits)
+    one = cells(make_params(hasty), ["communication_interval"])[0].experiment
+    assert costs([one], lambda text: None)[one.fingerprint].training_seconds > 0
+
+
 def test_amounts_are_readable() -> None:
     assert [describe_bytes(count) for count in (7, 7e3, 7e6, 7.25e9)] == ["7 B", "7 kB", "7 MB", "7.2 GB"]
     assert [describe_seconds(seconds) for seconds in (7, 700, 70_000)] == ["7 s", "12 min", "19.4 h"]
