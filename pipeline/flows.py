@@ -149,8 +149,10 @@ def _sign_of_life() -> Iterator[None]:
     """Hold a lock that the system releases when this process dies, so that others need not wait for a heartbeat."""
     path = _life_file(flow_run.get_id() or "")
     with exclusive(path, "this run"):
-        yield
-    path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 # --- The grid

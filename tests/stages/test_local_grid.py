@@ -18,9 +18,10 @@ from mlflow import MlflowClient
 from stages import ablation
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, wait_for
+from tests.stages.test_ablation import kill_with_children
 
 METHOD = "generalist_d_nt_linf"
-EPOCHS = 24
+EPOCHS = 48
 
 
 def two(content: dict[str, Any]) -> None:
@@ -86,15 +87,16 @@ def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished
     assert len(left) == 2 and set(left) <= at_work(place.folder)
 
     third = start(place)
-    wait_for(lambda: epochs(place) > 0 and not set(left) & at_work(place.folder), third)
-    wait_for(lambda: len(worker_of(place)) == 1, third)
-    (worker,) = worker_of(place)
-    worker.kill()
+    wait_for(lambda: not set(left) & at_work(place.folder), third)
+    saved = epochs(place)
+    wait_for(lambda: epochs(place) > saved, third)
+    kill_with_children(worker_of(place))
     finished = finish(third)
     finished.expect(0)
     assert "ending 2 processes that an earlier start left behind" in finished.out
     assert "worker-1 died and is started again" in finished.out
     assert not at_work(place.folder)
+    assert not list((place.folder / "runs/flows").iterdir())
     client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
     runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
@@ -103,10 +105,10 @@ def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished
         assert steps == list(range(1, EPOCHS + 1))
 
 
-def worker_of(place: Workplace) -> list[psutil.Process]:
-    """The worker, once it has a run."""
-    processes = [psutil.Process(pid) for pid in remembered(place) if pid in at_work(place.folder)]
-    return [one for one in processes if "worker" in one.cmdline() and one.children()]
+def worker_of(place: Workplace) -> psutil.Process:
+    """The only worker."""
+    (worker,) = (one for one in map(psutil.Process, remembered(place)) if "worker" in one.cmdline())
+    return worker
 
 
 # --- Signals
