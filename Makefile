@@ -67,7 +67,7 @@ faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat auto
 	python -m pytest -n 0 tests/stages/faults_grid.py
 
 test: setup ## Run the whole test suite, in JOBS processes
-	python -m pytest -n $(JOBS)
+	python -m pytest -n $(JOBS) --dist loadfile
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report

@@ -143,7 +143,7 @@ def test_a_server_that_does_not_answer_is_named(workplace: Workplace) -> None:
         "Start the server, or correct or unset MLFLOW_TRACKING_URI; the same command continues.",
     )
     written = {path for path, digest in workplace.files().items() if before.get(path) != digest}
-    assert {Path(path).name for path in written} == {"lock"}
+    assert {Path(path).name for path in written} == {"lock", "data.json"}
 
 
 KILLED_IN_A_TRANSACTION = """
