@@ -7,7 +7,6 @@ in turn in one process, starting with another one every round.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -17,15 +16,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.publishing import publish
 from pipeline.attacks.pgd import PGD
 from pipeline.config import EvaluationSettings, load_params
 from pipeline.data.images import ImageSet, load_split
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
-from pipeline.files import write_json
 from pipeline.models import build_model
-from pipeline.provenance import git_commit, versions
 from pipeline.runs import prepared_folder
 from pipeline.streams import stream_seed
 
@@ -110,11 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": given.rounds,
         "images": given.images,
         "robust_images": robust,
-        "git_commit": git_commit(),
-        **versions(),
     }
-    write_json(given.output, result)
-    print(json.dumps(result, indent=2))
+    publish(given.output, result)
     return 0
 
 

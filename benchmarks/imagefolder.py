@@ -6,7 +6,6 @@ in this process on one core, in turn, so that a noisy machine slows both; times 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -24,13 +23,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.publishing import publish
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, RandomCrop
 from pipeline.data.imagefolder.loader import TrainingStream, evaluation_batches, open_images
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
 from pipeline.data.imagefolder.shards import encode
-from pipeline.files import write_json
 from pipeline.progress import PreparationDisplay
-from pipeline.provenance import git_commit, versions
 
 CLASSES, TRAIN_EACH, VAL_EACH = 10, 20, 6
 SIZE = (500, 375)
@@ -123,11 +121,8 @@ def main() -> int:
         "rounds": ROUNDS,
         "resident_mebibytes_after_each_round": memory,
         "machine": platform.machine(),
-        "git_commit": git_commit(),
-        **versions(),
     }
-    write_json(Path("benchmarks/results/imagefolder.json"), result)
-    print(json.dumps(result, indent=2))
+    publish(Path("benchmarks/results/imagefolder.json"), result)
     return 0
 
 

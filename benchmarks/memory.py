@@ -5,17 +5,15 @@ The images are random; only their number and type matter here.
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
+from benchmarks.publishing import publish
 from benchmarks.step import BATCH, OurLoop
 from pipeline.data.images import ImageSet
-from pipeline.files import write_json
-from pipeline.provenance import git_commit, versions
 
 MEBIBYTE = 2**20
 
@@ -31,13 +29,10 @@ def main() -> int:
         "data_megabytes": (data.images.nbytes + data.labels.nbytes) / 1e6,
         "peak_mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": str(step.backend.device),
-        "git_commit": git_commit(),
-        **versions(),
     }
     if step.backend.device.type == "cuda":
         result["peak_device_mebibytes"] = torch.cuda.max_memory_allocated() / MEBIBYTE
-    write_json(Path("benchmarks/results/memory.json"), result)
-    print(json.dumps(result, indent=2))
+    publish(Path("benchmarks/results/memory.json"), result)
     return 0
 
 

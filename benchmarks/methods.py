@@ -8,7 +8,6 @@ rests in some epochs counts for its share of them.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -18,12 +17,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from benchmarks.publishing import publish
 from benchmarks.step import seconds
 from pipeline.config import Experiment, parse_params
 from pipeline.devices import Backend, choose_backend
-from pipeline.files import write_json
 from pipeline.objectives import Moment
-from pipeline.provenance import git_commit, versions
 from pipeline.training.learner import Learner
 from pipeline.training.loop import build_learner, build_mixture
 from stages.compose import compose
@@ -79,11 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": given.rounds,
         "batch_size": given.batch_size,
         "device": str(backend.device),
-        "git_commit": git_commit(),
-        **versions(),
     }
-    write_json(given.output, result)
-    print(json.dumps(result, indent=2))
+    publish(given.output, result)
     return 0
 
 

@@ -6,7 +6,6 @@ Each number in a process of its own. The files are sparse and hold zeros; only t
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.publishing import publish
 from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
 from pipeline.data.corruptions.folders import ImageFolder, array_file
 from pipeline.evaluation.ood import corruption_verdicts
-from pipeline.files import write_json
 from pipeline.models import build_model
-from pipeline.provenance import git_commit, versions
 
 TEST_IMAGES = 10_000
 
@@ -54,9 +52,8 @@ def main() -> int:
         child = subprocess.run([*command, str(count)], stdout=subprocess.PIPE, text=True, check=True)
         peaks[count] = float(child.stdout)
         print(f"{count} corruptions: {peaks[count]:.0f} MiB at most", flush=True)
-    result = {"images_of_every_severity": given.images, "peak_mebibytes": peaks, "git_commit": git_commit()}
-    write_json(Path("benchmarks/results/ood_memory.json"), result | versions())
-    print(json.dumps(result, indent=2))
+    numbers = {"images_of_every_severity": given.images, "peak_mebibytes": peaks}
+    publish(Path("benchmarks/results/ood_memory.json"), numbers)
     return 0
 
 

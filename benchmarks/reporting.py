@@ -6,7 +6,6 @@ own, since logging 500 runs call by call takes an hour.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -23,9 +22,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.publishing import publish
 from pipeline.config import OOD_METRICS, Experiment, Params, parse_params
 from pipeline.files import write_json, write_text
-from pipeline.provenance import git_commit, versions
+from pipeline.provenance import git_commit
 from pipeline.tracking import DataDescription, track
 from stages.compose import compose
 
@@ -165,11 +165,8 @@ def main() -> int:
         "store_megabytes": megabytes,
         "pdf": shutil.which("pdflatex") is not None,
         **measured,
-        "git_commit": git_commit(),
-        **versions(),
     }
-    write_json(ROOT / "benchmarks/results/reporting.json", result)
-    print(json.dumps(result, indent=2))
+    publish(ROOT / "benchmarks/results/reporting.json", result)
     return 0
 
 
