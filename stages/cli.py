@@ -34,6 +34,14 @@ def experiment_parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def deliver_what_waits() -> None:
+    """Deliver to MLflow what outages have left, before it is read; what cannot be delivered is spoken of."""
+    from pipeline.tracking import deliver_left
+
+    if text := deliver_left().describe():
+        print(text, flush=True)
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:

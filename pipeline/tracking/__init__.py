@@ -2,10 +2,14 @@
 
 This is the only package that imports mlflow, and it does so when a run is opened or read, not before.
 
+What is written goes through a spool on the disk (`spool`), from which a thread delivers it (`delivery`): a store that
+is out of reach stops nothing. What is read needs the store.
+
 A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds, whatever its status: a run that is
 trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
 """
 
+from pipeline.tracking.delivery import Left, count_left, deliver_left
 from pipeline.tracking.reading import (
     StoredRun,
     describe_store,
@@ -22,6 +26,7 @@ from pipeline.tracking.registry import RegisteredModel, register_model
 from pipeline.tracking.run import (
     DataDescription,
     TrackedRun,
+    awaits_delivery,
     ensure_logged,
     ensure_ood_logged,
     evaluated,
@@ -33,9 +38,13 @@ from pipeline.tracking.store import mask, tracking_uri
 
 __all__ = [
     "DataDescription",
+    "Left",
     "RegisteredModel",
     "StoredRun",
     "TrackedRun",
+    "awaits_delivery",
+    "count_left",
+    "deliver_left",
     "describe_store",
     "download",
     "ensure_logged",

@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError, RequestError
 from pipeline.tracking.files import read as read_json
 from pipeline.tracking.store import (
     check_reachable,
+    find_run,
     is_absent,
     mask,
     open_store,
@@ -296,6 +297,17 @@ def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
     found = {f"metric.{name}": metrics[f"ood/{name}"] for name in OOD_METRICS}
     counts = {f"count.{name}": int(metrics["ood/images"]) for name in OOD_METRICS}
     return {**found, **counts, "ood_provenance": tags["ood_provenance"]}
+
+
+def run_of(uri: str, experiment: Experiment, evaluated: bool = False) -> Run | None:
+    """The run of an experiment, if the store has one: whatever it holds, or evaluated as the experiment is."""
+    client, experiment_id = open_store(uri, experiment.suite, create=False)
+    if experiment_id is None:
+        return None
+    wanted = {"fingerprint": experiment.fingerprint}
+    if evaluated:
+        wanted |= {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
+    return find_run(client, experiment_id, wanted)
 
 
 def has_ood(experiment: Experiment, run: Run) -> bool:

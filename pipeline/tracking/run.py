@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Experiment
 from pipeline.errors import Interrupted, PipelineError
+from pipeline.folders import working_folder
 from pipeline.provenance import git_commit
+from pipeline.tracking import calls
+from pipeline.tracking.calls import Call
+from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.files import flatten, read
-from pipeline.tracking.reading import finished_runs, has_ood
-from pipeline.tracking.store import is_absent, open_store, reported, search, tracking_uri
+from pipeline.tracking.reading import finished_runs, has_ood, run_of
+from pipeline.tracking.spool import FOLDER, Spool
+from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
-
-BATCH = {"metrics": 1000, "params": 100}
-"""MLflow's limits for one call."""
 PARAMETER_LENGTH = 500
 TAG_LENGTH = 4000
-DIGEST_LENGTH = 32
-"""MLflow takes digests of up to 36 characters; the tag `data_digest` has the whole one."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +41,63 @@ def track(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]
 
     A block that ends well leaves the run FINISHED, one that is stopped on demand KILLED, one that fails FAILED.
 
+    What is logged is written to the disk and sent beside the block: a store that is out of reach, hangs, refuses or is
+    damaged stops nothing. One warning names it; what it has not taken by the end of the block is delivered later.
+
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
-        PipelineError: the store is out of reach or refuses what it is told.
     """
-    with _opened(experiment, data, git_commit()) as run, run.system_metrics():
+    with _opened(experiment, data, git_commit(), sampled=True) as run:
         yield run
 
 
 @contextmanager
-def _opened(experiment: Experiment, data: DataDescription, commit: str) -> Iterator[TrackedRun]:
-    run = _start(tracking_uri(), experiment, data, commit)
+def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled: bool) -> Iterator[TrackedRun]:
+    check_address(tracking_uri())
+    import mlflow  # noqa: F401 - not from the thread that delivers: others import beside it
+
+    run = TrackedRun(experiment, commit, Delivery(experiment, spool_of(experiment), sampled))
+    run.start(data)
     try:
         yield run
     except BaseException as error:
         try:
-            run.close("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
-        except PipelineError as unreachable:
-            error.add_note(str(unreachable))  # what stopped the block is what the person must learn first
+            run.end("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
+        except (PipelineError, OSError) as unwritten:
+            error.add_note(str(unwritten))  # what stopped the block is what the person must learn first
         raise
-    run.close("FINISHED")
+    run.end("FINISHED")
+
+
+def spool_of(experiment: Experiment) -> Spool:
+    """The records of an experiment that the store does not have yet."""
+    return Spool(working_folder(experiment) / FOLDER)
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An open run. Every method raises `PipelineError` when the store is out of reach or refuses."""
+    """An open run. What its methods log is on the disk when they return, and in the store soon after.
 
-    client: MlflowClient
-    uri: str
-    run_id: str
+    Every method raises `OSError` when the disk is full or read-only, and `PipelineError` when a number is not finite.
+    """
+
+    experiment: Experiment
+    commit: str
+    delivery: Delivery
+
+    def start(self, data: DataDescription) -> None:
+        """Log what the experiment is: tags, data set, settings, parameters."""
+        self._post(
+            calls.started(self.experiment),
+            calls.params(_parameters(self.experiment)),
+            calls.dataset(data.name, data.digest, data.counts),
+            calls.settings(self.experiment.model_dump(mode="json")),
+            calls.tags(_tags(self.experiment, data)),
+        )
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
-        """Log the history's row of one epoch in one call, at step `record["epoch"]`.
-
-        Where a run that was killed repeats an epoch, the same values are logged at the same step again.
-        """
-        self._log_metrics(_metrics(record, int(record["epoch"])))
+        """Log the history's row of one epoch at step `record["epoch"]`, unless the run has that epoch."""
+        self._post(calls.epochs([record]))
 
     def log_training(self, folder: Path) -> None:
         """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
@@ -91,109 +106,72 @@ class TrackedRun:
         corrupted images.
         """
         summary = flatten(read(folder / "summary.json"))
-        with reported(self.uri):
-            logged = {metric.step for metric in self.client.get_metric_history(self.run_id, "epoch")}
-            tags = self.client.get_run(self.run_id).data.tags
-        if tags.get("weights_sha256") != summary["weights_sha256"]:
-            self._withdraw("evaluated", "ood_fingerprint")
-        history = [record for record in read(folder / "history.json") if record["epoch"] not in logged]
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
-        self._log_metrics([metric for record in history for metric in _metrics(record, int(record["epoch"]))])
-        self._log_metrics(_metrics(numbers, 0))
-        self._log_files(folder, "history.json", "model.safetensors", "summary.json")
         texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
-        self._set_tags({**texts, **_commit_tags(summary["git_commit"]), "trained": "true"})
+        names = ("history.json", "model.safetensors", "summary.json")
+        self._post(
+            calls.withdraw("evaluated", "ood_fingerprint", unless={"weights_sha256": summary["weights_sha256"]}),
+            calls.epochs(read(folder / "history.json")),
+            calls.metrics(numbers),
+            calls.files(*names),
+            calls.tags({**texts, **calls.commit_tags(summary["git_commit"]), "trained": "true"}),
+            files=[folder / name for name in names],
+        )
 
     def log_evaluation(self, folder: Path) -> None:
         """Log what `evaluate` left in `folder`: metrics `test/...` with the ends of their intervals, `test_low/...` and
         `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
 
         Until all of it is there, the run is not marked as evaluated."""
-        content = read(folder / "metrics.json")
-        self._withdraw("evaluated")
-        self._log_metrics(_metrics({f"test/{name}": value for name, value in content["metrics"].items()}, 0))
-        self._log_metrics(_metrics({f"test_images/{name}": count for name, count in content["counts"].items()}, 0))
+        content, suspicious = read(folder / "metrics.json"), read(folder / "trust.json")["suspicious"]
+        numbers = {f"test/{name}": value for name, value in content["metrics"].items()}
+        numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
         for end, place in (("low", 0), ("high", 1)):
-            ends = {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
-            self._log_metrics(_metrics(ends, 0))
-        self._log_files(folder, "verdicts.parquet", "metrics.json", "classes.csv", "trust.json")
-        suspicious = read(folder / "trust.json")["suspicious"]
+            numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
+        names = ("verdicts.parquet", "metrics.json", "classes.csv", "trust.json")
         tags = {"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"}
-        self._set_tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"})
+        self._post(
+            calls.withdraw("evaluated"),
+            calls.metrics(numbers),
+            calls.files(*names),
+            calls.tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"}),
+            files=[folder / name for name in names],
+        )
 
     def log_ood(self, folder: Path) -> None:
         """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted.
 
         Until all of it is there, the run is not marked as measured on corrupted images."""
-        content = read(folder / "metrics.json")
-        self._withdraw("ood_fingerprint")
-        numbers = {f"ood/{name}": value for name, value in content["metrics"].items()}
-        self._log_metrics(_metrics({**numbers, "ood/images": content["images"]}, 0))
-        self._log_files(folder, "corruptions.csv", "perturbations.csv")
-        provenance = ", ".join(f"{kind} {value}" for kind, value in content["provenance"].items())
-        self._set_tags({"ood_fingerprint": content["ood_fingerprint"], "ood_provenance": provenance})
+        described, files = _ood_calls(folder)
+        self._post(*described, files=files)
 
-    @contextmanager
-    def system_metrics(self) -> Iterator[None]:
-        """Sample the use of CPU, memory, disk, network and GPUs meanwhile, every ten seconds."""
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+    def end(self, status: str) -> None:
+        """End the run: FINISHED, KILLED or FAILED; what the store does not take now waits on the disk."""
+        self.delivery.finish(calls.record(self.experiment, [calls.ended(status)], self.commit))
 
-        with reported(self.uri):
-            kind: Any = SystemMetricsMonitor
-            monitor = kind(self.run_id, resume_logging=True, tracking_uri=self.uri)
-        monitor.start()
-        try:
-            yield
-        finally:
-            monitor.finish()
+    def _post(self, *described: Call, files: Iterable[Path] = ()) -> None:
+        self.delivery.post(calls.record(self.experiment, described, self.commit), files)
 
-    def close(self, status: str) -> None:
-        """End the run: FINISHED, KILLED or FAILED."""
-        with reported(self.uri):
-            self.client.set_terminated(self.run_id, status)
 
-    def describe(self, experiment: Experiment, data: DataDescription) -> None:
-        """Log what the experiment is: tags, data set, settings, and those parameters that the run does not have yet."""
-        from mlflow.entities import Param
-
-        with reported(self.uri):
-            known = self.client.get_run(self.run_id).data.params
-            params = [Param(key, value) for key, value in _parameters(experiment).items() if key not in known]
-            for start in range(0, len(params), BATCH["params"]):
-                self.client.log_batch(self.run_id, params=params[start : start + BATCH["params"]])
-            self.client.log_inputs(self.run_id, [_dataset_input(data)])
-            self.client.log_dict(self.run_id, experiment.model_dump(mode="json"), "experiment.json")
-        self._set_tags(_tags(experiment, data))
-
-    def _log_metrics(self, metrics: list[Metric]) -> None:
-        with reported(self.uri):
-            for start in range(0, len(metrics), BATCH["metrics"]):
-                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH["metrics"]])
-
-    def _log_files(self, folder: Path, *names: str) -> None:
-        with reported(self.uri):
-            for name in names:
-                self.client.log_artifact(self.run_id, str(folder / name))
-
-    def _withdraw(self, *names: str) -> None:
-        """Delete those of the tags that are there: numbers are about to change, and a stop in between must show."""
-        with reported(self.uri):
-            tags = self.client.get_run(self.run_id).data.tags
-            for name in names:
-                if name in tags:
-                    self.client.delete_tag(self.run_id, name)
-
-    def _set_tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        with reported(self.uri):
-            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+def _ood_calls(folder: Path) -> tuple[list[Call], list[Path]]:
+    content = read(folder / "metrics.json")
+    numbers = {f"ood/{name}": value for name, value in content["metrics"].items()}
+    provenance = ", ".join(f"{kind} {value}" for kind, value in content["provenance"].items())
+    names = ("corruptions.csv", "perturbations.csv")
+    described = [
+        calls.withdraw("ood_fingerprint"),
+        calls.metrics({**numbers, "ood/images": content["images"]}),
+        calls.files(*names),
+        calls.tags({"ood_fingerprint": content["ood_fingerprint"], "ood_provenance": provenance}),
+    ]
+    return described, [folder / name for name in names]
 
 
 def ensure_logged(experiment: Experiment, directory: Path) -> bool:
     """Log an experiment from its files, where they are of this experiment and MLflow does not have it evaluated yet.
 
-    This is how results reach MLflow that DVC restored from its cache.
+    This is how results reach MLflow that DVC restored from its cache. Where records of the experiment wait to be
+    delivered, nothing is logged: they are on their way already.
 
     Args:
         experiment: What the files must belong to; files of other settings are left alone.
@@ -203,17 +181,19 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
         Whether something was logged.
 
     Raises:
-        RequestError, PipelineError: as `track`.
+        RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file yet.
     """
     train, evaluate = directory / "train", directory / "evaluate"
     if not (train / "summary.json").exists() or not (evaluate / "metrics.json").exists():
         return False
     summary, evaluation = read(train / "summary.json"), read(evaluate / "metrics.json")
     wanted = (experiment.fingerprint, experiment.evaluation_fingerprint)
-    if (summary["fingerprint"], evaluation["evaluation_fingerprint"]) != wanted or _is_evaluated(experiment):
+    if (summary["fingerprint"], evaluation["evaluation_fingerprint"]) != wanted:
+        return False
+    if len(spool_of(experiment)) or _is_evaluated(experiment):
         return False
     data = DataDescription(experiment.data.name, summary["data_digest"], {"test": evaluation["counts"]["natural"]})
-    with _opened(experiment, data, summary["git_commit"]) as run:
+    with _opened(experiment, data, summary["git_commit"], sampled=False) as run:
         run.log_training(train)
         run.log_evaluation(evaluate)
     return True
@@ -230,57 +210,65 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
         Whether something was logged.
 
     Raises:
-        RequestError, PipelineError: as `track`.
+        RequestError, PipelineError: as `finished_runs`.
     """
     uri, path = tracking_uri(), folder / "metrics.json"
-    if not path.exists() or is_absent(uri):
+    if not path.exists() or is_absent(uri) or len(spool_of(experiment)):
         return False
     content = read(path)
     if content["ood_fingerprint"] != experiment.ood_fingerprint:
         return False
     with reported(uri):
-        run = _run_of(uri, experiment)
-        if run is None or has_ood(experiment, run):
-            return False
-        if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
-            return False
-        client, _ = open_store(uri, experiment.suite, create=False)
-    TrackedRun(client, uri, run.info.run_id).log_ood(folder)
+        run = run_of(uri, experiment)
+    if run is None or has_ood(experiment, run):
+        return False
+    if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
+        return False
+    described, files = _ood_calls(folder)
+    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier, files)
     return True
 
 
 def _is_evaluated(experiment: Experiment) -> bool:
     uri = tracking_uri()
-    condition = (
-        f"tags.evaluated = 'true' and tags.fingerprint = '{experiment.fingerprint}' "
-        f"and tags.evaluation_fingerprint = '{experiment.evaluation_fingerprint}'"
-    )
+    if is_absent(uri):
+        return False
     with reported(uri):
-        client, experiment_id = open_store(uri, experiment.suite, create=False)
-        return experiment_id is not None and next(search(client, experiment_id, condition), None) is not None
+        run = run_of(uri, experiment, evaluated=True)
+    return run is not None
 
 
 def evaluated(experiments: Iterable[Experiment]) -> set[str]:
     """Evaluation fingerprints of those of `experiments` that MLflow has the numbers of; none where there is no store.
 
     Raises:
-        RequestError, PipelineError: as `track`.
+        RequestError, PipelineError: as `finished_runs`.
     """
-    uri = tracking_uri()
-    if is_absent(uri):
+    if is_absent(tracking_uri()):
         return set()
     return set(finished_runs(experiments)["evaluation_fingerprint"])
+
+
+def awaits_delivery(experiment: Experiment) -> bool:
+    """Whether the experiment's evaluation is among the records that MLflow does not have yet.
+
+    Raises:
+        PipelineError: a record is damaged.
+    """
+    wanted = {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
+    waiting = [call for record in spool_of(experiment).records() for call in record["calls"]]
+    return any(call["call"] == "tags" and wanted.items() <= call["values"].items() for call in waiting)
 
 
 def last_epoch(experiment: Experiment) -> int:
     """The last epoch of an experiment that MLflow knows of, 0 where it knows none.
 
     Raises:
-        RequestError, PipelineError: as `track`.
+        RequestError, PipelineError: as `finished_runs`.
     """
     uri = tracking_uri()
     with reported(uri):
-        run = _run_of(uri, experiment)
+        run = run_of(uri, experiment)
     return 0 if run is None else int(run.data.metrics.get("epoch", 0))
 
 
@@ -288,63 +276,10 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
     """End the run of an experiment that is given up, if there is one: FAILED, with the reason as its tag `failure`.
 
     Raises:
-        RequestError, PipelineError: as `track`.
+        RequestError: the tracking URI is not one of a database or a server.
     """
-    uri = tracking_uri()
-    with reported(uri):
-        run = _run_of(uri, experiment)
-        if run is not None:
-            client, _ = open_store(uri, experiment.suite, create=False)
-            client.set_tag(run.info.run_id, "failure", reason[-TAG_LENGTH:])
-            client.set_terminated(run.info.run_id, "FAILED")
-
-
-def _run_of(uri: str, experiment: Experiment) -> Run | None:
-    client, experiment_id = open_store(uri, experiment.suite, create=False)
-    if experiment_id is None:
-        return None
-    return next(search(client, experiment_id, f"tags.fingerprint = '{experiment.fingerprint}'"), None)
-
-
-def _start(uri: str, experiment: Experiment, data: DataDescription, commit: str) -> TrackedRun:
-    name = f"{experiment.identifier} {experiment.architecture}"
-    with reported(uri):
-        client, experiment_id = open_store(uri, experiment.suite, create=True)
-        found = next(search(client, str(experiment_id), f"tags.fingerprint = '{experiment.fingerprint}'"), None)
-        if found is None:
-            tags = {"fingerprint": experiment.fingerprint, **_commit_tags(commit)}
-            found = client.create_run(str(experiment_id), tags=tags, run_name=name)
-        client.update_run(found.info.run_id, status="RUNNING", name=name)
-    run = TrackedRun(client, uri, found.info.run_id)
-    run.describe(experiment, data)
-    return run
-
-
-def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
-    """The metrics of one step, all with the present time."""
-    from mlflow.entities import Metric
-
-    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise PipelineError(
-            f"step {step} has metrics that are not finite, nothing of it was logged: {', '.join(wrong)}"
-        )
-    now = time.time_ns() // 1_000_000
-    return [Metric(name, float(value), now, step) for name, value in values.items()]
-
-
-def _dataset_input(data: DataDescription) -> Any:
-    """The data set as MLflow keeps it: name, digest and numbers of images, without a copy of the images."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=data.name,
-        digest=data.digest[:DIGEST_LENGTH],
-        source_type="code",
-        source=json.dumps({"tags": {"module": "pipeline.data.prepare"}}),
-        profile=json.dumps(dict(data.counts)),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    described = [calls.tags({"failure": reason[-TAG_LENGTH:]}), calls.ended("FAILED")]
+    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
 
 
 def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:
@@ -357,10 +292,6 @@ def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:
         "data_digest": data.digest,
         "architecture": experiment.architecture,
     }
-
-
-def _commit_tags(commit: str) -> dict[str, str]:
-    return {"git.commit": commit.removesuffix("-dirty"), "git.dirty": str(commit.endswith("-dirty")).lower()}
 
 
 def _parameters(experiment: Experiment) -> dict[str, str]:

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from ssl import SSLError
@@ -36,12 +36,27 @@ PAGE = 50
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# MLflow would try for many minutes, and sleep for as long as a server asks it to: records can wait on the disk instead.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
+
+_sound: dict[Path, tuple[int, int]] = {}
+"""Device and number of the sqlite files that this process has found sound; MLflow keeps them open to its end."""
+_doubted: set[Path] = set()
+"""Those that failed since they were read through."""
 
 
 def tracking_uri() -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the current folder; sqlite paths made absolute."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     return f"{SQLITE}{_database(uri).absolute()}" if uri.startswith(SQLITE) else uri
+
+
+def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
+    """A run with these tags, the latest one of several."""
+    condition = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+    return next(search(client, experiment_id, condition), None)
 
 
 def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
@@ -69,6 +84,8 @@ def open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | 
     lock: AbstractContextManager[object] = FileLock(f"{_database(uri)}.lock") if sqlite else nullcontext()
     with lock:
         client = MlflowClient(tracking_uri=uri)
+        if sqlite:
+            _sound.setdefault(_database(uri), _identity(_database(uri)))
         experiment_id = _find_experiment(client, suite)
         if experiment_id is None and create:
             experiment_id = _create_experiment(client, uri, suite)
@@ -124,16 +141,15 @@ def require_store(uri: str) -> None:
     check_reachable(uri)
 
 
-def check_reachable(uri: str) -> None:
-    """Find out within seconds what MLflow would retry for minutes.
+def check_address(uri: str) -> SplitResult:
+    """Refuse what MLflow does not take as an address, without asking anybody; gives its parts.
 
     Raises:
-        RequestError: not an address that MLflow takes.
-        PipelineError: a server does not answer, or a sqlite file is not a database.
+        RequestError: it is none, or it is a folder.
     """
     try:
         parts = urlsplit(uri)
-        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+        _ = parts.port
     except ValueError as error:
         raise RequestError(f"MLFLOW_TRACKING_URI '{mask(uri)}' is not an address: {error}") from None
     if parts.scheme in ("", "file") and uri != "databricks":
@@ -141,9 +157,21 @@ def check_reachable(uri: str) -> None:
             f"MLFLOW_TRACKING_URI '{mask(uri)}' is a folder, which MLflow no longer takes. Use a database "
             f"('{DEFAULT_URI}', the default) or the address of an MLflow server."
         )
+    return parts
+
+
+def check_reachable(uri: str) -> None:
+    """Find out within seconds what MLflow would retry for minutes.
+
+    Raises:
+        RequestError: not an address that MLflow takes.
+        PipelineError: a server does not answer, or a sqlite file is not a sound database.
+    """
+    parts = check_address(uri)
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
     try:
         if uri.startswith(SQLITE):
-            _read_schema_version(_database(uri))
+            _check_database(uri)
         elif parts.scheme in ("http", "https"):
             _ask(parts)
         elif parts.hostname and port:
@@ -152,13 +180,66 @@ def check_reachable(uri: str) -> None:
         raise PipelineError(f"MLflow at {mask(uri)} is out of reach: {error}. {_way_out(uri)}") from None
 
 
-def _read_schema_version(database: Path) -> None:
-    if database.exists():
-        connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
-        try:
-            connection.execute("PRAGMA schema_version")
-        finally:
-            connection.close()
+def check_unchanged(uri: str) -> None:
+    """Find out that a sqlite file is still the one that MLflow has open: what is written to a lost one is lost.
+
+    Raises:
+        PipelineError: it was emptied, replaced or removed.
+    """
+    database = _database(uri)
+    if not uri.startswith(SQLITE) or database not in _sound:
+        return
+    if not database.exists() or _identity(database) != _sound[database]:
+        raise PipelineError(
+            f"MLflow's database {database} was removed or replaced while this process has it open. Nothing was written "
+            "to the new one; the next process does."
+        )
+    _refuse_empty(database)
+
+
+def _check_database(uri: str) -> None:
+    """Refuse a file that sqlite would misread, or fill with a new schema, before MLflow writes to it.
+
+    It is read through once, and again after a failure. A flipped bit shows only where it breaks the structure: sqlite
+    keeps no checksums.
+    """
+    check_unchanged(uri)
+    database = _database(uri)
+    if not database.exists() or (database in _sound and database not in _doubted):
+        return
+    if database.stat().st_size == 0:
+        with FileLock(f"{database}.lock"):  # another process may be making it
+            _refuse_empty(database)
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    finally:
+        connection.close()
+    if found != "ok":
+        raise _damaged(database, found)
+    _doubted.discard(database)
+
+
+def _refuse_empty(database: Path) -> None:
+    if database.stat().st_size == 0:
+        raise _damaged(database, "it is empty, 0 bytes")
+
+
+def _damaged(database: Path, what: str) -> PipelineError:
+    return PipelineError(
+        f"MLflow's database {database} is damaged: {what}. Nothing was written to it. Move it away and put in its "
+        f"place a backup, or what can be saved ('sqlite3 {database} .recover | sqlite3 saved.db'), or nothing: then "
+        "'python -m stages.report' logs what results/ has to a new one. Or point MLFLOW_TRACKING_URI elsewhere."
+    )
+
+
+def _identity(database: Path) -> tuple[int, int]:
+    found = database.stat()
+    return found.st_dev, found.st_ino
 
 
 def _ask(parts: SplitResult) -> None:
@@ -183,13 +264,15 @@ def reported(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
-        raise PipelineError(f"MLflow at {mask(uri)} failed: {mask(str(error))}. {_way_out(uri)}") from None
+        _doubted.add(_database(uri))
+        what = mask(str(error)).partition("\n")[0].rstrip(".")  # what follows is SQL, with all of its parameters
+        raise PipelineError(f"MLflow at {mask(uri)} failed: {what}. {_way_out(uri)}") from None
 
 
 def _way_out(uri: str) -> str:
     if uri.startswith(SQLITE):
-        return f"Check the file {_database(uri)}, or point MLFLOW_TRACKING_URI elsewhere; the same command continues."
-    return "Start the server, or correct or unset MLFLOW_TRACKING_URI; the same command continues."
+        return f"Check the file {_database(uri)}, or point MLFLOW_TRACKING_URI elsewhere."
+    return "Start the server, or correct or unset MLFLOW_TRACKING_URI."
 
 
 def mask(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +131,14 @@ def write_ood(folder: Path, weights: str = "one") -> Path:
     for name in ("corruptions.csv", "perturbations.csv"):
         (folder / name).write_text("name\n")
     return folder
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what a thread or another process brings about."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.05)
 
 
 def train_and_evaluate(folder: Path, experiment: Experiment = EXPERIMENT) -> None:

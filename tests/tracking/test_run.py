@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,14 @@ from pipeline.tracking import (
     read_run,
     track,
 )
+from pipeline.tracking.run import spool_of
 from tests.tracking.results import (
     DATA,
     EXPERIMENT,
     all_runs,
     artifacts,
     curve,
+    eventually,
     experiments,
     only_run,
     record,
@@ -104,7 +105,7 @@ def test_the_data_set_is_an_input_with_its_digest_and_counts(store: Path) -> Non
 )
 def test_the_status_tells_how_a_run_ended(store: Path, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), track(EXPERIMENT, DATA):
-        assert only_run().info.status == "RUNNING"
+        eventually(lambda: [run.info.status for run in all_runs()] == ["RUNNING"])
         raise error
     assert only_run().info.status == status
 
@@ -129,24 +130,25 @@ def test_metrics_that_are_not_finite_are_refused(store: Path) -> None:
     assert curve("epoch") == []
 
 
-def test_a_store_that_breaks_meanwhile_does_not_hide_what_stopped_the_run(store: Path) -> None:
-    with pytest.raises(Interrupted, match="stop") as stopped, track(EXPERIMENT, DATA) as run:
+def test_a_store_that_breaks_meanwhile_does_not_hide_what_stopped_the_run(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Interrupted, match="stop"), track(EXPERIMENT, DATA) as run:
+        eventually(lambda: len(spool_of(EXPERIMENT)) == 0)
         with sqlite3.connect(store / "mlflow.db") as connection:
             connection.execute("DROP TABLE metrics")
             connection.execute("DROP TABLE runs")
-        with pytest.raises(PipelineError, match=r"MLflow at sqlite:.* failed: .*no such table"):
-            run.log_epoch(record(1))
+        run.log_epoch(record(1))
         raise Interrupted("stop")
-    assert "no such table" in stopped.value.__notes__[0]
+    (warning,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: nt-0: "))
+    assert "no such table" in warning and "The work goes on; what it logs waits in runs/" in warning
+    assert len(spool_of(EXPERIMENT)) == 2, "the epoch, and how the run ended"
 
 
 def test_system_metrics_are_sampled_while_a_run_is_open(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     with track(EXPERIMENT, DATA):
-        deadline = time.monotonic() + 20
-        while not curve("system/cpu_utilization_percentage") and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert curve("system/cpu_utilization_percentage")
+        eventually(lambda: bool(all_runs() and curve("system/cpu_utilization_percentage")))
 
 
 def test_other_weights_take_the_evaluation_off_a_run(store: Path) -> None:
@@ -168,25 +170,24 @@ def test_other_weights_take_the_numbers_on_corrupted_images_off_a_run(store: Pat
     assert "metric.ood_c" not in finished_runs([EXPERIMENT])
 
 
-def test_an_evaluation_that_is_logged_in_part_leaves_no_mark(store: Path) -> None:
+def test_of_an_evaluation_that_lacks_a_file_nothing_is_logged(store: Path) -> None:
     folder = write_results(store / "results")
     train_and_evaluate(folder)
     again = write_results(store / "again", experiments(epsilon=0.2)[0])
-    (again / "evaluate" / "trust.json").unlink()
+    (again / "evaluate" / "classes.csv").unlink()
     with pytest.raises(FileNotFoundError), track(experiments(epsilon=0.2)[0], DATA) as run:
         run.log_evaluation(again / "evaluate")
-    assert finished_runs([EXPERIMENT]).empty and finished_runs(experiments(epsilon=0.2)).empty
-    assert ensure_logged(EXPERIMENT, folder)
-    assert len(finished_runs([EXPERIMENT])) == 1
+    assert finished_runs(experiments(epsilon=0.2)).empty
+    assert len(finished_runs([EXPERIMENT])) == 1 and not ensure_logged(EXPERIMENT, folder)
 
 
-def test_accuracies_on_corrupted_images_that_are_logged_in_part_leave_no_mark(store: Path) -> None:
+def test_of_accuracies_on_corrupted_images_that_lack_a_file_nothing_is_logged(store: Path) -> None:
     train_and_evaluate(write_results(store / "results"))
     assert ensure_ood_logged(EXPERIMENT, write_ood(store / "ood"))
     (store / "ood" / "perturbations.csv").unlink()
     with pytest.raises(FileNotFoundError), track(EXPERIMENT, DATA) as run:
         run.log_ood(store / "ood")
-    assert "metric.ood_c" not in finished_runs([EXPERIMENT])
+    assert finished_runs([EXPERIMENT])["metric.ood_c"].item() == 0.25
 
 
 def test_settings_of_an_evaluation_that_was_not_finished_are_not_those_of_the_numbers(store: Path) -> None:
@@ -289,4 +290,5 @@ def test_a_server_decides_where_artifacts_go(server: str, tmp_path: Path, monkey
     assert not ensure_logged(EXPERIMENT, results)
     assert "model.safetensors" in artifacts(only_run())
     assert list((tmp_path / "server-artifacts").rglob("model.safetensors"))
-    assert list(workplace.iterdir()) == []
+    left = {path.name for path in workplace.rglob("*") if path.is_file()}
+    assert left <= {"append.lock", "delivery.lock"}
