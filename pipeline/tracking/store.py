@@ -220,7 +220,7 @@ def _check_database(uri: str) -> None:
     finally:
         connection.close()
     if found != "ok":
-        raise _damaged(database, found)
+        raise _damaged(database, " ".join(found.split()))
     _doubted.discard(database)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,9 +147,3 @@ def train_and_evaluate(folder: Path, experiment: Experiment = EXPERIMENT) -> Non
         run.log_training(folder / "train")
     with track(experiment, DATA) as run:
         run.log_evaluation(folder / "evaluate")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

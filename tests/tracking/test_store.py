@@ -25,9 +25,9 @@ from tests.tracking.results import (
     DATA,
     EXPERIMENT,
     experiments,
-    free_port,
     only_run,
 )
+from tests.tracking.servers import free_port
 
 
 def test_importing_the_package_does_not_import_mlflow() -> None:
