@@ -20,7 +20,7 @@ from pipeline.tracking.store import check_address, check_reachable, reported, tr
 
 RETRY = 60.0
 """Seconds between two attempts while the store is out of reach."""
-STALL = 45.0
+STALL = 75.0
 """Seconds that the end of the work waits for a store that takes nothing and does not fail either."""
 SLOWEST = 1e6
 """Bytes per second of an upload that is worth waiting for."""

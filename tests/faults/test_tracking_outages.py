@@ -197,7 +197,7 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
     assert found["loss/linf"] == [(epoch, 2.0 / epoch) for epoch in range(1, 13)]
     assert only_run(between.address, mode).info.status == "FINISHED"
     assert "model.safetensors" in artifacts(between.address, mode)
-    assert len(said) == 2
+    assert len(said) == 2, said
     assert said[0].startswith("warning: nt-0: MLflow at http://127.0.0.1:") and "The work goes on" in said[0]
     assert "MLflow has everything again" in said[1]
 
