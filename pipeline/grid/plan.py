@@ -118,7 +118,7 @@ def probe(experiment: Experiment) -> Cost:
     from pipeline.training.loop import TrainingRun
 
     settings = experiment.training
-    backend = choose_backend(settings.device, settings.precision, settings.threads)
+    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
@@ -154,6 +154,7 @@ def _time_steps(run: TrainingRun, device: torch.device) -> float:
             run.step(learner, images, labels, 1)
         if run.mixture is not None:
             run.mixture.after_step(1)
+        run.read_losses()
         run.progress.step = (run.progress.step + 1) % run.steps_in(1)
 
     step()
