@@ -1,0 +1,66 @@
+"""One process of a job that `benchmarks.scaling` starts under torchrun: AT on made-up images, stopped after some steps.
+
+The first process writes the median seconds of a step, the first step left out, to `seconds.json` in the folder.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from benchmarks.loops import suite
+from pipeline.data.images import ImageSet, ImageSplit
+from pipeline.devices import choose_backend
+from pipeline.errors import Interrupted
+from pipeline.files import write_json
+from pipeline.training.distributed import joined
+from pipeline.training.loop import train
+from pipeline.training.observer import Silent
+
+TIMED_STEPS = 3
+
+
+class Watch(Silent):
+    """Remembers how fast the steps were."""
+
+    def __init__(self) -> None:
+        self.images_per_second: list[float] = []
+
+    def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        """A step has ended."""
+        self.images_per_second.append(images_per_second)
+
+    def is_done(self) -> str | None:
+        """Why to stop, when there is a reason."""
+        return "measured" if len(self.images_per_second) > TIMED_STEPS else None
+
+
+def main() -> int:
+    """The command."""
+    architecture, batch_size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    overrides = ("suite=cifar10", f"architecture={architecture}", "competitors=none")
+    experiment = suite(*overrides, f"training.batch_size={batch_size}").experiment("at", 1)
+    backend = choose_backend("auto", "auto", threads=1)
+    count = (TIMED_STEPS + 2) * batch_size
+    noise = torch.Generator().manual_seed(0)
+    images = ImageSet(
+        torch.randint(256, (count, 3, 32, 32), generator=noise, dtype=torch.uint8), torch.arange(count) % 10
+    )
+    split = ImageSplit(images, images, images, digest="")
+    watch = Watch()
+    with joined(backend.device) as ranks:
+        with suppress(Interrupted):
+            train(experiment, split, backend, folder, watch, should_stop=watch.is_done, ranks=ranks)
+        if ranks.is_first:
+            rate = statistics.median(watch.images_per_second[1:])
+            write_json(folder / "seconds.json", batch_size / rate)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
