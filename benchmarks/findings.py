@@ -71,10 +71,8 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -
 def source(results: Results, *names: str) -> str:
     """Where numbers come from: machine, versions and commit."""
     found = need(results, names[0])
-    machine = found.get("machine", {})
-    where = (
-        f"{machine['device']}, {machine['threads']} threads" if machine else found.get("device", "machine not noted")
-    )
+    machine = found["machine"]
+    where = f"{machine['device']}, {machine['threads']} threads"
     files = " and ".join(f"`{name}.json`" for name in names)
     return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
 

@@ -25,17 +25,15 @@ BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def read_results(folder: Path) -> dict[str, Results]:
-    """What was measured, by kind of device: `results["cpu"]["step"]`."""
-    names = sorted({path.name.split(".")[0] for path in folder.glob("*.json")})
-    return {
-        device: {name: _read(path) for name in names if (path := file_for(folder / f"{name}.json", device)).exists()}
-        for device in DEVICES
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    """What was measured, by kind of device: `results["cpu"]["step"]`. A file that names no machine does not count."""
+    results: dict[str, dict[str, Any]] = {device: {} for device in DEVICES}
+    for name in sorted({path.name.split(".")[0] for path in folder.glob("*.json")}):
+        for device, found in results.items():
+            path = file_for(folder / f"{name}.json", device)
+            content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if "machine" in content:
+                found[name] = content
+    return dict(results)
 
 
 def block(name: str, results: dict[str, Results]) -> str:

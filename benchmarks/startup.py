@@ -70,7 +70,8 @@ UP_TO_DATE = "Data and pipelines are up to date."
 
 def environment() -> dict[str, str]:
     """Of a stage that must reach no server, and whose lines arrive when they are printed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_"))}
+    left_out = ("MLFLOW_", "PREFECT_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
