@@ -19,6 +19,7 @@ from pipeline.devices import Backend
 from pipeline.errors import RequestError
 from pipeline.evaluation.autoattack import ensemble
 from pipeline.evaluation.journal import Journal
+from pipeline.evaluation.pieces import fitting
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.streams import stream_seed
 
@@ -91,7 +92,7 @@ class Evaluation:
         observer: EvaluationObserver,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._model = model.eval()
+        self._model = fitting(model.eval(), images.images.shape[1:], settings.batch_size, images.images.device)
         self._images = images
         self._settings = settings
         self._journal = journal
