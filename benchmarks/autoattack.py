@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.loops import suite
 from benchmarks.publishing import publish
-from benchmarks.timing import Option, ratios, read_arguments
+from benchmarks.timing import Option, ratios, read_arguments, synchronize
 from pipeline.attacks.pgd import PGD
 from pipeline.config import EvaluationSettings
 from pipeline.data.images import ImageSet, load_split
@@ -82,8 +82,9 @@ def theirs(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
     inputs, labels = images.batch(torch.arange(len(images)))
     seed = stream_seed(0, "autoattack", 0)
     started = time.perf_counter()
-    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device="cpu")
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device=str(inputs.device))
     adversarial, _ = attack.run_standard_evaluation(inputs, labels, batch_size=len(images))
+    synchronize(inputs.device)
     elapsed = time.perf_counter() - started
     with torch.no_grad():
         return (model(adversarial).argmax(1) == labels).tolist(), elapsed
@@ -96,7 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         prepare(data, Path(folder))
         split = load_split(Path(folder), data)
-    model, images = trained_model(split.train, given.steps), split.test.subset(torch.arange(given.images))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = trained_model(split.train, given.steps).to(device)
+    images = split.test.subset(torch.arange(given.images)).to(device)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     robust = 0
     for number in range(given.rounds):
@@ -116,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         "images": given.images,
         "robust_images": robust,
     }
-    publish(given.output, result)
+    publish(given.output, result, device)
     return 0
 
 

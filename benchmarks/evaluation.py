@@ -95,7 +95,7 @@ def measure_suite(params: Params, first: int, most: int, rounds: int) -> dict[st
     """A probe with the suite's network, which is not trained: PGD takes all its steps in any case."""
     backend = Backend(choose_backend("auto", "float32", params.training.threads or THREADS).device, bfloat16=False)
     model = build_model(params.model.architecture, params.data.name, params.model.normalization)
-    model = model.to(backend.device).to(memory_format=torch.channels_last)
+    model = backend.place(model)
     settings = params.evaluation.attacks[ATTACK]
     assert not isinstance(settings, AutoAttackSettings)
     attack, memory = build_attack(settings), Memory(backend.device)

@@ -72,7 +72,8 @@ def source(results: Results, *names: str) -> str:
     """Where numbers come from: machine, versions and commit."""
     found = need(results, names[0])
     machine = found["machine"]
-    where = f"{machine['device']}, {machine['threads']} threads"
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    where = f"{machine['device']}, {threads}"
     files = " and ".join(f"`{name}.json`" for name in names)
     return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
 
@@ -138,7 +139,7 @@ def savings(results: Results) -> str:
     found = need(results, "savings")
     habits, augmentation = found["habits"], found["augmentation"]
     rows = [
-        [name if name != "all" else "all of them: the reference style", ranged(ratio)]
+        [name if name != "all" else "all habits: the reference style", ranged(ratio)]
         for name, ratio in habits["relative_to_none"].items()
     ]
     return (
@@ -268,25 +269,34 @@ def autoattack(results: Results) -> str:
 def growth(results: Results) -> str:
     """How a step grows with what."""
     found = need(results, "scaling")
-    varied = {"batch_size": "images", "attack_steps": "attack steps", "learners": "learners", "processes": "processes"}
+    varied = {
+        "batch_size": "images",
+        "attack_steps": "attack steps",
+        "learners": "learners",
+        "processes": "processes, data parallel",
+        "learner_parallel": "processes, learner parallel",
+    }
     rows = [
         [shown, key, ranged(one["seconds"]), ranged(one["images_per_second"])]
         for name, shown in varied.items()
         for key, one in found[name].items()
     ]
-    lines = [_line(found[name], shown) for name, shown in varied.items() if name != "processes"]
-    ranks = found["processes"]
-    counts = sorted(ranks, key=int)
-    first, last = (ranks[key]["seconds"]["median"] for key in (counts[0], counts[-1]))
+    lines = [_line(found[name], varied[name]) for name in ("batch_size", "attack_steps", "learners")]
+    alone = found["processes"]["1"]["seconds"]["median"]
+    lines += [
+        f"**{varied[name]}**: {count} are {number(alone / one['seconds']['median'])} times as fast as one."
+        for name in ("processes", "learner_parallel")
+        for count, one in found[name].items()
+        if count != "1"
+    ]
     settings = found["settings"]
-    return (
-        f"{table(['what varies', 'number', 'seconds of a step', 'images/s'], rows)}\n\n"
-        f"{settings['architecture']}; batch {settings['batch_size']} where something else varies, "
-        f"{settings['shared_batch_size']} shared by processes of one thread (or GPU) each.\n\n"
-        + "\n".join(f"- {line}" for line in lines)
-        + f"\n- **processes**: {counts[-1]} are {number(first / last)} times as fast as {counts[0]}.\n\n"
-        + source(results, "scaling")
+    remark = (
+        f"{settings['architecture']}; AT, or linf learners; batch {settings['batch_size']} where something else "
+        f"varies. Processes share a minibatch of {settings['shared_batch_size']} in Generalist-D (linf + l2), one "
+        f"thread or GPU each. {source(results, 'scaling')}"
     )
+    measured = table(["what varies", "number", "seconds of a step", "images/s"], rows)
+    return "\n\n".join([measured, "\n".join(f"- {line}" for line in lines), remark])
 
 
 def _line(measured: Mapping[str, Any], shown: str) -> str:
@@ -296,8 +306,8 @@ def _line(measured: Mapping[str, Any], shown: str) -> str:
     slope, intercept = np.polyfit(counts, seconds, 1)
     residual = max(abs(slope * count + intercept - value) / value for count, value in zip(counts, seconds, strict=True))
     return (
-        f"**{shown}**: {number(intercept)} s + {number(slope)} s x {shown}; no median is further than "
-        f"{number(100 * residual)} % from that line."
+        f"**{shown}**: {number(round(intercept, 6))} s + {number(round(slope, 6))} s x {shown}; no median is further "
+        f"than {100 * residual:.1f} % from that line."
     )
 
 
@@ -385,6 +395,18 @@ def imagenet(results: Results) -> str:
     return f"{table(header, rows)}\n\n{lines}\n\n{source(results, 'methods', 'peak', 'mixture')}"
 
 
+def methods_picture(results: Results) -> str:
+    """Every method, drawn."""
+    need(results, "methods", "architectures", "resnet18")
+    return "![Images per second of every method, in both styles](../reports/performance/methods.png)"
+
+
+def growth_picture(results: Results) -> str:
+    """How a step grows, drawn."""
+    need(results, "scaling")
+    return "![Seconds of a step by images, attack steps, learners, processes](../reports/performance/growth.png)"
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     render.__name__: render
     for render in (
@@ -403,5 +425,9 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         startup,
         reporting,
         imagenet,
+        methods_picture,
+        growth_picture,
     )
 }
+ON_THE_HOST = {"ood_memory", "startup", "reporting", "methods_picture", "growth_picture"}
+"""Blocks that have nothing to say of a GPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks.reference_style import (
     CHANNELS_FIRST,
     CLONED_AVERAGES,
     FLOAT32,
+    LOSS_AT_ONCE,
     METER,
     PARAMETER_GRADIENTS,
     TENSOR_BY_TENSOR,
@@ -49,7 +51,7 @@ class Loop:
     Args:
         learners: All on the backend's device.
         mixture: None: there is one learner.
-        backend: What the learners were built with; float32 where they have that habit.
+        backend: What the learners were built with; in float32, or waiting for losses, where they have that habit.
         habits: Some of `benchmarks.reference_style.HABITS`.
         settings: Of the mixture, which say in which epochs a learner trains.
         epochs: The last epoch, which the step is of.
@@ -79,7 +81,11 @@ class Loop:
     @classmethod
     def of(cls, experiment: Experiment, backend: Backend, habits: Collection[str] = ()) -> Loop:
         """The loop of an experiment, at its last epoch."""
-        backend = Backend(backend.device, backend.bfloat16 and FLOAT32 not in habits)
+        # An update that the device may skip by itself needs a fused optimizer.
+        at_once = LOSS_AT_ONCE in habits or TENSOR_BY_TENSOR in habits
+        backend = replace(
+            backend, bfloat16=backend.bfloat16 and FLOAT32 not in habits, deferred=backend.deferred and not at_once
+        )
         settings, epochs = experiment.method.mixture, experiment.training.epochs
         learners = [build_learner(experiment, name, backend) for name in experiment.method.learners]
         mixture = None if settings is None else build_mixture(settings, learners, epochs)
@@ -165,8 +171,7 @@ def _learner(architecture: str, dataset: str, name: str, objective: dict[str, An
     }
     threat_model = {"linf": budget, "l2": {**budget, "epsilon": 128 / 255, "step_size": 32 / 255}}
     settings = LearnerSettings.model_validate(content, context={"threat_model": threat_model})
-    model = build_model(architecture, dataset).to(backend.device).to(memory_format=torch.channels_last)
-    return Learner(name, settings, model, backend)
+    return Learner(name, settings, backend.place(build_model(architecture, dataset)), backend)
 
 
 def minibatch(dataset: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:

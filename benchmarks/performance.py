@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import BLOCKS, Results, Unmeasured
+from benchmarks.findings import BLOCKS, ON_THE_HOST, Results, Unmeasured
 from benchmarks.publishing import RESULTS, file_for
 from pipeline.files import write_text
 
@@ -40,6 +40,8 @@ def block(name: str, results: dict[str, Results]) -> str:
     """The text of one block: first of the CPU, then of a GPU, each measured or not."""
     texts = []
     for device, shown in DEVICES.items():
+        if device != "cpu" and name in ON_THE_HOST:
+            continue
         try:
             text = BLOCKS[name](results[device])
         except Unmeasured as missing:

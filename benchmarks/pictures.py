@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from benchmarks.findings import Results
 from pipeline.reporting.style import PAGE_WIDTH, Look, figure_text, looks, new_figure, save, style
 
 ROW = 0.19
 """Inches of a method."""
+STYLES = {"images_per_second": "this project", "reference_images_per_second": "reference style"}
 PANELS = {
     "batch_size": "images of a step",
     "attack_steps": "attack steps",
@@ -33,50 +35,47 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _draw_methods(methods: dict[str, Any], folder: Path) -> list[Path]:
     """Images per second in both styles, with the range of the rounds."""
-    figure = new_figure(PAGE_WIDTH, 0.7 + ROW * len(methods))
+    figure = new_figure(PAGE_WIDTH, 0.8 + ROW * len(methods))
     axes = figure.subplots()
-    kinds = looks(["images_per_second", "reference_images_per_second"])
-    names = {"images_per_second": "this project", "reference_images_per_second": "reference style"}
-    for offset, (kind, look) in enumerate(kinds.items()):
-        places = [place + 0.4 * offset - 0.2 for place in range(len(methods))]
+    for (kind, shown), look in zip(STYLES.items(), looks(STYLES).values(), strict=True):
         spreads = [method[kind] for method in methods.values()]
-        axes.barh(
-            places,
-            [found["median"] for found in spreads],
-            0.4,
-            xerr=_errors(spreads),
-            color=look.colour,
-            hatch=look.hatch,
-            label=names[kind],
-            error_kw={"linewidth": 0.6},
+        medians = [found["median"] for found in spreads]
+        axes.errorbar(
+            medians, range(len(methods)), xerr=_errors(spreads), **look.curve | {"linestyle": ""}, label=shown
         )
     axes.set_yticks(range(len(methods)), [figure_text(method["label"]) for method in methods.values()])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis_formatter(ScalarFormatter())
     axes.set_xlabel("images per second (a logarithmic scale)")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=len(STYLES))
     return save(figure, folder, "methods", "Speed of a training step of every method")
 
 
 def _draw_growth(scaling: dict[str, Any], folder: Path) -> list[Path]:
     """Seconds of a step against each of what varies."""
     figure = new_figure(PAGE_WIDTH, 1.9)
-    for axes, (name, label), look in zip(
-        figure.subplots(1, len(PANELS)), PANELS.items(), looks(PANELS).values(), strict=True
-    ):
-        _panel(axes, scaling[name], look)
+    panels = figure.subplots(1, len(PANELS))
+    look, other = looks(["first", "second"]).values()
+    for axes, (name, label) in zip(panels, PANELS.items(), strict=True):
+        _draw_panel(axes, scaling[name], look, "data parallel")
         axes.set_xlabel(label)
-    figure.axes[0].set_ylabel("seconds of a step")
+    if scaling["learner_parallel"]:
+        with_one = {"1": scaling["processes"]["1"], **scaling["learner_parallel"]}
+        _draw_panel(panels[-1], with_one, other, "learner parallel")
+        panels[-1].legend(loc="lower left")
+    panels[0].set_ylabel("seconds of a step")
     return save(figure, folder, "growth", "How the time of a training step grows")
 
 
-def _panel(axes: Axes, measured: dict[str, Any], look: Look) -> None:
+def _draw_panel(axes: Axes, measured: dict[str, Any], look: Look, shown: str) -> None:
     spreads = [one["seconds"] for one in measured.values()]
     counts = [int(key) for key in measured]
-    axes.errorbar(counts, [found["median"] for found in spreads], yerr=_errors(spreads), **look.curve)
+    axes.errorbar(counts, [found["median"] for found in spreads], yerr=_errors(spreads), **look.curve, label=shown)
     axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.set_xticks(counts)
+    axes.set_xlim(left=-0.05 * max(counts), right=1.05 * max(counts))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _errors(spreads: list[dict[str, float]]) -> list[list[float]]:

@@ -1,6 +1,7 @@
-"""One process of a job that `benchmarks.scaling` starts under torchrun: AT on made-up images, stopped after some steps.
+"""One process of a job that `benchmarks.scaling` starts under torchrun: Generalist-D (linf + l2) on made-up images.
 
-The first process writes the median seconds of a step, the first step left out, to `seconds.json` in the folder.
+Training is stopped after some steps; the first process writes the median seconds of a step, the first one left out, to
+`seconds.json` in the folder.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pipeline.training.distributed import joined
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
 
+METHOD = "generalist_d_linf_l2"
+LEARNER_PARALLEL, DATA_PARALLEL = "learner parallel", "data parallel"
 TIMED_STEPS = 3
 
 
@@ -42,9 +45,15 @@ class Watch(Silent):
 
 def main() -> int:
     """The command."""
-    architecture, batch_size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    architecture, batch_size, kind, folder = sys.argv[1:]
+    measure(architecture, int(batch_size), kind == LEARNER_PARALLEL, Path(folder))
+    return 0
+
+
+def measure(architecture: str, batch_size: int, learner_parallel: bool, folder: Path) -> None:
+    """Train for a few steps."""
     overrides = ("suite=cifar10", f"architecture={architecture}", "competitors=none")
-    experiment = suite(*overrides, f"training.batch_size={batch_size}").experiment("at", 1)
+    experiment = suite(*overrides, f"training.batch_size={batch_size}").experiment(METHOD, 1)
     backend = choose_backend("auto", "auto", threads=1)
     count = (TIMED_STEPS + 2) * batch_size
     noise = torch.Generator().manual_seed(0)
@@ -55,11 +64,10 @@ def main() -> int:
     watch = Watch()
     with joined(backend.device) as ranks:
         with suppress(Interrupted):
-            train(experiment, split, backend, folder, watch, should_stop=watch.is_done, ranks=ranks)
+            train(experiment, split, backend, folder, watch, watch.is_done, ranks, learner_parallel)
         if ranks.is_first:
             rate = statistics.median(watch.images_per_second[1:])
             write_json(folder / "seconds.json", batch_size / rate)
-    return 0
 
 
 if __name__ == "__main__":

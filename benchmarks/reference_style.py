@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.pgd import frozen
+from pipeline.devices import Backend
 from pipeline.objectives import objective_names
 from pipeline.training import weights
 
@@ -26,8 +27,14 @@ FLOAT32 = "float32"
 TENSOR_BY_TENSOR = "optimizers tensor by tensor"
 CLONED_AVERAGES = "weight averages by cloning"
 METER = "a forward pass more for the meter"
-HABITS = (PARAMETER_GRADIENTS, CHANNELS_FIRST, FLOAT32, TENSOR_BY_TENSOR, CLONED_AVERAGES, METER)
+LOSS_AT_ONCE = "the loss is waited for"
+HABITS = (PARAMETER_GRADIENTS, CHANNELS_FIRST, FLOAT32, TENSOR_BY_TENSOR, CLONED_AVERAGES, METER, LOSS_AT_ONCE)
 """Those of the authors' published code."""
+
+
+def without_habit(habit: str, backend: Backend) -> bool:
+    """Whether a habit makes no difference, since the engine has it itself with this backend."""
+    return (habit == FLOAT32 and not backend.bfloat16) or (habit == LOSS_AT_ONCE and not backend.deferred)
 
 
 @contextmanager

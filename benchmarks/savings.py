@@ -7,6 +7,7 @@ augmentation of a minibatch at once against torchvision's, image by image.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchvision import transforms
 
 from benchmarks.loops import Loop, minibatch, suite
 from benchmarks.publishing import publish
-from benchmarks.reference_style import FLOAT32, HABITS
+from benchmarks.reference_style import HABITS, without_habit
 from benchmarks.step import PlainLoop
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, timer
 from pipeline.data.augmentation import augment
@@ -27,6 +28,7 @@ OPTIONS = {
     "rounds": Option(3, 1, "timed steps of each"),
 }
 METHOD = "generalist_d_nt_linf"
+COMPILED = "torch.compile (no habit)"
 
 
 def measure_habits(architecture: str, batch_size: int, rounds: int, backend: Backend) -> dict[str, Any]:
@@ -34,9 +36,12 @@ def measure_habits(architecture: str, batch_size: int, rounds: int, backend: Bac
     params = suite("suite=cifar10", "competitors=none", f"architecture={architecture}")
     experiment = params.experiment(METHOD, params.seeds[0])
     images, labels = minibatch("cifar10", batch_size, backend.device)
-    habits = [habit for habit in HABITS if habit != FLOAT32 or backend.bfloat16]
-    loops = {"none": Loop.of(experiment, backend), "all": Loop.of(experiment, backend, HABITS)}
+    habits = [habit for habit in HABITS if not without_habit(habit, backend)]
+    loops = {"none": Loop.of(experiment, backend)}
     loops |= {habit: Loop.of(experiment, backend, [habit]) for habit in habits}
+    loops["all"] = Loop.of(experiment, backend, HABITS)
+    if backend.device.type == "cuda":  # on CPUs it compiles for minutes
+        loops[COMPILED] = Loop.of(experiment, replace(backend, compiled=True))
     plain = PlainLoop(architecture, backend.device)
     timers = {name: loop.timer(images, labels) for name, loop in loops.items()}
     timers["plain"] = timer(partial(plain.step, images, labels), backend.device)
@@ -44,7 +49,7 @@ def measure_habits(architecture: str, batch_size: int, rounds: int, backend: Bac
     seconds = in_turn(timers, rounds)
     return {
         "images_per_second": {name: rates(batch_size, values) for name, values in seconds.items()},
-        "relative_to_none": {name: ratios(seconds[name], seconds["none"]) for name in [*habits, "all"]},
+        "relative_to_none": {name: ratios(seconds[name], seconds["none"]) for name in loops if name != "none"},
         "reference_style_to_plain_loop": ratios(seconds["all"], seconds["plain"]),
     }
 

@@ -1,8 +1,8 @@
 """How the time of a training step grows with images, attack steps, learners and processes.
 
 Images and attack steps: AT. Learners: a Generalist of so many linf learners with budgets of their own. Processes: the
-whole loop of `pipeline.training` under torchrun on a minibatch that they share, one thread each on a CPU, one GPU each
-on CUDA; jobs of different sizes take turns. Everything else takes turns in this process.
+whole loop of `pipeline.training` under torchrun with Generalist-D (linf + l2), data parallel and learner parallel, one
+thread each on a CPU, one GPU each on CUDA; jobs take turns. Everything else takes turns in this process.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.loops import EPSILON, STEPS, Loop, generalist, minibatch
 from benchmarks.publishing import publish
+from benchmarks.ranks import DATA_PARALLEL, LEARNER_PARALLEL
 from benchmarks.timing import Option, in_turn, rates, read_arguments, spread
 from pipeline.devices import Backend, choose_backend
 
@@ -30,9 +31,11 @@ OPTIONS = {
     "attack_steps": Option([1, 5, 10, 20], [1, 2], "of PGD; natural training is measured as 0"),
     "learners": Option([2, 3, 5, 8], [2, 3], "how many"),
     "processes": Option([1, 2], [1, 2], "how many; on CUDA at most as many as there are GPUs"),
-    "shared_batch_size": Option(32, 8, "images of the minibatch that processes share"),
+    "shared_batch_size": Option(16, 8, "images of the minibatch that processes share"),
     "rounds": Option(3, 1, "timings of each"),
 }
+LEARNERS = 2
+"""Of the method that processes train."""
 NATURAL: dict[str, Any] = {"name": "natural"}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -78,21 +81,29 @@ def sweeps(architecture: str, given: Any, backend: Backend) -> dict[str, dict[in
     }
 
 
-def processes(counts: list[int], architecture: str, batch_size: int, rounds: int) -> dict[int, dict[str, Any]]:
-    """The same for jobs of so many processes."""
-    found = in_turn({count: partial(job, count, architecture, batch_size) for count in counts}, rounds)
+def processes(counts: list[int], architecture: str, batch_size: int, rounds: int) -> dict[str, dict[Any, Any]]:
+    """The same for jobs of so many processes, and for one of a process for each learner."""
+    jobs = {(DATA_PARALLEL, count): partial(job, count, DATA_PARALLEL, architecture, batch_size) for count in counts}
+    if LEARNERS in counts:
+        jobs[LEARNER_PARALLEL, LEARNERS] = partial(job, LEARNERS, LEARNER_PARALLEL, architecture, batch_size)
+    found = in_turn(jobs, rounds)
+    measured = {
+        key: {"seconds": spread(seconds), "images_per_second": rates(batch_size, seconds)}
+        for key, seconds in found.items()
+    }
+    by_kind = {"processes": DATA_PARALLEL, "learner_parallel": LEARNER_PARALLEL}
     return {
-        count: {"seconds": spread(seconds), "images_per_second": rates(batch_size, seconds)}
-        for count, seconds in found.items()
+        name: {count: one for (kind, count), one in measured.items() if kind == wanted}
+        for name, wanted in by_kind.items()
     }
 
 
-def job(count: int, architecture: str, batch_size: int) -> float:
+def job(count: int, kind: str, architecture: str, batch_size: int) -> float:
     """The median seconds of a step of a job."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "benchmarks.ranks"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-        arguments = [architecture, str(batch_size), folder]
+        arguments = [architecture, str(batch_size), kind, folder]
         result = subprocess.run(
             [sys.executable, "-m", *command, *arguments], env=environment, capture_output=True, text=True, check=False
         )
@@ -110,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     counts = [count for count in given.processes if count <= most]
     result = {
         **sweeps(given.architecture, given, backend),
-        "processes": processes(counts, given.architecture, given.shared_batch_size, given.rounds),
+        **processes(counts, given.architecture, given.shared_batch_size, given.rounds),
         "settings": {key: getattr(given, key) for key in ("architecture", "batch_size", "shared_batch_size", "rounds")},
         "bfloat16": backend.bfloat16,
     }
