@@ -90,7 +90,7 @@ def test_a_page_can_show_it(name: str, measure: Measure) -> None:
 
 
 def as_if_measured_in_full(measure: Measure) -> Results:
-    """Quick results, the tiny network under the names of networks that pages ask for; the committed ones of the grid."""
+    """Quick results, the tiny network under the names of networks that pages ask for; the grid's committed ones."""
     results = {name: dict(measure(name)) for name in KEYS}
     results["grid"] = json.loads((RESULTS / "grid.json").read_text())
     tiny = results["methods"]["architectures"]["tiny"]
