@@ -12,6 +12,9 @@ JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
+# What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack memory ood_memory imagefolder reporting equality startup
+
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side
 	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
@@ -98,11 +101,12 @@ prepare: setup ## Download or find the data of the suite, and check it
 ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
 	python -m stages.ui
 
-bench: setup ## Time a training step against a plain loop, in turn in one process
-	python -m benchmarks.step
-	python -m benchmarks.memory
-	python -m benchmarks.methods
-	python -m benchmarks.reporting
+bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="step peak"] [FINISHED=checkout] [QUICK=1]
+	for name in $(BENCH); do \
+		python -m benchmarks.$$name $(if $(QUICK),--quick) \
+			$$(test $$name = startup && echo $(if $(FINISHED),--finished $(FINISHED))) || exit; \
+	done
+	$(if $(QUICK),,python -m benchmarks.performance)
 
 doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
 	python -m stages.doctor

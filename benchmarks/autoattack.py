@@ -6,8 +6,6 @@ in turn in one process, starting with another one every round.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -16,18 +14,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.loops import suite
 from benchmarks.publishing import publish
+from benchmarks.timing import Option, ratios, read_arguments, synchronize
 from pipeline.attacks.pgd import PGD
-from pipeline.config import EvaluationSettings, load_params
+from pipeline.config import EvaluationSettings
 from pipeline.data.images import ImageSet, load_split
+from pipeline.data.prepare import prepare
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
 from pipeline.models import build_model
-from pipeline.runs import prepared_folder
 from pipeline.streams import stream_seed
 
 EPSILON = 40 / 255
+OPTIONS = {
+    "images": Option(200, 2, "attacked"),
+    "steps": Option(150, 5, "of training before"),
+    "rounds": Option(3, 1, "attacks by each"),
+}
 
 
 class Silent:
@@ -40,13 +45,13 @@ class Silent:
         """Nothing."""
 
 
-def trained_model(images: ImageSet) -> nn.Module:
-    """A network that resists a little: 150 steps of adversarial training."""
+def trained_model(images: ImageSet, steps: int) -> nn.Module:
+    """A network that resists a little: some steps of adversarial training."""
     torch.manual_seed(0)
     model = build_model("small_cnn", "digits").to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     attack, generator = PGD(norm="linf", epsilon=EPSILON, step_size=EPSILON / 4, steps=7), torch.Generator()
-    for step in range(150):
+    for step in range(steps):
         order = torch.randperm(len(images), generator=generator.manual_seed(step))[:128]
         inputs, labels = images.batch(order)
         loss = nn.functional.cross_entropy(model.train()(attack.perturb(model, inputs, labels, generator)), labels)
@@ -77,8 +82,9 @@ def theirs(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
     inputs, labels = images.batch(torch.arange(len(images)))
     seed = stream_seed(0, "autoattack", 0)
     started = time.perf_counter()
-    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device="cpu")
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=seed, version="standard", device=str(inputs.device))
     adversarial, _ = attack.run_standard_evaluation(inputs, labels, batch_size=len(images))
+    synchronize(inputs.device)
     elapsed = time.perf_counter() - started
     with torch.no_grad():
         return (model(adversarial).argmax(1) == labels).tolist(), elapsed
@@ -86,30 +92,34 @@ def theirs(model: nn.Module, images: ImageSet) -> tuple[list[bool], float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--images", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/autoattack.json"))
-    given = parser.parse_args(arguments)
-    params = load_params(Path("params.yaml"))
-    split = load_split(prepared_folder("digits"), params.data)
-    model, images = trained_model(split.train), split.test.subset(torch.arange(given.images))
-    ratios, robust = [], 0
+    given = read_arguments(__doc__, "autoattack", OPTIONS, arguments)
+    data = suite("suite=digits", "competitors=none").data
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(data, Path(folder))
+        split = load_split(Path(folder), data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = trained_model(split.train, given.steps).to(device)
+    images = split.test.subset(torch.arange(given.images)).to(device)
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    robust = 0
     for number in range(given.rounds):
-        runs = {run: run(model, images) for run in ((ours, theirs) if number % 2 == 0 else (theirs, ours))}
-        if runs[ours][0] != runs[theirs][0]:
+        runs = {run.__name__: run(model, images) for run in ((ours, theirs) if number % 2 == 0 else (theirs, ours))}
+        if runs["ours"][0] != runs["theirs"][0]:
             raise PipelineError("the verdicts differ from those of the package")
-        ratios.append(runs[ours][1] / runs[theirs][1])
-        robust = sum(runs[ours][0])
+        robust = sum(runs["ours"][0])
+        for name, (_, elapsed) in runs.items():
+            seconds[name].append(elapsed)
+    compared = ratios(seconds["ours"], seconds["theirs"])
     result = {
-        "ratio_median": statistics.median(ratios),
-        "ratio_least": min(ratios),
-        "ratio_most": max(ratios),
+        "ratio_median": compared["median"],
+        "ratio_least": compared["least"],
+        "ratio_most": compared["most"],
+        "seconds": seconds,
         "rounds": given.rounds,
         "images": given.images,
         "robust_images": robust,
     }
-    publish(given.output, result)
+    publish(given.output, result, device)
     return 0
 
 

@@ -7,8 +7,6 @@ in this process on one core, in turn, so that a noisy machine slows both; times 
 from __future__ import annotations
 
 import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,26 +22,31 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.publishing import publish
+from benchmarks.timing import Option, read_arguments, spread
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, RandomCrop
 from pipeline.data.imagefolder.loader import TrainingStream, evaluation_batches, open_images
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
 from pipeline.data.imagefolder.shards import encode
 from pipeline.progress import PreparationDisplay
 
-CLASSES, TRAIN_EACH, VAL_EACH = 10, 20, 6
+CLASSES = 10
 SIZE = (500, 375)
 BATCH = 20
-ROUNDS = 3
+OPTIONS = {
+    "training_images": Option(20, 2, "of each of ten classes"),
+    "validation_images": Option(6, 2, "of each of ten classes"),
+    "rounds": Option(3, 1, "timings of each"),
+}
 MEBIBYTE = 2**20
 
 
-def write_tree(root: Path) -> None:
-    """Photos that all differ, 200 for training and 60 for validation."""
+def write_tree(root: Path, training_images: int, validation_images: int) -> None:
+    """Photos that all differ, so many for each class."""
     from sklearn.datasets import load_sample_images
 
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     numbers = np.random.default_rng(0)
-    for part, count in (("train", TRAIN_EACH), ("val", VAL_EACH)):
+    for part, count in (("train", training_images), ("val", validation_images)):
         for label in range(CLASSES):
             folder = root / part / f"class{label}"
             folder.mkdir(parents=True)
@@ -96,33 +99,32 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command."""
+    given = read_arguments(__doc__, "imagefolder", OPTIONS, arguments)
     torch.set_num_threads(1)
     with TemporaryDirectory() as temporary:
         source, folder = Path(temporary) / "source", Path(temporary) / "shards"
-        write_tree(source)
+        write_tree(source, given.training_images, given.validation_images)
         with PreparationDisplay("preparing") as display:
             prepare_imagefolder(source, folder, ShardSettings(256), display, workers=1)
         measured, originals = loaders(source, folder), sorted((source / "train").rglob("*.jpeg"))
         reducing: list[float] = []
         times: dict[str, list[float]] = {name: [] for name in measured}
         memory = []
-        for epoch in range(ROUNDS):
+        for epoch in range(given.rounds):
             reducing.append(reduce(originals))
             for name, batches in measured.items():
                 times[name].append(milliseconds(batches(epoch)))
             memory.append(resident())
     result = {
         "milliseconds_per_image": {
-            name: {"median": statistics.median(values), "least": min(values), "most": max(values)}
-            for name, values in {"reducing to 256": reducing, **times}.items()
+            name: spread(values) for name, values in {"reducing to 256": reducing, **times}.items()
         },
-        "rounds": ROUNDS,
+        "rounds": given.rounds,
         "resident_mebibytes_after_each_round": memory,
-        "machine": platform.machine(),
     }
-    publish(Path("benchmarks/results/imagefolder.json"), result)
+    publish(given.output, result)
     return 0
 
 

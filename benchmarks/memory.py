@@ -1,4 +1,4 @@
-"""Memory of a training on a data set of CIFAR-10's size: ResNet-18, batch 128, in a process of its own.
+"""Memory of a training on a data set of CIFAR-10's size: Generalist-D (NT + linf), in a process of its own.
 
 The images are random; only their number and type matter here.
 """
@@ -7,32 +7,42 @@ from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks.publishing import publish
-from benchmarks.step import BATCH, OurLoop
+from benchmarks.step import our_loop
+from benchmarks.timing import Option, read_arguments
 from pipeline.data.images import ImageSet
+from pipeline.devices import choose_backend
 
 MEBIBYTE = 2**20
+OPTIONS = {
+    "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
+    "images": Option(60_000, 600, "of the data set"),
+    "batch_size": Option(128, 8, "images of a step"),
+}
+STEPS = 3
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    images = torch.randint(256, (60_000, 3, 32, 32), dtype=torch.uint8)
-    data = ImageSet(images, torch.randint(10, (60_000,)))
-    step = OurLoop("resnet18")
-    for start in range(0, 3 * BATCH, BATCH):
-        step(*data.batch(torch.arange(start, start + BATCH)))
+    given = read_arguments(__doc__, "memory", OPTIONS, arguments)
+    backend = choose_backend("auto", "auto")
+    images = torch.randint(256, (given.images, 3, 32, 32), dtype=torch.uint8)
+    data = ImageSet(images, torch.randint(10, (given.images,))).to(backend.device)
+    loop = our_loop(given.architecture, backend)
+    for start in range(0, STEPS * given.batch_size, given.batch_size):
+        loop.step(*data.batch(torch.arange(start, start + given.batch_size, device=backend.device)))
     result = {
         "data_megabytes": (data.images.nbytes + data.labels.nbytes) / 1e6,
         "peak_mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device": str(step.backend.device),
+        "architecture": given.architecture,
+        "batch_size": given.batch_size,
     }
-    if step.backend.device.type == "cuda":
+    if backend.device.type == "cuda":
         result["peak_device_mebibytes"] = torch.cuda.max_memory_allocated() / MEBIBYTE
-    publish(Path("benchmarks/results/memory.json"), result)
+    publish(given.output, result, backend.device)
     return 0
 
 

@@ -1,84 +1,104 @@
-"""Cost of one training step of every method relative to AT, timed in turn in one process.
+"""A training step of every method, by the engine and in the reference style: images per second, cost relative to AT.
 
-ResNet-18 on CIFAR-10's shapes with the papers' ten attack steps; every round times each method once, so that a noisy
-machine slows all of them. Methods that change in the course of training are timed at their last epoch; a learner that
-rests in some epochs counts for its share of them.
+The reference style is the engine's own step on the same objectives with the habits of `benchmarks.reference_style`. AT
+takes its turn beside every method. Methods that change in the course of training are timed at their last epoch; a
+learner that rests in some epochs counts for its share of them. With ResNet-18 all methods, with the other networks NT,
+AT and Generalist; batches are small, since what is compared are ratios.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-import yaml
-from torch import Tensor
 
+from benchmarks.loops import Loop, backend_for, minibatch, suite
 from benchmarks.publishing import publish
-from benchmarks.step import seconds
-from pipeline.config import Experiment, parse_params
+from benchmarks.reference_style import HABITS
+from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments
+from pipeline.config import Params
 from pipeline.devices import Backend, choose_backend
-from pipeline.objectives import Moment
-from pipeline.training.learner import Learner
-from pipeline.training.loop import build_learner, build_mixture
-from stages.compose import compose
 
-Step = Callable[[Tensor, Tensor], None]
+FEW = ("nt", "at", "generalist_d_nt_linf", "generalist_t")
 
 
-def steps_of(experiment: Experiment, backend: Backend) -> list[tuple[float, Step]]:
-    """For every learner the share of the epochs in which it trains, and its step at the last epoch."""
-    learners = [build_learner(experiment, name, backend) for name in experiment.method.learners]
-    epochs, settings = experiment.training.epochs, experiment.method.mixture
-    if settings is not None:
-        build_mixture(settings, learners, epochs)
-    noise = torch.Generator(device=backend.device).manual_seed(0)
+class Case(NamedTuple):
+    """A network with the suite that it is trained in."""
 
-    def step(learner: Learner) -> Step:
-        def run(images: Tensor, labels: Tensor) -> None:
-            learner.step(images, labels, Moment(epochs, epochs, noise, learner.memory))
+    overrides: tuple[str, ...]
+    batch_size: int
+    methods: tuple[str, ...] = FEW
+    """None of them: all."""
 
-        return run
 
-    def share(learner: Learner) -> float:
-        return sum(settings is None or settings.trains(learner.name, epoch + 1) for epoch in range(epochs)) / epochs
+CASES = {
+    "resnet18": Case(("suite=cifar10",), 12, ()),
+    "small_cnn": Case(("suite=digits",), 64),
+    "wrn32_10": Case(("suite=cifar10", "architecture=wrn32_10", "competitors=none"), 2),
+    "resnet50": Case(("suite=imagenet",), 2),
+    "wrn50_2": Case(("suite=imagenet", "architecture=wrn50_2"), 2),
+    # Small enough for a test.
+    "tiny": Case(
+        ("suite=cifar10", "architecture=small_cnn", "threat_model.linf.steps=1", "threat_model.l2.steps=1"), 4
+    ),
+}
+OPTIONS = {
+    "cases": Option([name for name in CASES if name != "tiny"], ["tiny"], f"some of {', '.join(CASES)}"),
+    "rounds": Option(3, 1, "timed steps of each"),
+}
 
-    return [(share(learner), step(learner)) for learner in learners]
+
+def measure_case(case: Case, rounds: int) -> dict[str, Any]:
+    """Every method of a case, and what they have in common."""
+    params = suite(*case.overrides)
+    experiment = params.experiment("at", params.seeds[0])
+    backend = backend_for(experiment)
+    names = case.methods or tuple(params.methods)
+    return {
+        "suite": params.suite,
+        "dataset": params.data.name,
+        "batch_size": case.batch_size,
+        "suite_batch_size": experiment.training.batch_size,
+        "epochs": experiment.training.epochs,
+        "attack_steps": params.threat_model["linf"].steps,
+        "bfloat16": backend.bfloat16,
+        "threads": torch.get_num_threads(),
+        "methods": {name: measure_method(params, name, case.batch_size, backend, rounds) for name in names},
+    }
+
+
+def measure_method(params: Params, name: str, batch_size: int, backend: Backend, rounds: int) -> dict[str, Any]:
+    """Images per second of a method in both styles, and how they compare."""
+    images, labels = minibatch(params.data.name, batch_size, backend.device)
+    experiment = params.experiment(name, params.seeds[0])
+    loops = {
+        "at": Loop.of(params.experiment("at", params.seeds[0]), backend),
+        "ours": Loop.of(experiment, backend),
+        "reference": Loop.of(experiment, backend, HABITS),
+    }
+    for loop in (loops["at"], loops["ours"]):  # the slow one's first step is one of the timed, as the median allows
+        loop.step(images, labels)
+    seconds = in_turn({kind: loop.timer(images, labels) for kind, loop in loops.items()}, rounds)
+    print(f"{params.suite}, {experiment.architecture}, {name}: measured", file=sys.stderr, flush=True)
+    return {
+        "label": params.methods[name].label,
+        "learners": len(loops["ours"].learners),
+        "images_per_second": rates(batch_size, seconds["ours"]),
+        "reference_images_per_second": rates(batch_size, seconds["reference"]),
+        "ratio": ratios(seconds["reference"], seconds["ours"]),
+        "relative_to_at": ratios(seconds["ours"], seconds["at"]),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each method (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/methods.json"))
-    given = parser.parse_args(arguments)
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10"], Path("conf"))))
-    backend = choose_backend("auto", "auto")
-    images = torch.rand(given.batch_size, 3, 32, 32, device=backend.device).contiguous(
-        memory_format=torch.channels_last
-    )
-    labels = torch.arange(given.batch_size, device=backend.device) % 10
-    methods = {name: steps_of(params.experiment(name, params.seeds[0]), backend) for name in params.methods}
-
-    def measure() -> dict[str, float]:
-        return {
-            name: sum(share * seconds(step, images, labels) for share, step in steps) for name, steps in methods.items()
-        }
-
-    measure()
-    rounds = [measure() for _ in range(given.rounds)]
-    relative = {name: statistics.median(times[name] / times["at"] for times in rounds) for name in methods}
+    given = read_arguments(__doc__, "methods", OPTIONS, arguments)
     result = {
-        "relative_to_at": relative,
+        "architectures": {name: measure_case(CASES[name], given.rounds) for name in given.cases},
         "rounds": given.rounds,
-        "batch_size": given.batch_size,
-        "device": str(backend.device),
     }
-    publish(given.output, result)
+    publish(given.output, result, choose_backend("auto", "auto").device)
     return 0
 
 

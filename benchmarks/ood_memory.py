@@ -5,23 +5,28 @@ Each number in a process of its own. The files are sparse and hold zeros; only t
 
 from __future__ import annotations
 
-import argparse
 import resource
-import subprocess
 import sys
-import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from benchmarks.publishing import publish
+from benchmarks.timing import Option, read_arguments
 from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
 from pipeline.data.corruptions.folders import ImageFolder, array_file
 from pipeline.evaluation.ood import corruption_verdicts
 from pipeline.models import build_model
 
 TEST_IMAGES = 10_000
+OPTIONS = {
+    "corruptions": Option([1, 5, len(CORRUPTIONS)], [1], "how many"),
+    "images": Option(512, 2, "of every severity"),
+}
 
 
 def peak(folder: Path, corruptions: int, images: int) -> float:
@@ -36,24 +41,16 @@ def peak(folder: Path, corruptions: int, images: int) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corruptions", type=int, nargs="+", default=[1, 5, len(CORRUPTIONS)])
-    parser.add_argument("--images", type=int, default=512, help="of every severity; default: %(default)s")
-    given = parser.parse_args()
-    if len(given.corruptions) == 1:
-        with tempfile.TemporaryDirectory() as folder:
-            print(peak(Path(folder), given.corruptions[0], given.images))
-        return 0
+    given = read_arguments(__doc__, "ood_memory", OPTIONS, arguments)
     peaks = {}
     for count in given.corruptions:
-        command = [sys.executable, "-m", "benchmarks.ood_memory", "--images", str(given.images), "--corruptions"]
-        child = subprocess.run([*command, str(count)], stdout=subprocess.PIPE, text=True, check=True)
-        peaks[count] = float(child.stdout)
-        print(f"{count} corruptions: {peaks[count]:.0f} MiB at most", flush=True)
-    numbers = {"images_of_every_severity": given.images, "peak_mebibytes": peaks}
-    publish(Path("benchmarks/results/ood_memory.json"), numbers)
+        # A new process for each: a peak never falls again.
+        with TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
+            peaks[count] = process.submit(peak, Path(folder), count, given.images).result()
+        print(f"{count} corruptions: {peaks[count]:.0f} MiB at most", file=sys.stderr, flush=True)
+    publish(given.output, {"images_of_every_severity": given.images, "peak_mebibytes": peaks})
     return 0
 
 

@@ -23,46 +23,51 @@ import numpy as np
 import yaml
 
 from benchmarks.publishing import publish
+from benchmarks.timing import Option, read_arguments
 from pipeline.config import OOD_METRICS, Experiment, Params, parse_params
 from pipeline.files import write_json, write_text
 from pipeline.provenance import git_commit
 from pipeline.tracking import DataDescription, track
 from stages.compose import compose
 
-SEEDS = 21
-EPOCHS = 120
-ROUNDS = 3
+OPTIONS = {
+    "seeds": Option(21, 1, "of each of 24 methods"),
+    "epochs": Option(120, 2, "of every run"),
+    "stages": Option(["report", "figures"], ["report"], "what is timed"),
+    "rounds": Option(3, 1, "timings of each"),
+}
+KINDS = {"report": "tables", "figures": "figures"}
 DIGEST = "0" * 64
 COPIED = ("tags", "params", "metrics", "latest_metrics")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def suite() -> str:
-    """The content of a params.yaml: 24 methods with 21 seeds, every table and every figure of numbers."""
-    seeds = ",".join(map(str, range(1, SEEDS + 1)))
+def suite(count: int) -> str:
+    """The content of a params.yaml: 24 methods with so many seeds, every table and every figure of numbers."""
+    seeds = ",".join(map(str, range(1, count + 1)))
     text = compose(["suite=digits", "attacks=full", f"seeds=[{seeds}]"], ROOT / "conf")
     content = yaml.safe_load(text)  # Grad-CAM needs weights, which these runs do not have
     content["figures"] = {name: entry for name, entry in content["figures"].items() if entry["kind"] != "grad_cam"}
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def build_store(folder: Path, params: Params) -> int:
+def build_store(folder: Path, params: Params, epochs: int) -> int:
     """Write `mlflow.db` with a run for every experiment of `params` into `folder`; returns their number."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     template, *others = params.experiments()
-    _log(template, folder / "files")
+    _log(template, folder / "files", epochs)
     with sqlite3.connect(folder / "mlflow.db") as connection:
         for number, experiment in enumerate(others):
             _copy(connection, experiment, np.random.default_rng(number))
     return 1 + len(others)
 
 
-def _log(experiment: Experiment, folder: Path) -> None:
+def _log(experiment: Experiment, folder: Path, epochs: int) -> None:
     """One run as the stages log it, with made-up numbers."""
     learners = experiment.method.learners
     curves = [f"{kind}/{name}" for name in learners for kind in ("loss", "learning_rate", "train_accuracy")]
     curves += [f"held_out/{name}/{metric}" for name in [*learners, "global"] for metric in ("natural", "pgd_linf")]
-    history = [{"epoch": epoch, **{key: epoch / EPOCHS for key in curves}} for epoch in range(1, EPOCHS + 1)]
+    history = [{"epoch": epoch, **{key: epoch / epochs for key in curves}} for epoch in range(1, epochs + 1)]
     names = ["natural", *experiment.evaluation.attacks, "union", "worst_case_union"]
     fingerprints = {"weights_sha256": DIGEST, "git_commit": git_commit(), "seconds": 60.0}
     write_json(folder / "train/summary.json", fingerprints)
@@ -116,9 +121,9 @@ def _copy(connection: sqlite3.Connection, experiment: Experiment, generator: np.
             connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(columns))})", list(cells.values()))
 
 
-def measure(folder: Path, stage: str) -> dict[str, Any]:
+def measure(folder: Path, stage: str, rounds: int) -> dict[str, Any]:
     """A stage in a process of its own, LaTeX included, a few times: wall-clock and CPU seconds, and the most memory."""
-    seconds, cpu_seconds, peaks = zip(*(_once(folder, stage) for _ in range(ROUNDS)), strict=True)
+    seconds, cpu_seconds, peaks = zip(*(_once(folder, stage) for _ in range(rounds)), strict=True)
     return {
         "seconds": seconds,
         "median_seconds": statistics.median(seconds),
@@ -148,25 +153,27 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command."""
+    given = read_arguments(__doc__, "reporting", OPTIONS, arguments)
     with tempfile.TemporaryDirectory() as name:
-        folder, content = Path(name), suite()
+        folder, content = Path(name), suite(given.seeds)
         write_text(folder / "params.yaml", content)
         params = parse_params(yaml.safe_load(content))
-        runs = build_store(folder, params)
-        measured = {"tables": measure(folder, "stages.report"), "figures": measure(folder, "stages.figures")}
+        runs = build_store(folder, params, given.epochs)
+        measured = {KINDS[stage]: measure(folder, f"stages.{stage}", given.rounds) for stage in given.stages}
         for kind, place, ending in (("tables", params.tables_folder, "tex"), ("figures", params.figures_folder, "pdf")):
-            measured[kind]["files"] = sorted(path.name for path in (folder / place).glob(f"*.{ending}"))
+            if kind in measured:
+                measured[kind]["files"] = sorted(path.name for path in (folder / place).glob(f"*.{ending}"))
         megabytes = (folder / "mlflow.db").stat().st_size / 1e6
     result = {
         "runs": runs,
-        "epochs": EPOCHS,
+        "epochs": given.epochs,
         "store_megabytes": megabytes,
         "pdf": shutil.which("pdflatex") is not None,
         **measured,
     }
-    publish(ROOT / "benchmarks/results/reporting.json", result)
+    publish(given.output, result)
     return 0
 
 

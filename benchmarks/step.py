@@ -7,34 +7,27 @@ same number of attack steps on the same images. Rounds alternate, so that a nois
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.attacks.predictions import channels_last
-from pipeline.config import LearnerSettings, MovingAverageSettings
-from pipeline.devices import choose_backend
-from pipeline.files import write_json
+from benchmarks.loops import EPSILON, STEP_SIZE, STEPS, Loop, generalist, minibatch
+from benchmarks.publishing import publish
+from benchmarks.timing import Option, in_turn, ratios, read_arguments, spread, timer
+from pipeline.devices import Backend, choose_backend
 from pipeline.models import build_model
-from pipeline.objectives import Moment
-from pipeline.provenance import git_commit, versions
-from pipeline.training.learner import Learner
-from pipeline.training.mixture import GlobalLearner
 
-EPSILON, STEP_SIZE, STEPS, BATCH = 8 / 255, 2 / 255, 10, 128
+OPTIONS = {
+    "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
+    "batch_size": Option(128, 4, "images of a step"),
+    "rounds": Option(5, 1, "timed steps of each loop"),
+}
 RATIO = 0.5
-THREAT_MODEL = {"linf": {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": STEPS}}
-Step = Callable[[Tensor, Tensor], None]
+OBJECTIVES = {"linf": {"name": "adversarial", "norm": "linf"}, "natural": {"name": "natural"}}
 
 
 class PlainLoop:
@@ -51,7 +44,7 @@ class PlainLoop:
             {name: tensor.clone() for name, tensor in self.adversarial.state_dict().items()} for _ in range(3)
         ]
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
+    def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of both learners, the averages and the meters."""
         perturbed = self._craft(images, labels)
         for model, optimizer, inputs in zip(
@@ -84,111 +77,45 @@ class PlainLoop:
         return perturbed.detach()
 
 
-class OurLoop:
+def our_loop(architecture: str, backend: Backend) -> Loop:
     """The same step by the project's engine."""
-
-    def __init__(self, architecture: str) -> None:
-        self.backend = choose_backend("auto", "auto")
-        self.learners = [
-            self._learner(architecture, "linf", {"name": "adversarial", "norm": "linf"}),
-            self._learner(architecture, "natural", {"name": "natural"}),
-        ]
-        content = {
-            "rule": "moving_average",
-            "breakpoints": [0],
-            "mixing_ratios": {"linf": [RATIO], "natural": [1 - RATIO]},
-            "decay": 0.999,
-        }
-        settings = MovingAverageSettings.model_validate({**content, "warmup_epochs": 1, "communication_interval": 1})
-        self.mixture = GlobalLearner(settings, self.learners)
-        self.moment = Moment(1, 1, torch.Generator(device=self.backend.device).manual_seed(0))
-
-    def _learner(self, architecture: str, name: str, objective: dict[str, Any]) -> Learner:
-        content = {
-            "objective": objective,
-            "optimizer": {"name": "sgd", "learning_rate": 0.01, "weight_decay": 5e-4},
-            "schedule": {"epochs": [0], "values": [1]},
-        }
-        settings = LearnerSettings.model_validate(content, context={"threat_model": THREAT_MODEL})
-        model = build_model(architecture, "cifar10").to(self.backend.device).to(memory_format=torch.channels_last)
-        return Learner(name, settings, model, self.backend)
-
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """One step of both learners and the mixture."""
-        images = channels_last(images)
-        for learner in self.learners:
-            learner.step(images, labels, self.moment)
-        self.mixture.update(1)
-
-
-def seconds(step: Step, images: Tensor, labels: Tensor) -> float:
-    """Wall time of one step, with the device idle before and after."""
-    _synchronize(images.device)
-    started = time.perf_counter()
-    step(images, labels)
-    _synchronize(images.device)
-    return time.perf_counter() - started
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def compare(architecture: str, rounds: int) -> dict[str, Any]:
-    """Time both loops in turn, after one warm-up step each."""
-    torch.manual_seed(0)
-    ours = OurLoop(architecture)
-    plain = PlainLoop(architecture, ours.backend.device)
-    images = torch.rand(BATCH, 3, 32, 32, device=ours.backend.device)
-    labels = torch.randint(10, (BATCH,), device=ours.backend.device)
-    for step in (plain, ours):
-        seconds(step, images, labels)
-    times = [(seconds(plain, images, labels), seconds(ours, images, labels)) for _ in range(rounds)]
-    ratios = [slow / fast for slow, fast in times]
-    mixture = statistics.median(seconds(lambda *_: ours.mixture.update(1), images, labels) for _ in range(5))
-    return {
-        "plain_images_per_second": BATCH / statistics.median(slow for slow, _ in times),
-        "our_images_per_second": BATCH / statistics.median(fast for _, fast in times),
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "mixture_share_of_step": mixture / statistics.median(fast for _, fast in times),
-        "rounds": rounds,
-        "architecture": architecture,
-        "batch_size": BATCH,
-        "attack_steps": STEPS,
-        "bfloat16": ours.backend.bfloat16,
-        "device": _device_name(ours.backend.device),
-        "threads": torch.get_num_threads(),
-        "git_commit": git_commit(),
-        **versions(),
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {', '.join(sorted(_instruction_sets()))}"
-
-
-def _instruction_sets() -> set[str]:
-    wanted = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
-    return {name for name in wanted if torch.cpu.get_capabilities().get(name)}
+    return generalist(architecture, "cifar10", OBJECTIVES, backend)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="resnet18", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each loop (default: %(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/step.json"), help="default: %(default)s"
+    given = read_arguments(__doc__, "step", OPTIONS, arguments)
+    torch.manual_seed(0)
+    backend = choose_backend("auto", "auto")
+    ours = our_loop(given.architecture, backend)
+    plain = PlainLoop(given.architecture, backend.device)
+    images, labels = minibatch("cifar10", given.batch_size, backend.device)
+    plain.step(images, labels)
+    ours.step(images, labels)
+    assert ours.mixture is not None
+    seconds = in_turn(
+        {
+            "plain": timer(partial(plain.step, images, labels), backend.device),
+            "ours": timer(partial(ours.step, images, labels), backend.device),
+            "mixture": timer(partial(ours.mixture.after_step, 1), backend.device),
+        },
+        given.rounds,
     )
-    given = parser.parse_args(arguments)
-    result = compare(given.architecture, given.rounds)
-    write_json(given.output, result)
-    print(json.dumps(result, indent=2))
+    fastest = ratios(seconds["plain"], seconds["ours"])
+    result = {
+        "plain_images_per_second": given.batch_size / statistics.median(seconds["plain"]),
+        "our_images_per_second": given.batch_size / statistics.median(seconds["ours"]),
+        "ratio_median": fastest["median"],
+        "ratio_min": fastest["least"],
+        "ratio_max": fastest["most"],
+        "mixture_share_of_step": spread(seconds["mixture"])["median"] / statistics.median(seconds["ours"]),
+        "rounds": given.rounds,
+        "architecture": given.architecture,
+        "batch_size": given.batch_size,
+        "attack_steps": STEPS,
+        "bfloat16": backend.bfloat16,
+    }
+    publish(given.output, result, backend.device)
     return 0
 
 

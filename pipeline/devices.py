@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from pipeline.errors import RequestError
+
+T = TypeVar("T", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,17 @@ class Backend:
 
     device: torch.device
     bfloat16: bool
+    compiled: bool = False
+    """Whether networks go through torch.compile: the same arithmetic in fewer, larger kernels."""
+    deferred: bool = False
+    """Whether the host reads a step's loss when the next step is under way, so that the device never waits for it."""
+
+    def place(self, model: T) -> T:
+        """`model` on the device, in the memory layout that convolutions are fastest on, compiled if chosen."""
+        placed = model.to(self.device).to(memory_format=torch.channels_last)
+        if self.compiled:
+            placed.compile()
+        return placed
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 for convolutions and matrix products inside the block, when chosen."""
@@ -27,6 +41,7 @@ def choose_backend(
     device: Literal["auto", "cpu", "cuda"],
     precision: Literal["float32", "bfloat16", "auto"],
     threads: int | None = None,
+    compiled: bool = False,
 ) -> Backend:
     """Resolve `auto`, and make torch deterministic: the same seed on the same machine gives the same bits.
 
@@ -41,7 +56,8 @@ def choose_backend(
     # As `use_deterministic_algorithms(True)`, which imports torch's compiler, seconds of every short run.
     torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
-    return Backend(chosen, precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen)))
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen))
+    return Backend(chosen, bfloat16, compiled, deferred=chosen.type == "cuda")
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -13,6 +13,11 @@ def readers(sharers: int = 1) -> int:
     return min(usable_cores() // sharers, MOST_READERS)
 
 
+def threads_each(sharers: int = 1) -> int:
+    """How many CPU threads each of `sharers` processes on this machine gets, unless OMP_NUM_THREADS says so."""
+    return int(os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // sharers))
+
+
 def usable_cores() -> int:
     """Those that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Ranks:
     rank: int = 0
     """From 0."""
     count: int = 1
+    group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """Those that these are, where they are not all of the job."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
+        """Itself: copies of a network speak to the same processes."""
+        return self
 
     @property
     def is_first(self) -> bool:
@@ -44,7 +52,7 @@ class Ranks:
             return values
         summed = values.detach().clone()
         with connection(self):
-            dist.all_reduce(summed)
+            dist.all_reduce(summed, group=self.group)
         return summed
 
     def add_up(self, gradients: Sequence[Tensor]) -> None:
@@ -67,8 +75,26 @@ class Ranks:
             return value
         box = [value if self.is_first else None]
         with connection(self):
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list(box, group=self.group, group_src=0, device=torch.device("cpu"))
         return box[0]
+
+    def collect(self, value: T) -> list[T]:
+        """Every rank's value, in order, on every rank: numbers, strings and what is made of them."""
+        if self.count == 1:
+            return [value]
+        box: list[Any] = [None] * self.count
+        with connection(self):
+            dist.all_gather_object(box, value, group=self.group)
+        return box
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in order, on the first rank; none on the others."""
+        if self.count == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.count if self.is_first else None
+        with connection(self):
+            dist.gather_object(value, box, group=self.group, group_dst=0)
+        return box or []
 
     def join(self, rows: Tensor) -> Tensor:
         """The rows of all ranks in order; their numbers may differ."""
@@ -79,7 +105,7 @@ class Ranks:
         padded[: len(rows)] = rows.detach()
         found = [torch.empty_like(padded) for _ in counts]
         with connection(self):
-            dist.all_gather(found, padded)
+            dist.all_gather(found, padded, group=self.group)
         return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
 
     def place(self, count: int) -> Part:

@@ -53,16 +53,24 @@ def evaluation_folder(experiment: Experiment) -> Path:
     return results_folder(experiment) / "evaluate"
 
 
-def train_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> Path:
+def train_experiment(
+    experiment: Experiment, should_stop: Callable[[], str | None], learner_parallel: bool = False
+) -> Path:
     """Train an experiment, or continue it, with a progress display and its MLflow run.
 
     Under torchrun together with the other processes: the first one alone writes files, shows progress and tracks.
+
+    Args:
+        experiment: What to train.
+        should_stop: Asked after every step for a reason to save and stop.
+        learner_parallel: Under torchrun, each process trains one learner; otherwise all on its part of a minibatch.
 
     Returns:
         The folder of `model.safetensors`, `history.json`, `experiment.json` and `summary.json`.
 
     Raises:
-        RequestError: the data is not prepared, or another process trains this experiment.
+        RequestError: the data is not prepared, another process trains this experiment, or its learners cannot be shared
+            out among the processes.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
     """
@@ -75,17 +83,17 @@ def train_experiment(experiment: Experiment, should_stop: Callable[[], str | Non
 
     settings, folder = experiment.training, working_folder(experiment)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
-    backend = choose_backend(settings.device, settings.precision, settings.threads)
+    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
     with joined(backend.device) as ranks:
         if not ranks.is_first:
-            train(experiment, split, backend, folder, Silent(), should_stop, ranks)
+            train(experiment, split, backend, folder, Silent(), should_stop, ranks, learner_parallel)
             return training_folder(experiment)
         data = DataDescription(experiment.data.name, split.digest, split.counts)
         with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
             _check_same_data(folder, split.digest)
             with track(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
-                    result = train(experiment, split, backend, folder, display, should_stop, ranks)
+                    result = train(experiment, split, backend, folder, display, should_stop, ranks, learner_parallel)
                 _write_training(
                     experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
                 )
@@ -167,8 +175,9 @@ def evaluate_experiment(
     from pipeline.tracking import DataDescription, track
 
     chosen = Shard() if shard is None else Shard.parse(shard)
-    backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
-    model = load_trained(experiment).to(backend.device)
+    settings = experiment.training
+    backend = choose_backend(settings.device, "float32", settings.threads, settings.compile)
+    model = backend.place(load_trained(experiment))
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()

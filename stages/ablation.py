@@ -88,8 +88,9 @@ def _finish(given: Namespace, experiments: list[Experiment], run: Callable[[Name
 
 def _run_locally(given: Namespace) -> None:
     from pipeline.grid.local import local_engine
+    from pipeline.machine import threads_each
 
-    threads = max(1, (os.cpu_count() or 1) // given.workers)
+    threads = threads_each(given.workers)
     print(f"starting a Prefect server and {given.workers} workers; their logs: {HOME / 'logs'}", flush=True)
     with local_engine(HOME, given.workers, threads) as engine:
         os.environ.update(engine.environment)

@@ -58,7 +58,7 @@ def plan(given: argparse.Namespace, each: bool) -> None:
     if not missing:
         return
     ensure_prepared(missing[0])
-    expected = costs(missing)
+    expected = costs(missing, given.workers)
     for one in missing if each else []:
         cost = expected[one.fingerprint]
         seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"

@@ -302,6 +302,9 @@ class TrainingSettings(Closed):
     """Not part of an experiment's identity."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads (null: as torch decides). Not part of an experiment's identity."""
+    compile: bool = False
+    """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
+    kernels. Not part of an experiment's identity."""
 
 
 class AttackedImages(Closed):
@@ -633,7 +636,7 @@ class Experiment(Closed):
             "data": data,
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
-            "training": self.training.model_dump(mode="json", exclude={"device", "threads"}),
+            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile"}),
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

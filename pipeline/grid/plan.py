@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import AutoAttackSettings, EvaluationAttack, Experiment
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
+from pipeline.machine import threads_each
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +58,8 @@ class Cost:
         return self.training_seconds + self.evaluation_seconds
 
 
-def costs(experiments: Iterable[Experiment], say: Callable[[str], None] = print) -> dict[str, Cost]:
-    """The cost of every experiment, by fingerprint.
+def costs(experiments: Iterable[Experiment], sharers: int = 1, say: Callable[[str], None] = print) -> dict[str, Cost]:
+    """The cost of every experiment, by fingerprint, where so many at a time share this machine's cores.
 
     Experiments whose steps do the same work are probed once, in a process of its own; what a probe found is kept below
     `runs/probes` for this machine.
@@ -66,7 +67,7 @@ def costs(experiments: Iterable[Experiment], say: Callable[[str], None] = print)
     Raises:
         RequestError: the data is not prepared, or there is no such device.
     """
-    wanted = {experiment.fingerprint: experiment for experiment in experiments}
+    wanted = {experiment.fingerprint: _sharing(experiment, sharers) for experiment in experiments}
     places = {fingerprint: PROBES / f"{_kind(experiment)}.json" for fingerprint, experiment in wanted.items()}
     missing = {place: wanted[fingerprint] for fingerprint, place in places.items() if not place.exists()}
     if missing:
@@ -77,6 +78,13 @@ def costs(experiments: Iterable[Experiment], say: Callable[[str], None] = print)
             for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
                 write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
     return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
+
+
+def _sharing(experiment: Experiment, sharers: int) -> Experiment:
+    """The experiment with the CPU threads that it will have."""
+    threads = experiment.training.threads or threads_each(sharers)
+    training = experiment.training.model_copy(update={"threads": threads})
+    return experiment.model_copy(update={"training": training})
 
 
 def _result(future: Future[Cost], experiment: Experiment) -> Cost:
@@ -118,7 +126,7 @@ def probe(experiment: Experiment) -> Cost:
     from pipeline.training.loop import TrainingRun
 
     settings = experiment.training
-    backend = choose_backend(settings.device, settings.precision, settings.threads)
+    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
@@ -154,6 +162,7 @@ def _time_steps(run: TrainingRun, device: torch.device) -> float:
             run.step(learner, images, labels, 1)
         if run.mixture is not None:
             run.mixture.after_step(1)
+        run.read_losses()
         run.progress.step = (run.progress.step + 1) % run.steps_in(1)
 
     step()

@@ -68,17 +68,20 @@ def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device)
     """
     if ranks.count == 1:
         return model
-    if device.type == "cuda":
+    if device.type == "cuda" and ranks.group is None:  # with a group, torch's cannot be copied
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = SynchronisedBatchNorm  # with the parameters, buffers and hooks that it has
+            module.ranks = ranks  # type: ignore[assignment]
     return model
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm over the minibatches of all ranks, on any device."""
+
+    ranks: Ranks
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -86,13 +89,13 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         values = input.float()
-        count = torch.full((1,), values.numel() / values.shape[1])
-        sums = _sum_over_ranks(torch.cat([values.sum((0, 2, 3)), count]))
+        count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
+        sums = _sum_over(self.ranks, torch.cat([values.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = values - mean[:, None, None]
         # In two passes: the difference of large sums would lose what the variance consists of.
-        variance = _sum_over_ranks(centred.square().sum((0, 2, 3))) / total
+        variance = _sum_over(self.ranks, centred.square().sum((0, 2, 3))) / total
         self._follow(mean.detach(), variance.detach() * total / (total - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
@@ -108,8 +111,8 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, momentum)
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    summed: Tensor = _Sum.apply(values)
+def _sum_over(ranks: Ranks, values: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(values, ranks)
     return summed
 
 
@@ -118,14 +121,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _all_reduced(values)
+    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.total(values)
 
     @staticmethod
     @override
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _all_reduced(gradient)
-
-
-def _all_reduced(values: Tensor) -> Tensor:
-    return Ranks(dist.get_rank(), dist.get_world_size()).total(values)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.total(gradient), None

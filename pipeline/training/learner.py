@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,27 @@ from pipeline.devices import Backend
 from pipeline.errors import DivergedError
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.weights import MovingAverage
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave, still on the device."""
+
+    learner: str
+    values: Tensor
+    """(2,), float64: the loss, and how many of the inputs it was computed on were classified correctly; of the whole
+    minibatch."""
+
+    def read(self) -> tuple[float, int]:
+        """Loss and number of correct predictions; waits for the device.
+
+        Raises:
+            DivergedError: the loss is not finite; the weights are still those from before the step.
+        """
+        loss, correct = self.values.tolist()
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss of learner '{self.learner}' is {loss}, stopped before the update")
+        return loss, int(correct)
 
 
 class Learner:
@@ -29,7 +51,7 @@ class Learner:
         self.name = name
         self.model = model
         self.objective = build_objective(settings.objective)
-        self.optimizer = build_optimizer(settings.optimizer, model)
+        self.optimizer = build_optimizer(settings.optimizer, model, fused=backend.deferred)
         averaging = settings.weight_averaging
         self.average = None if averaging is None else MovingAverage(model, averaging.decay, averaging.warmup)
         self.memory: dict[str, Any] = {}
@@ -46,15 +68,14 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(epoch, share)
 
-    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> tuple[float, int]:
+    def step(self, images: Tensor, labels: Tensor, moment: Moment) -> Outcome:
         """One update on one minibatch, of which the images may be a part.
 
-        Returns:
-            The loss, and how many of the inputs that it was computed on were classified correctly, both of the whole
-            minibatch.
+        A loss that is not finite never reaches the weights: it is raised before the update, or, where the host reads
+        losses later, the optimizer leaves the weights as they are and reading the outcome raises.
 
         Raises:
-            DivergedError: the loss is not finite; the weights are still those from before the step.
+            DivergedError: the loss is not finite, unless losses are read later.
             PipelineError: another rank was lost.
         """
         self.model.train()
@@ -62,9 +83,12 @@ class Learner:
             losses = self.objective(self.model, images, labels, moment)
         part = moment.part(labels)
         hits = (losses.logits.argmax(1) == labels).sum()
-        loss, correct = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits])).tolist()
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss of learner '{self.name}' is {loss}, stopped before the update")
+        values = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits]))
+        outcome = Outcome(self.name, values)
+        if self._backend.deferred:
+            self.optimizer.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
+        else:
+            outcome.read()
         self.optimizer.zero_grad(set_to_none=True)
         if losses.gradients is None:
             torch.autograd.backward(part.weigh(losses.loss))
@@ -75,7 +99,7 @@ class Learner:
         self.optimizer.step()
         if self.average is not None:
             self.average.update([(1.0, self.model)])
-        return loss, int(correct)
+        return outcome
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs; tensors are references, not copies."""
@@ -95,8 +119,18 @@ class Learner:
             self.average.load_state_dict(state["average"])
 
 
-def build_optimizer(settings: SGDSettings | AdamSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """The torch optimizer over all parameters of `model`."""
+def build_optimizer(
+    settings: SGDSettings | AdamSettings, model: nn.Module, fused: bool = False
+) -> torch.optim.Optimizer:
+    """The torch optimizer over all parameters of `model`.
+
+    Args:
+        settings: Which, with what options.
+        model: Of which the parameters are.
+        fused: One kernel for all of a step, which skips the step on the device where `found_inf` says so; otherwise a
+            few calls over all tensors.
+    """
+    kernels: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     if isinstance(settings, SGDSettings):
         return torch.optim.SGD(
             model.parameters() if settings.decay_batch_norm else _without_decay_of_batch_norm(model),
@@ -104,14 +138,14 @@ def build_optimizer(settings: SGDSettings | AdamSettings, model: nn.Module) -> t
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
-            foreach=True,
+            **kernels,
         )
     return torch.optim.Adam(
         model.parameters(),
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        **kernels,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from pipeline.streams import stream, stream_seed
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
 from pipeline.training.gradient_projection import GradientProjection
-from pipeline.training.learner import Learner
+from pipeline.training.learner import Learner, Outcome
+from pipeline.training.mesh import ONE_PROCESS, Mesh, shared_out
 from pipeline.training.mixture import GlobalLearner, Mixture
 from pipeline.training.mode_connectivity import ModeConnectivity
 from pipeline.training.observer import Observer
@@ -52,6 +54,16 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A learner's step, whose outcome may still be under way on the device."""
+
+    epoch: int
+    number: int
+    """Of the minibatch, from 0."""
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """What training leaves behind."""
 
@@ -69,6 +81,7 @@ def train(
     observer: Observer,
     should_stop: StopRequest = lambda: None,
     ranks: Ranks = ALONE,
+    learner_parallel: bool = False,
 ) -> TrainingResult:
     """Train an experiment to its last epoch, continuing from its newest checkpoint in `folder`.
 
@@ -80,13 +93,18 @@ def train(
         observer: Told of the progress.
         should_stop: Asked after every step; one rank that is to stop stops all.
         ranks: The processes that train together, every one of which calls this function.
+        learner_parallel: Each of them trains one learner instead of all on its part of the minibatch.
 
     Raises:
+        RequestError: the minibatches or the learners cannot be shared out among the processes.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another rank was lost.
     """
     checkpoints = CheckpointFolder(folder / "checkpoints", experiment.fingerprint)
-    run = TrainingRun(experiment, split, backend, checkpoints, ranks)
+    mesh = Mesh(ranks, ranks)
+    if learner_parallel:
+        mesh = shared_out(ranks, list(experiment.method.learners), experiment.method.mixture, backend.device)
+    run = TrainingRun(experiment, split, backend, checkpoints, mesh)
     run.restore(observer)
     progress, epochs = run.progress, experiment.training.epochs
     steps = run.steps_in(min(progress.epoch + 1, epochs))
@@ -97,11 +115,13 @@ def train(
             observer.on_phase(steps)
         started = time.perf_counter()
         for images, labels in run.batches(epoch, first=progress.step):
-            for learner in run.learners:
+            for learner in run.training_in(epoch):
                 learner.set_learning_rate(epoch, (progress.step + 1) / steps)
-            losses = {learner.name: run.step(learner, images, labels, epoch) for learner in run.training_in(epoch)}
+            for learner in run.training_in(epoch):
+                run.step(learner, images, labels, epoch)
             if run.mixture is not None:
                 run.mixture.after_step(epoch)
+            losses = run.read_losses(all_steps=progress.step + 1 == steps)
             elapsed = time.perf_counter() - started
             progress.step += 1
             progress.seconds += elapsed
@@ -126,21 +146,22 @@ class TrainingRun:
         split: Split,
         backend: Backend,
         checkpoints: CheckpointFolder,
-        ranks: Ranks = ALONE,
+        mesh: Mesh = ONE_PROCESS,
     ) -> None:
-        self.learners = [build_learner(experiment, name, backend, ranks) for name in experiment.method.learners]
-        settings = experiment.method.mixture
-        self.mixture = None if settings is None else build_mixture(settings, self.learners, experiment.training.epochs)
+        self.learners = [build_learner(experiment, name, backend, mesh.data) for name in experiment.method.learners]
+        settings, epochs = experiment.method.mixture, experiment.training.epochs
+        self.mixture = None if settings is None else build_mixture(settings, self.learners, epochs, mesh)
         self.progress = Progress()
+        self._unread: list[Step] = []
         self._experiment = experiment
         self._backend = backend
         self._checkpoints = checkpoints
-        self._ranks = ranks
-        self._minibatches = open_minibatches(experiment, split, backend.device, ranks)
+        self._mesh = mesh
+        self._minibatches = open_minibatches(experiment, split, backend.device, mesh.data)
         self._check_parts()
-        first_epoch = 1 if settings is None else settings.complete_from(experiment.training.epochs)
+        first_epoch = 1 if settings is None else settings.complete_from(epochs)
         self._best = BestEpoch(experiment.training.selection, first_epoch)
-        self._validation = Validation(experiment, split, backend, ranks)
+        self._validation = Validation(experiment, split, backend, mesh)
 
     @property
     def result_model(self) -> nn.Module:
@@ -151,9 +172,10 @@ class TrainingRun:
         return only.model if only.average is None else only.average.model
 
     def training_in(self, epoch: int) -> list[Learner]:
-        """The learners that are updated in `epoch`."""
+        """The learners that this process updates in `epoch`."""
         settings = self._experiment.method.mixture
-        return [learner for learner in self.learners if settings is None or settings.trains(learner.name, epoch)]
+        own = [learner for learner in self.learners if self._mesh.trains(learner.name)]
+        return [learner for learner in own if settings is None or settings.trains(learner.name, epoch)]
 
     def steps_in(self, epoch: int) -> int:
         """Minibatches in `epoch`; the last one may be smaller."""
@@ -168,10 +190,10 @@ class TrainingRun:
         """Refuse more ranks than a minibatch has images: BatchNorm has no statistics of none."""
         for epoch in range(1, self._experiment.training.epochs + 1):
             least = self.batch_length(epoch, self.steps_in(epoch) - 1)
-            if least < self._ranks.count:
+            if least < self._mesh.data.count:
                 raise RequestError(
-                    f"the last minibatch of epoch {epoch} has {least} images for {self._ranks.count} processes; start "
-                    "fewer, or change training.batch_size or data.train_images"
+                    f"the last minibatch of epoch {epoch} has {least} images for {self._mesh.data.count} processes; "
+                    "start fewer, or change training.batch_size or data.train_images"
                 )
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,38 +201,60 @@ class TrainingRun:
         for images, labels in self._minibatches.of_epoch(epoch, self._experiment.sizes_in(epoch), first):
             yield channels_last(to_unit_interval(images)), labels
 
-    def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> float:
-        """One update of one learner; returns its loss.
+    def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> None:
+        """One update of one learner; its loss is for `read_losses`.
 
         Raises:
             DivergedError: the loss is not finite; says which learner, epoch and batch.
             PipelineError: another rank was lost.
         """
         step, device = self.progress.step, self._backend.device
-        part = self._ranks.part(self.batch_length(epoch, step))
+        part = self._mesh.data.part(self.batch_length(epoch, step))
         noise = stream(self._experiment.seed, "attack", learner.name, epoch, step, device=device, part=part)
+        moment = Moment(epoch, self._experiment.training.epochs, noise, learner.memory)
+        with self._located(epoch, step):
+            self._unread.append(Step(epoch, step, learner.step(images, labels, moment)))
+
+    def read_losses(self, all_steps: bool = False) -> dict[str, float]:
+        """Losses by learner of those steps that were not read before, and add them to the epoch's sums.
+
+        Args:
+            all_steps: Also of the step under way, for which the device must be waited for where it is not the host.
+
+        Raises:
+            DivergedError: one is not finite.
+        """
+        at_once, sums, losses = all_steps or not self._backend.deferred, self.progress.sums, {}
+        due = [step for step in self._unread if at_once or step.number < self.progress.step]
+        self._unread = self._unread[len(due) :]
+        for step in due:
+            name = step.outcome.learner
+            with self._located(step.epoch, step.number):
+                losses[name], correct = step.outcome.read()
+            total = losses[name] * self.batch_length(step.epoch, step.number)
+            for key, value in ((f"loss/{name}", total), (f"train_accuracy/{name}", correct)):
+                sums[key] = sums.get(key, 0.0) + value
+        return losses
+
+    @contextmanager
+    def _located(self, epoch: int, step: int) -> Iterator[None]:
+        """Say of a loss that is not finite where it was met."""
         try:
-            loss, correct = learner.step(
-                images, labels, Moment(epoch, self._experiment.training.epochs, noise, learner.memory)
-            )
+            yield
         except DivergedError as error:
             raise DivergedError(
                 f"epoch {epoch}, batch {step + 1} of {self.steps_in(epoch)}: {error}. The checkpoint of "
                 "the last finished epoch is kept; lower this learner's learning_rate, or look at its data."
             ) from None
-        sums = self.progress.sums
-        for key, value in ((f"loss/{learner.name}", loss * part.total), (f"train_accuracy/{learner.name}", correct)):
-            sums[key] = sums.get(key, 0.0) + value
-        return loss
 
     def finish_epoch(self, epoch: int) -> None:
         """Let the mixture follow, measure, select, and write the epoch's record."""
         progress, size = self.progress, len(self._minibatches)
         record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds}
         record["images_per_second"] = size / max(progress.seconds, 1e-9)
-        record |= {key: value / size for key, value in progress.sums.items()}
         trained = self.training_in(epoch)
-        record |= {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
+        rates = {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
+        record |= self._mesh.merge({key: value / size for key, value in progress.sums.items()} | rates)
         if self.mixture is not None:
             record |= self.mixture.after_epoch(
                 epoch,
@@ -226,28 +270,35 @@ class TrainingRun:
 
     def save(self) -> Path:
         """Write a checkpoint; of several ranks, the first one does, and the others wait for it."""
+        self.read_losses(all_steps=True)
         place = self.progress.epoch, self.progress.step
-        if self._ranks.is_first:
+        own = {learner.name: learner.state_dict() for learner in self.learners if self._mesh.trains(learner.name)}
+        learners = self._mesh.gather(own, torch.device("cpu"))
+        progress = vars(self.progress) | {"sums": self._mesh.merge(self.progress.sums)}
+        if self._mesh.everyone.is_first:
             state = {
-                "progress": vars(self.progress),
-                "learners": {learner.name: learner.state_dict() for learner in self.learners},
+                "progress": progress,
+                "learners": learners,
                 "mixture": None if self.mixture is None else self.mixture.state_dict(),
                 "best": self._best.state_dict(),
             }
             self._checkpoints.save(state, *place)
-        self._ranks.any(False)
+        self._mesh.everyone.any(False)
         return self._checkpoints.path(*place)
 
     def restore(self, observer: Observer) -> None:
         """Continue from the newest undamaged checkpoint, if there is one."""
         state: dict[str, Any] | None = None
-        if self._ranks.is_first:
-            device = self._backend.device if self._ranks.count == 1 else torch.device("cpu")
+        everyone = self._mesh.everyone
+        if everyone.is_first:
+            device = self._backend.device if everyone.count == 1 else torch.device("cpu")
             state = self._checkpoints.load_newest(device, observer.message)
-        state = self._ranks.share(state)
+        state = everyone.share(state)
         if state is None:
             return
         self.progress = Progress(**state["progress"])
+        sums = self.progress.sums.items()
+        self.progress.sums = {key: value for key, value in sums if self._mesh.trains(key.partition("/")[2])}
         for learner in self.learners:
             learner.load_state_dict(state["learners"][learner.name])
         if self.mixture is not None:
@@ -283,13 +334,13 @@ def build_learner(experiment: Experiment, name: str, backend: Backend, ranks: Ra
             experiment.data.classes,
         )
     model = synchronise_batch_norm(model, ranks, backend.device)
-    return Learner(name, settings, model.to(backend.device).to(memory_format=torch.channels_last), backend)
+    return Learner(name, settings, backend.place(model), backend)
 
 
-def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int) -> Mixture:
+def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
     """The rule that `settings` names."""
     if isinstance(settings, MovingAverageSettings):
-        return GlobalLearner(settings, learners)
+        return GlobalLearner(settings, learners, mesh)
     if isinstance(settings, GradientProjectionSettings):
         return GradientProjection(settings, learners)
     return ModeConnectivity(settings, learners, epochs)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.config import MovingAverageSettings
 from pipeline.training.learner import Learner
+from pipeline.training.mesh import ONE_PROCESS, Mesh
 from pipeline.training.weights import MovingAverage, copy_weights, recompute_batch_norm
 
 
@@ -49,11 +50,13 @@ class GlobalLearner:
     Args:
         settings: Mixing ratios, decay, when to hand back.
         learners: All with the same architecture and the same initial weights, from which theta_g starts too.
+        mesh: Which of them this process trains; the others' weights are asked of those that do.
     """
 
-    def __init__(self, settings: MovingAverageSettings, learners: Iterable[Learner]) -> None:
+    def __init__(self, settings: MovingAverageSettings, learners: Iterable[Learner], mesh: Mesh = ONE_PROCESS) -> None:
         self._settings = settings
         self._learners = list(learners)
+        self._mesh = mesh
         self._average = MovingAverage(self._learners[0].model, settings.decay, settings.decay_warmup)
 
     @property
@@ -81,7 +84,8 @@ class GlobalLearner:
     def update(self, epoch: int) -> None:
         """theta_g <- alpha' theta_g + (1 - alpha') sum_a gamma_a theta_a, after every step."""
         ratios = self._settings.ratios_at(epoch)
-        self._average.update([(ratios[learner.name], self._source(learner)) for learner in self._learners])
+        trained = [learner for learner in self._learners if self._mesh.trains(learner.name)]
+        self._average.update([(ratios[learner.name], self._source(learner)) for learner in trained], self._mesh.across)
 
     def _source(self, learner: Learner) -> nn.Module:
         if self._settings.source == "weight_averages" and learner.average is not None:

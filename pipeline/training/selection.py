@@ -13,9 +13,10 @@ from pipeline.config import Experiment, Norm, SelectionSettings
 from pipeline.data.split import Split
 from pipeline.devices import Backend
 from pipeline.objectives import build_objective
-from pipeline.ranks import ALONE, Ranks
+from pipeline.ranks import Ranks
 from pipeline.streams import stream_seed
 from pipeline.training.learner import Learner
+from pipeline.training.mesh import ONE_PROCESS, Mesh
 
 
 class Validation:
@@ -25,12 +26,12 @@ class Validation:
         experiment: Names the split (`held_out`, or `test` as the authors' code does) and the budgets.
         split: The images.
         backend: Device and arithmetic of the crafting.
-        ranks: Who share the work.
+        mesh: Who share the work: all that of the result, those who train a learner that of the learner.
     """
 
-    def __init__(self, experiment: Experiment, split: Split, backend: Backend, ranks: Ranks = ALONE) -> None:
+    def __init__(self, experiment: Experiment, split: Split, backend: Backend, mesh: Mesh = ONE_PROCESS) -> None:
         self._settings = experiment.training
-        self._ranks = ranks
+        self._mesh = mesh
         self._batch_size = experiment.sizes_in(experiment.training.epochs).batch
         self._seed = experiment.seed
         self._backend = backend
@@ -51,19 +52,18 @@ class Validation:
 
     def measure(self, result: nn.Module, learners: list[Learner], epoch: int) -> dict[str, float]:
         """Accuracies in [0, 1], for example `held_out/global/natural` or `held_out/linf/pgd_linf`."""
-        record = self._accuracies("global", result, list(self._attacks), epoch)
+        record = self._accuracies("global", result, list(self._attacks), epoch, self._mesh.everyone)
         for learner in learners:
-            record |= self._accuracies(learner.name, learner.model, list(learner.objective.norms()), epoch)
-        return record
+            norms = list(learner.objective.norms())
+            record |= self._accuracies(learner.name, learner.model, norms, epoch, self._mesh.data)
+        return self._mesh.merge(record)
 
-    def _accuracies(self, name: str, model: nn.Module, norms: list[Norm], epoch: int) -> dict[str, float]:
+    def _accuracies(self, name: str, model: nn.Module, norms: list[Norm], epoch: int, ranks: Ranks) -> dict[str, float]:
         attacks: dict[str, PGD | None] = {f"pgd_{norm}": self._attacks[norm] for norm in norms}
         record = {}
         for metric, attack in [("natural", None), *attacks.items()]:
             seed = stream_seed(self._seed, "validation", name, metric, epoch)
-            predicted = predictions(
-                model, self._images, attack, seed, self._backend, self._batch_size, ranks=self._ranks
-            )
+            predicted = predictions(model, self._images, attack, seed, self._backend, self._batch_size, ranks=ranks)
             correct = predicted == self._images.labels.cpu()
             record[f"{self._split_name}/{name}/{metric}"] = correct.double().mean().item()
         return record

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.ranks import ALONE, Ranks
+
 
 def weight_tensors(model: nn.Module) -> list[Tensor]:
     """Every floating-point parameter and persistent buffer, detached, in the order of `state_dict`.
@@ -69,10 +71,16 @@ class MovingAverage:
         self._warmup = warmup
         self._updates = 0
 
-    def update(self, sources: list[tuple[float, nn.Module]]) -> None:
-        """Move towards the combination of `sources`, (ratio, network) each."""
+    def update(self, sources: list[tuple[float, nn.Module]], ranks: Ranks = ALONE) -> None:
+        """Move towards the combination of `sources`, (ratio, network) each, and of those that other ranks have."""
         decay = min(self._decay, (self._updates + 1) / (self._updates + 10)) if self._warmup else self._decay
-        average_into(weight_tensors(self.model), [(ratio, weight_tensors(model)) for ratio, model in sources], decay)
+        average, tensors = weight_tensors(self.model), [(ratio, weight_tensors(model)) for ratio, model in sources]
+        if ranks.count > 1:
+            mixed = [torch.empty_like(tensor) for tensor in average]
+            average_into(mixed, tensors, decay=0)
+            ranks.add_up(mixed)
+            tensors = [(1.0, mixed)]
+        average_into(average, tensors, decay)
         for ours, theirs in zip(counters(self.model), counters(sources[0][1]), strict=True):
             ours.copy_(theirs)
         self._updates += 1

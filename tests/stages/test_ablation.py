@@ -82,6 +82,7 @@ def prefect_in(place: Workplace, **environment: str) -> Iterator[LocalEngine]:
     """A server whose processes work in a folder, which is the current one meanwhile."""
     for name in ("prefect.yaml", "automations.yaml"):
         shutil.copy(REPOSITORY / name, place.folder)
+    shutil.copytree(REPOSITORY / "conf", place.folder / "conf", dirs_exist_ok=True)
     engine = LocalEngine(place.folder / "prefect", free_port())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # workers stop by it, and would inherit that it is ignored
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place.folder):
@@ -199,6 +200,22 @@ def test_a_grid_without_deployment_says_which_commands_make_it(story: Story) -> 
         "prefect work-pool create --type process experiments",
         "prefect --no-prompt deploy --all",
     )
+
+
+def test_a_dry_run_of_another_suite_submits_nothing(story: Story) -> None:
+    """Of the deployment, with the parameters that people give."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "ablation-grid/ablation-grid", "--watch"]
+    chosen = {"suite": "digits", "studies": '["communication_interval"]', "seeds": "[1, 2]", "group_seconds": "0"}
+    given = [word for name, value in chosen.items() for word in ("-p", f"{name}={value}")]
+    environment = os.environ | story.engine.environment
+    finished = subprocess.run(
+        [*command, *given, "-p", "dry_run=true"], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    said = story.log("grids-1")
+    assert "dry run: 6 runs of 6 experiments" in said
+    assert "run 6: generalist_t_communication_interval_c_4-2" in said
+    assert not list(story.place.folder.glob("results/ablation/digits/generalist_t*"))
 
 
 def test_a_finished_grid_is_done_at_once(story: Story) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, w
 from tests.stages.test_ablation import kill_with_children
 
 METHOD = "generalist_d_nt_linf"
-EPOCHS = 48
+EPOCHS = 24
 
 
 def two(content: dict[str, Any]) -> None:
@@ -114,6 +115,15 @@ def worker_of(place: Workplace) -> psutil.Process:
 # --- Signals
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """SIGHUP as a terminal leaves it, also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_unwind_once_unless_a_person_insists(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from pipeline import machine
 from pipeline.config import cells
+from pipeline.grid import plan
 from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
 from tests.conftest import MakeParams
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
@@ -62,13 +64,29 @@ def test_more_epochs_and_more_images_cost_more(
 
     def cost(*changes: Callable[[dict[str, Any]], Any]) -> Cost:
         one = cells(make_params(small, *changes), ["communication_interval"])[0].experiment
-        return costs([one], lambda text: None)[one.fingerprint]
+        return costs([one], say=lambda text: None)[one.fingerprint]
 
     tiny = cost(lambda raw: raw["evaluation"]["attacks"]["pgd20_linf"].update(images=1))
     long = cost(lambda raw: raw["training"].update(epochs=400))
     assert long.training_seconds > 10 * tiny.training_seconds
     assert long.evaluation_seconds > tiny.evaluation_seconds
     assert 1e5 < tiny.disk_bytes < 1e7 and 1e8 < tiny.memory_bytes < 1e10
+
+
+def test_workers_share_the_cores(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes have the threads that a worker will have; what fewer had found is not taken for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    probed, places = [], set()
+    own = cells(make_params(small), ["communication_interval"])[0].experiment
+    free = own.model_copy(update={"training": own.training.model_copy(update={"threads": None})})
+    for one, sharers in ((free, 1), (free, 2), (free, 16), (own, 2)):
+        shared = plan._sharing(one, sharers)
+        assert shared.fingerprint == own.fingerprint
+        probed.append(shared.training.threads)
+        places.add(plan._kind(shared))
+    assert probed == [8, 4, 1, 1] and len(places) == 3
 
 
 def test_what_would_diverge_has_a_cost_like_anything_else(
@@ -83,7 +101,7 @@ def test_what_would_diverge_has_a_cost_like_anything_else(
     (tmp_path / "data/prepared").mkdir(parents=True)
     (tmp_path / "data/prepared/digits").symlink_to(prepared_digits)
     one = cells(make_params(hasty), ["communication_interval"])[0].experiment
-    assert costs([one], lambda text: None)[one.fingerprint].training_seconds > 0
+    assert costs([one], say=lambda text: None)[one.fingerprint].training_seconds > 0
 
 
 def test_amounts_are_readable() -> None:

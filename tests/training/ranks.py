@@ -6,9 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
@@ -20,12 +22,17 @@ PATIENCE = 240.0
 
 
 def together(count: int, work: Work, folder: Path) -> list[Any]:
-    """What `work` returns on each of `count` ranks; it must be loadable with `weights_only=True`."""
+    """What `work` returns on each of `count` ranks; it must be loadable with `weights_only=True`.
+
+    Ranks are forked from a server that has computed nothing: where threads of autograd have run, as other tests may let
+    them, a fork cannot compute gradients.
+    """
+    get_context("forkserver").set_forkserver_preload(["pipeline.training.loop"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started: ProcessContext | None = start_processes(  # type: ignore[no-untyped-call]
-        _rank, (count, port, work, folder), count, join=False, start_method="fork"
+        _rank, (count, port, cloudpickle.dumps(work), folder), count, join=False, start_method="forkserver"
     )
     assert started is not None
     deadline = time.monotonic() + PATIENCE
@@ -34,9 +41,9 @@ def together(count: int, work: Work, folder: Path) -> list[Any]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _rank(rank: int, count: int, port: int, work: Work, folder: Path) -> None:
+def _rank(rank: int, count: int, port: int, work: bytes, folder: Path) -> None:
     torch.set_num_threads(1)
     address = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in address.items()} | {"MASTER_ADDR": "127.0.0.1"})
     with joined(torch.device("cpu")) as ranks:
-        torch.save(work(ranks), folder / f"{rank}.pt")
+        torch.save(cloudpickle.loads(work)(ranks), folder / f"{rank}.pt")

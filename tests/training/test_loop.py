@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing_extensions import override
 from pipeline.config import Experiment
 from pipeline.data.images import ImageSet, ImageSplit
 from pipeline.devices import Backend
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import DivergedError, Interrupted, PipelineError
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, train
 from tests.conftest import REPOSITORY, MakeParams
@@ -24,6 +26,7 @@ from tests.running import Recorder, RunExperiment, assert_same
 
 METHODS = ["nt", "at", "at_l2", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
 GOLDEN = REPOSITORY / "tests/training/golden.safetensors"
+DEFERRED = Backend(torch.device("cpu"), bfloat16=False, deferred=True)
 
 
 class StopAfter:
@@ -97,6 +100,59 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     message = r"epoch \d, batch \d of 3: the loss of learner 'natural' is (nan|inf), stopped before the update"
     with pytest.raises(PipelineError, match=message):
         train(experiment, tiny_split, cpu, tmp_path, Recorder())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_losses_that_are_read_later_are_the_same(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path, optimizer: str
+) -> None:
+    """As on CUDA: every loss is read, once, in its epoch; also of a run that is stopped and continues."""
+
+    def choose(raw: dict[str, Any]) -> None:
+        for learner in raw["methods"]["generalist_d_nt_linf"]["learners"].values():
+            learner["optimizer"] = {"name": optimizer, "learning_rate": 0.01, "weight_decay": 0.0005}
+
+    experiment = make_params(choose).experiment("generalist_d_nt_linf", 1)
+    expected = train(experiment, tiny_split, cpu, tmp_path / "cpu", Recorder())
+    with pytest.raises(Interrupted):
+        train(experiment, tiny_split, DEFERRED, tmp_path / "deferred", Recorder(), StopAfter(2))
+    found = train(experiment, tiny_split, DEFERRED, tmp_path / "deferred", Recorder())
+    for ours, theirs in zip(found.history, expected.history, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ("loss/linf", "loss/natural", "train_accuracy/linf"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
+
+
+def test_a_loss_that_is_read_later_never_reaches_the_weights(
+    make_params: MakeParams, tiny_split: ImageSplit, tmp_path: Path
+) -> None:
+    experiment = make_params().experiment("at", 1)
+    checkpoints = CheckpointFolder(tmp_path, experiment.fingerprint)
+    run = TrainingRun(experiment, tiny_split, DEFERRED, checkpoints)
+    (learner,), (images, labels) = run.learners, next(run.batches(1))
+    before = [parameter.clone() for parameter in learner.model.parameters()]
+    run.step(learner, images * math.nan, labels, epoch=1)
+    assert run.read_losses() == {}, "the step is still under way"
+    run.progress.step += 1
+    with pytest.raises(
+        DivergedError, match=r"epoch 1, batch 1 of 3: the loss of learner 'linf' is nan, stopped before"
+    ):
+        run.save()
+    assert all(map(torch.equal, before, learner.model.parameters()))
+    assert not list(tmp_path.iterdir()), "nothing of it is kept"
+
+
+def test_a_compiled_network_trains_alike(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    experiment = make_params().experiment("at", 1)
+    compiled = dataclasses.replace(cpu, compiled=True)
+    first, second = (
+        train(experiment, tiny_split, backend, tmp_path / str(backend.compiled), Recorder())
+        for backend in (cpu, compiled)
+    )
+    for ours, theirs in zip(first.history, second.history, strict=True):
+        assert ours["loss/linf"] == pytest.approx(theirs["loss/linf"], rel=1e-4)
 
 
 def test_the_record_has_curves_of_every_learner_and_of_the_global_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part":
 """The second of two epochs is the late phase."""
 
 
-def two_epochs(method: str) -> Experiment:
+def two_epochs(method: str, change: Callable[[dict[str, Any]], None] = lambda entry: None) -> Experiment:
     """An experiment that is short and has every schedule's late phase: friendly steps, rebuilt gradients, masks,
-    copies."""
+    copies; its method's entry changed."""
     raw = deepcopy(CONTENT)
     raw["training"]["epochs"] = 2
     for entry in raw["methods"].values():
@@ -40,6 +41,7 @@ def two_epochs(method: str) -> Experiment:
         elif entry["mixture"] and entry["mixture"]["rule"] == "moving_average":
             ratios = {name: [values[0], values[-1]] for name, values in entry["mixture"]["mixing_ratios"].items()}
             entry["mixture"].update(breakpoints=[0, 2], mixing_ratios=ratios, warmup_epochs=1, communication_interval=1)
+    change(raw["methods"][method])
     return parse_params(raw).experiment(method, 1)
 
 

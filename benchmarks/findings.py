@@ -1,0 +1,467 @@
+"""What benchmarks have measured, as Markdown: one function for each block of the pages, each from results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import spread
+from pipeline.data.facts import DATASETS
+from pipeline.grid.plan import PASSES
+from pipeline.reporting.page.text import html
+
+Results = Mapping[str, dict[str, Any]]
+"""Of one kind of device: what each benchmark left, by its name."""
+Spread = Mapping[str, float]
+EXPERIMENTS = 1000
+PGD_PASSES = 20
+"""Of PGD-20, over an image."""
+DEVIATIONS = ("mean", "seed_deviation", "difference")
+DAY, YEAR = 86_400.0, 365.25 * 86_400
+
+
+class Unmeasured(Exception):
+    """Something was not measured; the message is the command that measures it."""
+
+
+def need(results: Results, name: str, *keys: str) -> Any:
+    """What a benchmark left, or something within it.
+
+    Raises:
+        Unmeasured: it is not there.
+    """
+    found: Any = results.get(name)
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    if found is None:
+        raise Unmeasured(f"python -m benchmarks.{name}")
+    return found
+
+
+def number(value: float) -> str:
+    """Three significant digits, never with an exponent.
+
+    >>> [number(value) for value in (1234.5, 12.345, 0.012345)]
+    ['1,235', '12.3', '0.0123']
+    """
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = 2 - int(np.floor(np.log10(abs(value))))
+    return f"{value:.{digits}f}"
+
+
+def ranged(found: Spread, scale: float = 1.0) -> str:
+    """A median with the least and the most."""
+    median, least, most = (number(scale * found[key]) for key in ("median", "least", "most"))
+    return f"{median} ({least}, {most})"
+
+
+def percent(found: Spread) -> str:
+    """The same in per cent."""
+    return ranged(found, 100)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
+    """A table whose first `left` columns are text, the others numbers."""
+    header = list(header)
+    alignment = [":--" if column < left else "--:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, alignment, *rows])
+
+
+def source(results: Results, *names: str) -> str:
+    """Where numbers come from: machine, versions and commit."""
+    found = need(results, names[0])
+    machine = found["machine"]
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    where = f"{machine['device']}, {threads}"
+    files = " and ".join(f"`{name}.json`" for name in names)
+    return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
+
+
+def headline(results: Results) -> str:
+    """The step against the plain loop."""
+    found = need(results, "step")
+    ratio = f"{number(found['ratio_median'])} ({number(found['ratio_min'])}, {number(found['ratio_max'])})"
+    rows = [
+        ["plain loop", number(found["plain_images_per_second"])],
+        ["this project", number(found["our_images_per_second"])],
+        [f"ratio, median of {found['rounds']} rounds (least, most)", f"**{ratio}**"],
+    ]
+    arithmetic = "bfloat16" if found["bfloat16"] else "float32"
+    share = number(100 * found["mixture_share_of_step"])
+    settings = (
+        f"Generalist-D (NT + linf), {found['architecture']}, batch {found['batch_size']}, {found['attack_steps']} "
+        f"attack steps, {arithmetic} against float32; the mixture takes {share} % of a step."
+    )
+    return f"{table(['', 'images/s'], rows)}\n\n{settings} {source(results, 'step')}"
+
+
+def methods(results: Results) -> str:
+    """Every method with ResNet-18."""
+    found = need(results, "methods", "architectures", "resnet18")
+    rows = [
+        [
+            str(html(one["label"])),
+            ranged(one["images_per_second"]),
+            ranged(one["reference_images_per_second"]),
+            ranged(one["ratio"]),
+            ranged(one["relative_to_at"]),
+        ]
+        for one in found["methods"].values()
+    ]
+    header = ["method", "images/s", "reference style", "ratio", "time of a step relative to AT"]
+    settings = f"ResNet-18, batch {found['batch_size']}, {found['attack_steps']} attack steps."
+    return f"{table(header, rows)}\n\n{settings} {source(results, 'methods')}"
+
+
+def architectures(results: Results) -> str:
+    """The other networks."""
+    cases = {name: case for name, case in need(results, "methods", "architectures").items() if name != "resnet18"}
+    rows = [
+        [
+            name,
+            case["dataset"],
+            f"{case['batch_size']}",
+            str(html(one["label"])),
+            ranged(one["images_per_second"]),
+            ranged(one["reference_images_per_second"]),
+            ranged(one["ratio"]),
+        ]
+        for name, case in cases.items()
+        for one in case["methods"].values()
+    ]
+    header = ["network", "images of", "batch", "method", "images/s", "reference style", "ratio"]
+    return f"{table(header, rows, left=4)}\n\n{source(results, 'methods')}"
+
+
+def savings(results: Results) -> str:
+    """What each habit costs."""
+    found = need(results, "savings")
+    habits, augmentation = found["habits"], found["augmentation"]
+    rows = [
+        [name if name != "all" else "all habits: the reference style", ranged(ratio)]
+        for name, ratio in habits["relative_to_none"].items()
+    ]
+    return (
+        f"{table(['a step with', 'takes so many times as long'], rows)}\n\n"
+        f"{found['architecture']}, batch {found['batch_size']}. The reference style takes "
+        f"{ranged(habits['reference_style_to_plain_loop'])} times as long as the loop written by hand. Augmenting a "
+        f"minibatch at once is {ranged(augmentation['ratio'])} times as fast as torchvision's transforms, image by "
+        f"image. {source(results, 'savings')}"
+    )
+
+
+def peak(results: Results) -> str:
+    """Shares of the device's peak."""
+    found = need(results, "peak")
+    rows = [
+        [
+            arithmetic,
+            part,
+            number(share[part]["gigaflops_per_image"]),
+            ranged(share[part]["teraflops"]),
+            number(share["peak_teraflops"]),
+            percent(share[part]["share_of_peak"]),
+        ]
+        for arithmetic, share in found["shares"].items()
+        for part in ("crafting", "step")
+    ]
+    header = ["arithmetic", "AT", "operations per image, 1e9", "1e12 per second", "peak", "share of the peak, %"]
+    counted = [
+        [name, *(number(by_method[method]) for method in by_method)]
+        for name, by_method in found["gigaflops_per_image"].items()
+    ]
+    names = next(iter(found["gigaflops_per_image"].values()))
+    return (
+        f"{table(header, rows, left=2)}\n\n{found['architecture']}, batch {found['batch_size']}. "
+        f"{source(results, 'peak')}\n\n"
+        f"Operations of a step per image, 1e9:\n\n{table(['network', *(f'`{name}`' for name in names)], counted)}"
+    )
+
+
+def generalist_t(results: Results) -> str:
+    """The whole against its parts."""
+    found = need(results, "mixture", "generalist_t")
+    return (
+        f"A step of Generalist-T, mixture included, takes {ranged(found['ratio'])} times the sum of its three "
+        f"learners' own steps, timed apart and in turn; the mixture is {percent(found['mixture_share'])} % of it "
+        f"({found['architecture']}, batch {found['batch_size']}). {source(results, 'mixture')}"
+    )
+
+
+def mixture(results: Results) -> str:
+    """The mixture by network and number of learners."""
+    found = need(results, "mixture", "mixture")
+    rows = [
+        [
+            name,
+            number(one["weights_megabytes"]),
+            learners,
+            ranged(one["seconds"], 1000),
+            ranged(one["gigabytes_per_second"]),
+            ranged(one["copy_gigabytes_per_second"]),
+            ranged(one["cloning_ratio"]),
+            _share_of_step(results, name, one["seconds"]["median"]),
+        ]
+        for name, by_learners in found.items()
+        for learners, one in by_learners.items()
+    ]
+    header = [
+        "network",
+        "weights, MB",
+        "learners",
+        "ms",
+        "GB/s",
+        "plain copy, GB/s",
+        "cloning takes",
+        "share of a step, %",
+    ]
+    return (
+        f"{table(header, rows)}\n\nShare of a step: of Generalist-T's at the suite's batch size, estimated from its "
+        f"rate at the small batch of the table of networks. {source(results, 'mixture')}"
+    )
+
+
+def _share_of_step(results: Results, architecture: str, seconds: float) -> str:
+    """Of a mixture in a whole step."""
+    try:
+        case = need(results, "methods", "architectures", architecture)
+    except Unmeasured:
+        return "not measured"
+    rate = case["methods"]["generalist_t"]["images_per_second"]["median"]
+    return number(100 * seconds * rate / case["suite_batch_size"])
+
+
+def evaluation(results: Results) -> str:
+    """PGD-20 by batch size."""
+    suites = need(results, "evaluation", "suites")
+    rows = [
+        [
+            f"{name}, {suite['architecture']}",
+            size,
+            ranged(one["images_per_second"]),
+            ranged(one["growth"]) if "growth" in one else "",
+        ]
+        for name, suite in suites.items()
+        for size, one in suite["batch_sizes"].items()
+    ]
+    suggestions = "; ".join(
+        f"{name}: {suite['suggested_batch_size']} is suggested ({suite['reason']}), "
+        f"{suite['configured_batch_size']} is configured"
+        for name, suite in suites.items()
+    )
+    header = ["suite", "batch", "images/s", "times as many as with half"]
+    return f"{table(header, rows)}\n\n{suggestions}. {source(results, 'evaluation')}"
+
+
+def autoattack(results: Results) -> str:
+    """Against the package."""
+    found = need(results, "autoattack")
+    ratio = " (".join(
+        [number(found["ratio_median"]), f"{number(found['ratio_least'])}, {number(found['ratio_most'])})"]
+    )
+    return (
+        f"AutoAttack, journal included, takes {ratio} times as long as `pyautoattack` called directly, with the same "
+        f"verdicts: {found['images']} digits, {found['rounds']} rounds. {source(results, 'autoattack')}"
+    )
+
+
+def growth(results: Results) -> str:
+    """How a step grows with what."""
+    found = need(results, "scaling")
+    varied = {
+        "batch_size": "images",
+        "attack_steps": "attack steps",
+        "learners": "learners",
+        "processes": "processes, data parallel",
+        "learner_parallel": "processes, learner parallel",
+    }
+    rows = [
+        [shown, key, ranged(one["seconds"]), ranged(one["images_per_second"])]
+        for name, shown in varied.items()
+        for key, one in found[name].items()
+    ]
+    lines = [_line(found[name], varied[name]) for name in ("batch_size", "attack_steps", "learners")]
+    alone = found["processes"]["1"]["seconds"]["median"]
+    lines += [
+        f"**{varied[name]}**: {count} are {number(alone / one['seconds']['median'])} times as fast as one."
+        for name in ("processes", "learner_parallel")
+        for count, one in found[name].items()
+        if count != "1"
+    ]
+    settings = found["settings"]
+    remark = (
+        f"{settings['architecture']}; AT, or linf learners; batch {settings['batch_size']} where something else "
+        f"varies. Processes share a minibatch of {settings['shared_batch_size']} in Generalist-D (linf + l2), one "
+        f"thread or GPU each. {source(results, 'scaling')}"
+    )
+    measured = table(["what varies", "number", "seconds of a step", "images/s"], rows)
+    return "\n\n".join([measured, "\n".join(f"- {line}" for line in lines), remark])
+
+
+def _line(measured: Mapping[str, Any], shown: str) -> str:
+    """A straight line through the medians."""
+    counts = [float(key) for key in measured]
+    seconds = [one["seconds"]["median"] for one in measured.values()]
+    slope, intercept = np.polyfit(counts, seconds, 1)
+    residual = max(abs(slope * count + intercept - value) / value for count, value in zip(counts, seconds, strict=True))
+    return (
+        f"**{shown}**: {number(round(intercept, 6))} s + {number(round(slope, 6))} s x {shown}; no median is further "
+        f"than {100 * residual:.1f} % from that line."
+    )
+
+
+def memory(results: Results) -> str:
+    """Peaks."""
+    found = need(results, "memory")
+    text = (
+        f"A training of Generalist-D (NT + linf), {found['architecture']}, batch {found['batch_size']}, on a data set "
+        f"of CIFAR-10's size ({number(found['data_megabytes'])} MB as uint8) needs "
+        f"{number(found['peak_mebibytes'])} MiB at most"
+    )
+    if "peak_device_mebibytes" in found:
+        text += f", {number(found['peak_device_mebibytes'])} MiB on the device"
+    return f"{text}. {source(results, 'memory')}"
+
+
+def ood_memory(results: Results) -> str:
+    """Peaks of an evaluation on corruptions."""
+    found = need(results, "ood_memory")
+    peaks = ", ".join(f"{number(peak)} MiB for {count}" for count, peak in found["peak_mebibytes"].items())
+    return f"An evaluation on CIFAR-10-C, by number of corruptions: {peaks}. {source(results, 'ood_memory')}"
+
+
+def startup(results: Results) -> str:
+    """Of stages, and of dvc."""
+    found = need(results, "startup")
+    lines, repro = found["first_line_seconds"], found["repro"]
+    rows = [
+        [f"`{stage}`", ranged(seconds), ranged(lines[stage]) if stage in lines else "not measured"]
+        for stage, seconds in found["help_seconds"].items()
+    ]
+    nothing = f"takes {ranged(repro['seconds'])} s" if "seconds" in repro else f"not measured: {repro['not_measured']}"
+    return (
+        f"{table(['stage', '`--help`, s', 'first line, s'], rows)}\n\n"
+        f"`dvc repro` of the default suite where nothing is to do: {nothing}. {source(results, 'startup')}"
+    )
+
+
+def reporting(results: Results) -> str:
+    """Tables and figures of a large store."""
+    found = need(results, "reporting")
+    measured = {kind: found[kind] for kind in ("tables", "figures") if kind in found}
+    parts = " ".join(
+        f"{kind.capitalize()} take {number(one['median_seconds'])} s and {number(one['peak_mebibytes'])} MiB."
+        for kind, one in measured.items()
+    )
+    return f"From a store of {found['runs']} runs of {found['epochs']} epochs: {parts} {source(results, 'reporting')}"
+
+
+def equality(results: Results) -> str:
+    """What fast arithmetic changes, beside what a seed changes."""
+    found = need(results, "equality")
+    rows = [
+        [suite, content["architecture"], metric, variant, *(f"{100 * values[key]:.2f}" for key in DEVIATIONS)]
+        for suite, content in found["suites"].items()
+        for metric, variants in content["variants"].items()
+        for variant, values in variants.items()
+    ]
+    header = ["suite", "network", "accuracy", "arithmetic", "mean, %", "deviation of seeds", "difference to float32"]
+    sizes = "; ".join(
+        f"{suite}: {content['seeds']} seeds, {content['epochs']} epochs of {content['train_images']} images, "
+        f"{content['test_images']} test images"
+        for suite, content in found["suites"].items()
+    )
+    return f"{table(header, rows, left=4)}\n\n{sizes}. {source(results, 'equality')}"
+
+
+def grid(results: Results) -> str:
+    """What a second worker brings."""
+    found = need(results, "grid")
+    alone, one, two = (spread(found["seconds"][name]) for name in ("alone", "one_worker", "two_workers"))
+    return (
+        f"{found['experiments']} short experiments take {ranged(alone)} s alone in one process, {ranged(one)} s with "
+        f"one worker and {ranged(two)} s with two, each with one core: two workers take "
+        f"{number(found['two_workers_to_one'])} of one's time, and orchestration adds "
+        f"{number(found['orchestration_seconds_per_experiment'])} s to an experiment. {source(results, 'grid')}"
+    )
+
+
+def imagenet(results: Results) -> str:
+    """What a thousand experiments would take on machines like this one."""
+    case = need(results, "methods", "architectures", "resnet50")
+    operations = need(results, "peak", "gigaflops_per_image", "resnet50")
+    facts = DATASETS["imagenet"]
+    assert facts.train_images is not None and facts.test_images is not None
+    seen = facts.train_images * case["epochs"]
+    seconds = {name: seen / one["images_per_second"]["median"] for name, one in case["methods"].items()}
+    rows = [
+        [
+            str(html(one["label"])),
+            number(one["images_per_second"]["median"]),
+            number(seconds[name] / DAY),
+            number(EXPERIMENTS * seconds[name] / YEAR),
+            number(seen * operations[name] / 1e9),
+        ]
+        for name, one in case["methods"].items()
+    ]
+    header = ["method", "images/s", "one, days", f"{EXPERIMENTS:,}, years", "operations of one, 1e18"]
+    attacked = 2 * facts.test_images * (sum(PASSES.values()) + PGD_PASSES)
+    trained = seen * (case["attack_steps"] + 1)
+    megabytes = need(results, "mixture", "mixture", "resnet50", "2", "weights_megabytes")
+    remarks = [
+        f"Training: seconds = {facts.train_images:,} images x {case['epochs']} epochs / rate; of {EXPERIMENTS:,} "
+        f"experiments times {EXPERIMENTS:,}, divided by the number of machines like this one.",
+        f"Assumed: the rate at batch {case['batch_size']}, with {case['attack_steps']} attack steps, holds for batch "
+        f"{case['suite_batch_size']}; loading keeps up; held-out accuracies and checkpoints are not counted.",
+        f"Evaluation: at most {attacked:,} passes over an image (PGD-20 and AutoAttack in two norms on "
+        f"{facts.test_images:,} images, as if every image resisted every attack), "
+        f"{number(100 * attacked / trained)} % of the {trained:,} of AT's training.",
+        f"Kept weights: {EXPERIMENTS:,} x 2 copies x {number(megabytes)} MB = "
+        f"{number(EXPERIMENTS * 2 * megabytes / 1e6)} TB.",
+        "For another machine: seconds = operations / (its peak x the share of the peak that is measured there).",
+    ]
+    lines = "\n".join(f"- {remark}" for remark in remarks)
+    return f"{table(header, rows)}\n\n{lines}\n\n{source(results, 'methods', 'peak', 'mixture')}"
+
+
+def methods_picture(results: Results) -> str:
+    """Every method, drawn."""
+    need(results, "methods", "architectures", "resnet18")
+    return "![Images per second of every method, in both styles](../reports/performance/methods.png)"
+
+
+def growth_picture(results: Results) -> str:
+    """How a step grows, drawn."""
+    need(results, "scaling")
+    return "![Seconds of a step by images, attack steps, learners, processes](../reports/performance/growth.png)"
+
+
+BLOCKS: dict[str, Callable[[Results], str]] = {
+    render.__name__: render
+    for render in (
+        headline,
+        methods,
+        architectures,
+        savings,
+        peak,
+        generalist_t,
+        mixture,
+        evaluation,
+        autoattack,
+        growth,
+        memory,
+        ood_memory,
+        startup,
+        reporting,
+        equality,
+        grid,
+        imagenet,
+        methods_picture,
+        growth_picture,
+    )
+}
+ON_THE_HOST = {"grid", "ood_memory", "startup", "reporting", "methods_picture", "growth_picture"}
+"""Blocks that have nothing to say of a GPU."""

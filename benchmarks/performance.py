@@ -1,0 +1,88 @@
+"""Put what benchmarks have measured into README.md and pages of docs/, and draw it to reports/performance/.
+
+Pages are written by hand but for what lies between `<!-- measured: NAME -->` and `<!-- end -->`, which comes from
+benchmarks/results/ alone. `--check` writes nothing and fails where a page does not say what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.findings import BLOCKS, ON_THE_HOST, Results, Unmeasured
+from benchmarks.publishing import RESULTS, file_for
+from pipeline.files import write_text
+
+REPOSITORY = RESULTS.parent.parent
+PAGES = ("docs/performance.md", "docs/ablation.md", "README.md")
+PICTURES = Path("reports/performance")
+DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def read_results(folder: Path) -> dict[str, Results]:
+    """What was measured, by kind of device: `results["cpu"]["step"]`. A file that names no machine does not count."""
+    results: dict[str, dict[str, Any]] = {device: {} for device in DEVICES}
+    for name in sorted({path.name.split(".")[0] for path in folder.glob("*.json")}):
+        for device, found in results.items():
+            path = file_for(folder / f"{name}.json", device)
+            content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if "machine" in content:
+                found[name] = content
+    return dict(results)
+
+
+def block(name: str, results: dict[str, Results]) -> str:
+    """The text of one block: first of the CPU, then of a GPU, each measured or not."""
+    texts = []
+    for device, shown in DEVICES.items():
+        if device != "cpu" and name in ON_THE_HOST:
+            continue
+        try:
+            text = BLOCKS[name](results[device])
+        except Unmeasured as missing:
+            text = f"On {shown}: not measured (`{missing}`)."
+        texts.append(text)
+    return "\n\n".join(texts)
+
+
+def fill(page: str, results: dict[str, Results]) -> str:
+    """A page with all its blocks as they should be.
+
+    Raises:
+        KeyError: a block has a name that nothing is measured for.
+    """
+    return BLOCK.sub(lambda found: f"{found[1]}{block(found[2], results)}\n{found[3]}", page)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: 1 where `--check` finds a page that is not up to date."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.performance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    given = parser.parse_args(arguments)
+    results, differ = read_results(RESULTS), []
+    for name in PAGES:
+        before = (REPOSITORY / name).read_text(encoding="utf-8")
+        after = fill(before, results)
+        if before != after:
+            differ.append(name)
+        if not given.check:
+            write_text(REPOSITORY / name, after)
+    if given.check:
+        print(f"not up to date, run python -m benchmarks.performance: {', '.join(differ)}" if differ else "up to date")
+        return int(bool(differ))
+    from benchmarks.pictures import draw
+
+    drawn = draw(results["cpu"], REPOSITORY / PICTURES)
+    print("wrote", *PAGES, *(path.relative_to(REPOSITORY) for path in drawn))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

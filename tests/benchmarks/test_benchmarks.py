@@ -1,0 +1,100 @@
+"""Every benchmark runs with its quick settings, and publishes what the pages show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.findings import BLOCKS, ON_THE_HOST, Results
+from benchmarks.performance import block
+from benchmarks.publishing import RESULTS
+from tests.conftest import REPOSITORY
+
+KEYS = {
+    "step": {"plain_images_per_second", "our_images_per_second", "ratio_median", "mixture_share_of_step"},
+    "methods": {"architectures"},
+    "savings": {"habits", "augmentation"},
+    "mixture": {"generalist_t", "mixture"},
+    "peak": {"shares", "gigaflops_per_image"},
+    "scaling": {"batch_size", "attack_steps", "learners", "processes", "learner_parallel"},
+    "evaluation": {"suites"},
+    "autoattack": {"ratio_median", "robust_images"},
+    "memory": {"data_megabytes", "peak_mebibytes"},
+    "ood_memory": {"peak_mebibytes"},
+    "imagefolder": {"milliseconds_per_image", "resident_mebibytes_after_each_round"},
+    "reporting": {"runs", "tables"},
+    "equality": {"suites"},
+    "startup": {"help_seconds", "first_line_seconds", "repro"},
+}
+BY_BENCHMARK = {
+    "headline": "step",
+    "architectures": "methods",
+    "imagenet": "methods",
+    "generalist_t": "mixture",
+    "growth": "scaling",
+}
+"""Blocks with another name than the benchmark that they show."""
+
+
+Measure = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
+    """`measure("step")` gives what that benchmark publishes; it runs once."""
+
+    @cache
+    def run(name: str) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp(name)
+        assert import_module(f"benchmarks.{name}").main(["--quick", "--output", str(folder / f"{name}.json")]) == 0
+        (written,) = folder.iterdir()
+        content: dict[str, Any] = json.loads(written.read_text())
+        return content
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread_afterwards() -> Iterator[None]:
+    """Benchmarks use as many threads as the machine has."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_it_runs_and_publishes(name: str, measure: Measure) -> None:
+    assert KEYS[name] | {"machine", "git_commit"} <= measure(name).keys()
+
+
+def test_make_bench_runs_them_all() -> None:
+    line = next(line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith("BENCH ?= "))
+    assert line.removeprefix("BENCH ?= ").split() == list(KEYS)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_page_can_show_it(name: str, measure: Measure) -> None:
+    results = as_if_measured_in_full(measure)
+    shown = block(name, {"cpu": results, "cuda": {}})
+    benchmark = BY_BENCHMARK.get(name, name)
+    cuda = "" if name in ON_THE_HOST else f"\n\nOn CUDA: not measured (`python -m benchmarks.{benchmark}`)."
+    assert shown.endswith(cuda)
+    cpu = shown.removesuffix(cuda)
+    assert "not measured" not in cpu.replace("not measured: no finished checkout", "").replace("| not measured |", "")
+    assert f"`{benchmark}.json`" in cpu or cpu.startswith("![")
+
+
+def as_if_measured_in_full(measure: Measure) -> Results:
+    """Quick results, the tiny network under the names of networks that pages ask for; the grid's committed ones."""
+    results = {name: dict(measure(name)) for name in KEYS}
+    results["grid"] = json.loads((RESULTS / "grid.json").read_text())
+    tiny = results["methods"]["architectures"]["tiny"]
+    results["methods"]["architectures"] = {"resnet18": tiny, "resnet50": tiny}
+    results["peak"]["gigaflops_per_image"] = {"resnet50": results["peak"]["gigaflops_per_image"]["tiny"]}
+    results["mixture"]["mixture"] = {"resnet50": results["mixture"]["mixture"]["small_cnn"]}
+    return results

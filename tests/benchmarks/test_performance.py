@@ -1,0 +1,68 @@
+"""The committed pages say what the committed results say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import performance
+from benchmarks.findings import BLOCKS, Results, number
+from benchmarks.performance import BLOCK, PAGES, PICTURES, fill, main, read_results
+from benchmarks.pictures import draw
+from benchmarks.publishing import RESULTS
+from tests.conftest import REPOSITORY
+
+EMPTY: dict[str, Results] = {"cpu": {}, "cuda": {}}
+
+
+def test_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_the_page_shows_every_block() -> None:
+    text = (REPOSITORY / "docs/performance.md").read_text()
+    assert {name for _, name, _ in BLOCK.findall(text)} == set(BLOCKS)
+
+
+def test_what_was_not_measured_is_said_with_its_command() -> None:
+    page = "before\n<!-- measured: peak -->\nold numbers: 1.0\n<!-- end -->\nafter\n"
+    filled = fill(page, EMPTY)
+    assert "old numbers" not in filled
+    assert "On CPU: not measured (`python -m benchmarks.peak`)." in filled
+    assert "On CUDA: not measured (`python -m benchmarks.peak`)." in filled
+    assert filled.startswith("before\n") and filled.endswith("\nafter\n")
+    assert fill(filled, EMPTY) == filled
+
+
+def test_an_old_number_is_noticed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PAGES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(
+            re.sub(r"ratio, median of \d+", "ratio, median of 77", (REPOSITORY / name).read_text())
+        )
+    monkeypatch.setattr(performance, "REPOSITORY", tmp_path)
+    assert main(["--check"]) == 1
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    for name in PAGES:
+        assert (tmp_path / name).read_text() == (REPOSITORY / name).read_text()
+
+
+def test_the_committed_pictures_are_those_of_the_results(tmp_path: Path) -> None:
+    drawn = draw(read_results(RESULTS)["cpu"], tmp_path)
+    assert {path.name for path in drawn} == {path.name for path in (REPOSITORY / PICTURES).glob("*.*")}
+    for path in drawn:
+        if path.suffix == ".png":
+            with Image.open(path) as new, Image.open(REPOSITORY / PICTURES / path.name) as committed:
+                assert new.size == committed.size and new.tobytes() == committed.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (1234.5, "1,234"), (99.96, "100.0"), (12.345, "12.3"), (1.0, "1.00"), (0.012345, "0.0123")],
+)
+def test_numbers_have_three_digits(value: float, shown: str) -> None:
+    assert number(value) == shown

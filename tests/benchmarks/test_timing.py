@@ -1,0 +1,84 @@
+"""What is compared takes turns, and results go where they should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.evaluation import probe
+from benchmarks.publishing import CPU, file_for, publish
+from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, spread, timer
+
+OPTIONS = {"rounds": Option(5, 1, "timings"), "names": Option(["a"], ["b"], "some")}
+
+
+def test_rounds_alternate() -> None:
+    order: list[str] = []
+
+    def timed(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    found = in_turn({"a": lambda: timed("a"), "b": lambda: timed("b")}, rounds=3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+
+
+def test_a_timer_times() -> None:
+    assert 0 < timer(lambda: sum(range(1000)), CPU)() < 10
+
+
+def test_summaries() -> None:
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+    assert rates(10, [5.0, 2.0, 1.0]) == {"median": 5.0, "least": 2.0, "most": 10.0}
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0])["median"] == 2.0
+
+
+def test_quick_settings_and_given_ones() -> None:
+    assert read_arguments("doc", "step", OPTIONS, []).rounds == 5
+    quick = read_arguments("doc", "step", OPTIONS, ["--quick", "--names", "x", "y"])
+    assert (quick.rounds, quick.names, quick.output) == (1, ["x", "y"], None)
+
+
+def test_quick_numbers_never_replace_measured_ones() -> None:
+    assert read_arguments("doc", "step", OPTIONS, []).output.name == "step.json"
+    assert read_arguments("doc", "step", OPTIONS, ["--quick"]).output is None
+
+
+def test_devices_have_files_of_their_own() -> None:
+    path = Path("results/step.json")
+    assert file_for(path, "cpu") == path
+    assert file_for(path, "cuda") == Path("results/step.cuda.json")
+
+
+def test_what_is_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(tmp_path / "x.json", {"ratio": 2.0})
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["ratio"] == 2.0
+    assert {"machine", "git_commit", "python", "torch"} <= found.keys()
+    assert found["machine"]["threads"] == torch.get_num_threads()
+    publish(None, {"ratio": 3.0})
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "most", "fits", "expected", "reason"),
+    [
+        (lambda size: min(size, 64), 1024, True, 64, "twice as many are no faster"),
+        (lambda size: size, 128, True, 128, "larger ones were not tried"),
+        (lambda size: size, 1024, False, 16, "twice the memory is not there"),
+    ],
+)
+def test_a_probe_stops_where_larger_batches_gain_nothing(
+    rate: object, most: int, fits: bool, expected: int, reason: str
+) -> None:
+    assert callable(rate)
+    found, why, measured = probe(
+        lambda size: {count: [count / rate(count)] for count in (size, 2 * size)}, lambda: fits, 16, most
+    )
+    assert (found, why) == (expected, reason)
+    assert all(one["images_per_second"]["median"] == pytest.approx(rate(size)) for size, one in measured.items())
