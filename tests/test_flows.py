@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
-from pipeline.errors import RequestError
+from pipeline.errors import PipelineError, RequestError
 from pipeline.evaluation.journal import Journal
 from pipeline.grid.plan import Cost
 from pipeline.runs import journal_folder
@@ -114,6 +114,7 @@ def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Ex
         limit: int | None = None,
         progress: str | None = None,
         before: Callable[[Server], None] = lambda server: None,
+        outage: int = 0,
     ) -> tuple[Server, dict[str, str]]:
         server = Server(script)
         before(server)
@@ -124,9 +125,16 @@ def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Ex
                 Journal(journal_folder(one)).write("pgd20_linf", "whole", count, [])
             return count if progress == "training" else 0
 
-        monkeypatch.setattr(
-            flows, "unfinished", lambda given: [e for e in given if e.evaluation_fingerprint not in server.done]
-        )
+        asked = 0
+
+        def unfinished(given: Sequence[Experiment]) -> list[Experiment]:
+            nonlocal asked
+            asked += 1
+            if asked <= outage:
+                raise PipelineError("MLflow is out of reach.")
+            return [one for one in given if one.evaluation_fingerprint not in server.done]
+
+        monkeypatch.setattr(flows, "unfinished", unfinished)
         monkeypatch.setattr("pipeline.tracking.last_epoch", last_epoch)
         monkeypatch.setattr("pipeline.tracking.mark_failed", lambda one, reason: None)
         deployment = cast(Any, SimpleNamespace(id=uuid4(), work_pool_name="experiments"))
@@ -157,6 +165,17 @@ def test_three_failures_set_aside_with_the_last_lines_and_spare_the_others(
     crashes, aside = submit([*[(Crashed(message="killed"), 0)] * 3], [experiments[:1]])
     assert len(crashes.created) == 3
     assert aside == {experiments[0].fingerprint: "the line before\nthe last line\nkilled"}
+
+
+def test_an_outage_of_mlflow_delays_what_a_crash_left_and_stops_nothing(
+    submit: Any, experiments: list[Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [one.identifier for one in experiments[:2]]
+    server, aside = submit([(Crashed(), 1), (Completed(), 1)], [experiments[:2]], outage=3)
+    assert server.created == [names, names[1:]] and not aside
+    assert capsys.readouterr().out.count("left undone is submitted again when it answers") == 1
+    server, aside = submit([(Completed(), 2)], [experiments[:2]], outage=1000)
+    assert server.created == [names] and not aside, "a run that is completed says so itself"
 
 
 @pytest.mark.parametrize("progress", ["training", "evaluation"])

@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
+from pipeline import runs
+from pipeline.config import Experiment
 from pipeline.errors import PipelineError
 from pipeline.files import file_digest
-from pipeline.tracking import deliver_left, finished_runs, track
+from pipeline.tracking import awaits_delivery, deliver_left, finished_runs, track
+from pipeline.tracking.calls import CALLS, Receiver
 from pipeline.tracking.run import spool_of
+from pipeline.tracking.spool import Record
 from pipeline.tracking.store import PATIENCE
 from stages import deliver
 from tests.stages.conftest import METHOD, MakeWorkplace, Workplace, lengthen, wait_for
-from tests.tracking.results import DATA, EXPERIMENT, all_runs, eventually, record, write_results
-from tests.tracking.servers import Mode, Proxy, Server, proxy
+from tests.tracking.results import DATA, EXPERIMENT, all_runs, eventually, record, write_ood, write_results
+from tests.tracking.servers import Mode, Proxy, Server, free_port, proxy
 
 COMMAND = (METHOD, "--seed", "1")
 TIMES = {"seconds", "images_per_second", "summary/seconds"}
@@ -221,6 +225,76 @@ def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
     assert curves(between.address, experiment.suite)["epoch"] == [(epoch, float(epoch)) for epoch in range(1, 31)]
     assert deliver.main([]) == 0
     assert capsys.readouterr().out == "nothing waits for MLflow\n"
+
+
+def everything(folder: Path, experiment: Experiment) -> list[Record]:
+    """A record of every kind of call, as a training and an evaluation that nothing took have left them."""
+    spool = spool_of(experiment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+        with track(experiment, DATA) as run:
+            run.log_epoch(record(1))
+            run.log_training(write_results(folder, experiment) / "train")
+            run.log_evaluation(folder / "evaluate")
+            run.log_ood(write_ood(folder / "ood"))
+    paths = sorted(spool.folder.glob("*.json"))
+    return [Record(content, path.with_suffix(".files")) for content, path in zip(spool.records(), paths, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "server"])
+def test_records_that_are_delivered_twice_change_nothing(
+    kind: str, server: Server, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """As after a kill between delivering and removing, at every single record."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/twice.db"
+    if kind == "sqlite":
+        shutil.copy(empty_store, tmp_path / "twice.db")
+    else:
+        server.start()
+        uri = server.address
+    experiment = EXPERIMENT.model_copy(update={"suite": "twice"})
+    records = everything(tmp_path / "results", experiment)
+    assert {call["call"] for record in records for call in record.content["calls"]} == set(CALLS)
+    for one in records:
+        Receiver(uri)(one)
+        before = seen(uri)
+        Receiver(uri)(one)
+        assert seen(uri) == before
+    found = curves(uri, "twice")
+    assert found["epoch"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert all(len(values) == len(set(values)) for values in found.values())
+    assert only_run(uri, "twice").info.status == "FINISHED"
+
+
+def seen(uri: str) -> Any:
+    """All that the run holds."""
+    run = only_run(uri, "twice")
+    inputs = [item.to_dictionary() for item in run.inputs.dataset_inputs]
+    return run.info.to_proto(), run.data.to_dictionary(), inputs, curves(uri, "twice"), artifacts(uri, "twice")
+
+
+def test_an_experiment_of_the_grid_is_completed_once_though_mlflow_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    done: list[str] = []
+
+    def evaluate(experiment: Experiment, check: Callable[[], None]) -> None:
+        done.append("evaluated")
+        with track(experiment, DATA) as run:
+            run.log_evaluation(write_results(tmp_path / "results", experiment) / "evaluate")
+
+    monkeypatch.setattr(runs, "ensure_prepared", lambda *arguments: None)
+    monkeypatch.setattr(runs, "train_experiment", lambda *arguments: done.append("trained"))
+    monkeypatch.setattr(runs, "evaluate_experiment", evaluate)
+    runs.complete_experiment(EXPERIMENT, lambda: None)
+    assert "Whether nt-0 is done elsewhere is not known: it is worked on" in capsys.readouterr().out
+    assert awaits_delivery(EXPERIMENT)
+    runs.complete_experiment(EXPERIMENT, lambda: None)
+    assert done == ["trained", "evaluated"]
+    assert "3 records could not be delivered to MLflow" in capsys.readouterr().out
 
 
 def empty(path: Path) -> None:
