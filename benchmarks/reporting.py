@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def _log(experiment: Experiment, folder: Path, epochs: int) -> None:
         write_text(folder / name, name)
     for name in ("corruptions.csv", "perturbations.csv"):
         write_text(folder / "ood" / name, name)
-    with track(experiment, DataDescription("digits", DIGEST, {"test": 360})) as run:
+    # What waits for the store is below the current folder.
+    with chdir(folder), track(experiment, DataDescription("digits", DIGEST, {"test": 360})) as run:
         run.log_training(folder / "train")
         run.log_evaluation(folder / "evaluate")
         run.log_ood(folder / "ood")

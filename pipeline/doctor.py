@@ -162,12 +162,14 @@ def _data(params: Params) -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    from pipeline.tracking import describe_store
+    from pipeline.tracking import count_left, describe_store
 
     try:
         yield Finding("MLflow", "ok", describe_store())
     except PipelineError as error:
         yield Finding("MLflow", "problem", str(error))
+    if left := count_left():
+        yield Finding("MLflow", "note", f"{left} records wait to be delivered", "python -m stages.deliver")
 
 
 def _prefect() -> Iterator[Finding]:

@@ -54,6 +54,7 @@ from pipeline.grid.plan import Cost, costs
 from pipeline.grid.settings import read_params, unfinished
 from pipeline.grid.slots import gpu_slot
 from pipeline.grid.summary import write_summary
+from pipeline.tracking import deliver_left
 
 DEPLOYMENT = "experiment/experiment"
 POLL = 2.0
@@ -201,6 +202,8 @@ def ablation_grid(
             return Completed(message=f"dry run: {len(groups)} runs of {len(missing)} experiments")
         submission = Submission(client, deployment, settings.ablation.attempts, limit)
         submission.run(groups)
+    if left := deliver_left().describe():
+        print(left)
     text = write_summary(settings, grid, submission.set_aside)
     print(text)
     create_markdown_artifact(text, key="ablation-grid", description=f"suite {settings.suite}")
@@ -318,6 +321,7 @@ class Submission:
         self._suspects: set[UUID] = set()
         self._total = 0
         self._last_said = ""
+        self._said: set[str] = set()
         self._looked_for_workers = -math.inf
 
     def run(self, groups: Sequence[list[Experiment]]) -> None:
@@ -383,9 +387,15 @@ class Submission:
             if run is not None and run.state is not None and not run.state.is_final():
                 self._bury(run)
                 continue
+            try:
+                self._take_back(run, [] if _is_completed(run) else unfinished(group))
+            except RequestError:
+                raise
+            except PipelineError as error:  # what is left is not known before MLflow answers
+                self._say_once(f"{error} What {run_id} left undone is submitted again when it answers")
+                continue
             del self._active[run_id]
             _life_file(run_id).unlink(missing_ok=True)  # a process that was killed could not
-            self._take_back(run, unfinished(group))
 
     def _read(self, run_id: UUID) -> FlowRun | None:
         try:
@@ -481,6 +491,11 @@ class Submission:
 
     # --- Saying
 
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            print(text)
+
     def _say_where_we_are(self) -> None:
         waiting, active = sum(map(len, self._waiting)), sum(map(len, self._active.values()))
         done = self._total - waiting - active - len(self.set_aside)
@@ -498,6 +513,11 @@ class Submission:
         pool = self._deployment.work_pool_name
         if not _online(self._client, self._deployment):
             print(f"no worker is online in the pool '{pool}'; this starts one: prefect worker start --pool {pool}")
+
+
+def _is_completed(run: FlowRun | None) -> bool:
+    """Whether a run brought all of its experiments to their end, though MLflow may not know of it yet."""
+    return run is not None and run.state is not None and run.state.is_completed()
 
 
 def _online(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[Worker]:

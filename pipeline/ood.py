@@ -110,7 +110,6 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
 
     Raises:
         RequestError: the experiment is not trained, or the corrupted images are not there.
-        PipelineError: the tracking server is out of reach.
     """
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import EvaluationSettings, Experiment
-from pipeline.errors import Interrupted, RequestError
+from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.files import Busy, atomic_write, exclusive, file_digest, write_json, write_text
+from pipeline.folders import RUNS as RUNS
+from pipeline.folders import working_folder as working_folder
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
 from pipeline.provenance import git_commit, versions
 
@@ -26,18 +28,9 @@ WAIT = 5.0
 """Seconds between two looks at what another process works on."""
 
 
-RUNS = Path("runs")
-"""What is kept to go on from: checkpoints, journals, crafted images. By fingerprint, so never out of date."""
-
-
 def prepared_folder(dataset: str) -> Path:
     """What `prepare` makes of a data set."""
     return Path("data/prepared") / dataset
-
-
-def working_folder(experiment: Experiment) -> Path:
-    """Checkpoints and journals of one experiment."""
-    return RUNS / experiment.fingerprint
 
 
 def journal_folder(experiment: Experiment) -> Path:
@@ -79,8 +72,7 @@ def train_experiment(
         RequestError: the data is not prepared, another process trains this experiment, or its learners cannot be shared
             out among the processes.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
-        PipelineError: a loss is not finite, every checkpoint is damaged, the tracking server is out of reach, or
-            another process was lost.
+        PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
     """
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
@@ -173,7 +165,7 @@ def evaluate_experiment(
 
     Raises:
         RequestError: the experiment is not trained with these settings, the data is not prepared, or the shard is none.
-        PipelineError: a journal entry is damaged, or the tracking server is out of reach.
+        PipelineError: a journal entry is damaged.
     """
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
@@ -251,13 +243,14 @@ def write_evaluation(
 def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> None:
     """Bring an experiment to its end from wherever it stands: prepare its data, train, evaluate.
 
-    What MLflow has evaluated is left as it is; what another process works on is waited for.
+    What MLflow has evaluated, or will have once records are delivered, is left as it is; what another process works on
+    is waited for. Where MLflow is out of reach, the experiment is worked on from where it stands on this machine.
 
     Raises:
         Interrupted: `should_stop` gave a reason; what was done is saved.
         RequestError, PipelineError: as `train_experiment` and `evaluate_experiment`.
     """
-    from pipeline.tracking import evaluated
+    from pipeline.tracking import deliver_left
 
     def check() -> None:
         reason = should_stop()
@@ -265,14 +258,30 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
             raise Interrupted(f"{reason}: what was finished is saved; the same command continues")
 
     ensure_prepared(experiment, should_stop)
-    while not evaluated([experiment]):
+    if text := deliver_left().describe():
+        print(text, flush=True)
+    while not _is_done(experiment):
         try:
             train_experiment(experiment, should_stop)
             evaluate_experiment(experiment, check=check)
+            return
         except Busy as busy:
             print(f"{busy}: waiting", flush=True)
             time.sleep(WAIT)
             check()
+
+
+def _is_done(experiment: Experiment) -> bool:
+    """Whether MLflow has the numbers of an experiment, or they are on their way to it."""
+    from pipeline.tracking import awaits_delivery, evaluated
+
+    try:
+        return awaits_delivery(experiment) or bool(evaluated([experiment]))
+    except RequestError:
+        raise
+    except PipelineError as error:
+        print(f"{error} Whether {experiment.identifier} is done elsewhere is not known: it is worked on", flush=True)
+        return False
 
 
 def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None] = lambda: None) -> None:

@@ -36,6 +36,14 @@ def experiment_parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def deliver_what_waits() -> None:
+    """Deliver to MLflow what outages have left, before it is read; what cannot be delivered is spoken of."""
+    from pipeline.tracking import deliver_left
+
+    if text := deliver_left().describe():
+        print(text, flush=True)
+
+
 def add_stop_after(made: argparse.ArgumentParser) -> None:
     """Let a stage stop by itself, for machines that are lent for a limited time."""
     made.add_argument(

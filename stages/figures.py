@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         params = load_params(given.params)
         output = given.output or Path(params.figures_folder)
+        cli.deliver_what_waits()
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         for path in write_figures(params, given.figure or list(params.figures), output, pictures):
             print(f"wrote {path}", flush=True)

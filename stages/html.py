@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
+        cli.deliver_what_waits()
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         path = given.output or Path(params.report_file)
         write_report(params, Path(params.figures_folder), pictures, given.examples, path)

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         params = load_params(given.params)
         output = given.output or Path(params.tables_folder)
+        cli.deliver_what_waits()
         _log_restored(params)
         written: list[Path] = []
         for name, results in collect(params).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
@@ -66,12 +67,8 @@ def suite(tiny_content: dict[str, Any]) -> Params:
     return parse_params(content_with_two_seeds(tiny_content))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def store(suite: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Both seeds of four methods, one of AT (l2), none of Generalist-D (linf + l2), and some cells of the grid."""
-    folder = tmp_path_factory.mktemp("planted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+def _plant_all(suite: Params, folder: Path) -> None:
+    with contextlib.chdir(folder):  # what waits for the store is below the current folder
         for method in NATURAL:
             for seed in (1, 2)[: 1 if method == "at_l2" else 2]:
                 experiment = suite.experiment(method, seed)
@@ -85,6 +82,15 @@ def store(suite: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
                 name = f"{cell.study}-{cell.method}-{cell.setting}-{cell.experiment.seed}"
                 if cell.study in ("communication_interval", "gamma_trend"):
                     plant(folder / name, cell.experiment, metrics)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(suite: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Both seeds of four methods, one of AT (l2), none of Generalist-D (linf + l2), and some cells of the grid."""
+    folder = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+        _plant_all(suite, folder)
         yield folder
 
 

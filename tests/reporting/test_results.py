@@ -129,6 +129,7 @@ def test_methods_with_equal_settings_share_a_run(raw: dict[str, Any], run_row: R
 
 
 def test_numbers_come_from_the_store(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     experiment = params.experiment("at", 1)
     folder = tmp_path / "evaluate"

@@ -132,18 +132,22 @@ def test_full_and_read_only_disks_lose_nothing(
     assert place.weights(METHOD) == uninterrupted.weights(METHOD)
 
 
-def test_a_server_that_does_not_answer_is_named(workplace: Workplace) -> None:
+def test_a_server_that_does_not_answer_is_named_where_runs_are_read(workplace: Workplace) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     before = workplace.files()
-    workplace.run("train", *NT, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}").expect(
+    workplace.run("report", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}").expect(
         1,
         f"error: MLflow at http://127.0.0.1:{port} is out of reach",
-        "Start the server, or correct or unset MLFLOW_TRACKING_URI; the same command continues.",
+        "Start the server, or correct or unset MLFLOW_TRACKING_URI.",
     )
-    written = {path for path, digest in workplace.files().items() if before.get(path) != digest}
-    assert {Path(path).name for path in written} == {"lock", "data.json"}
+    assert workplace.files() == before
+
+
+def test_a_folder_as_the_store_is_a_wrong_request_before_training_begins(workplace: Workplace) -> None:
+    workplace.run("train", *NT, MLFLOW_TRACKING_URI="./mlruns").expect(2, "error: MLFLOW_TRACKING_URI './mlruns' is a")
+    assert not workplace.checkpoints() and not (workplace.folder / "results").exists()
 
 
 KILLED_IN_A_TRANSACTION = """

@@ -1,0 +1,66 @@
+"""MLflow: one run per experiment, found again by its fingerprint.
+
+This is the only package that imports mlflow, and it does so when a run is opened or read, not before.
+
+What is written goes through a spool on the disk (`spool`), from which a thread delivers it (`delivery`): a store that
+is out of reach stops nothing. What is read needs the store.
+
+A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds, whatever its status: a run that is
+trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
+"""
+
+from pipeline.tracking.delivery import Left, count_left, deliver_left
+from pipeline.tracking.reading import (
+    StoredRun,
+    describe_store,
+    download,
+    finished_runs,
+    read_artifacts,
+    read_class_accuracies,
+    read_experiment,
+    read_histories,
+    read_run,
+    runs_of_other_protocols,
+)
+from pipeline.tracking.registry import RegisteredModel, register_model
+from pipeline.tracking.run import (
+    DataDescription,
+    TrackedRun,
+    awaits_delivery,
+    ensure_logged,
+    ensure_ood_logged,
+    evaluated,
+    last_epoch,
+    mark_failed,
+    track,
+)
+from pipeline.tracking.store import mask, tracking_uri
+
+__all__ = [
+    "DataDescription",
+    "Left",
+    "RegisteredModel",
+    "StoredRun",
+    "TrackedRun",
+    "awaits_delivery",
+    "count_left",
+    "deliver_left",
+    "describe_store",
+    "download",
+    "ensure_logged",
+    "ensure_ood_logged",
+    "evaluated",
+    "finished_runs",
+    "last_epoch",
+    "mark_failed",
+    "mask",
+    "read_artifacts",
+    "read_class_accuracies",
+    "read_experiment",
+    "read_histories",
+    "read_run",
+    "register_model",
+    "runs_of_other_protocols",
+    "track",
+    "tracking_uri",
+]

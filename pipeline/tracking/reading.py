@@ -1,0 +1,316 @@
+"""What finished runs hold: numbers, curves, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
+from pipeline.errors import PipelineError, RequestError
+from pipeline.tracking.files import read as read_json
+from pipeline.tracking.store import (
+    check_reachable,
+    find_run,
+    is_absent,
+    mask,
+    open_store,
+    reported,
+    require_store,
+    search,
+    tracking_uri,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+USER_INTERFACE = "http://127.0.0.1:5000"
+"""Where `make ui` shows a store that is a database."""
+ARTIFACTS_AT_A_TIME = 8
+T = TypeVar("T")
+RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
+
+
+def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """The runs that hold the numbers of `experiments`: same fingerprint, same evaluation fingerprint, evaluated.
+
+    Returns:
+        One row per run and experiment (several where an experiment was run on several machines), the latest last:
+        fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
+        page (where MLflow's web interface shows the run),
+        `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store does not exist or is out of reach.
+    """
+    tags = ("fingerprint", "evaluation_fingerprint")
+    return _evaluated_runs(experiments, tags, lambda item: (item.fingerprint, item.evaluation_fingerprint))
+
+
+def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """Evaluated runs of the same methods, seeds, data and networks as `experiments`, under another protocol.
+
+    Returns:
+        As `finished_runs`; `fingerprint` and `evaluation_fingerprint` are of the experiment that a run stands in for,
+        `protocol` is the run's, and `same_attacks` says whether it was evaluated as the experiment is. Corrupted images
+        are left out: their metrics belong to one experiment's weights.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    tags = ("method", "seed", "dataset", "architecture")
+    wanted = list(experiments)
+    own = {item.protocol for item in wanted}
+    frame = _evaluated_runs(wanted, tags, lambda item: (item.name, str(item.seed), item.data.name, item.architecture))
+    return frame[~frame["protocol"].isin(own)]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it."""
+
+    run_id: str
+    status: str
+    ended: str
+    """UTC, ISO 8601 to the second; "" while it is open."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+def read_run(run_id: str) -> StoredRun:
+    """One run.
+
+    Raises:
+        RequestError: the store has no such run, or it is not one of this project.
+        PipelineError: the store does not exist or is out of reach.
+    """
+    uri = tracking_uri()
+    require_store(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with reported(uri):
+        try:
+            run = MlflowClient(tracking_uri=uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+    if "suite" not in run.data.tags:
+        raise RequestError(f"run {run_id} of MLflow at {mask(uri)} is not one of this project: it has no tag 'suite'")
+    end = run.info.end_time
+    ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+
+
+def read_experiment(run: StoredRun) -> Experiment:
+    """The settings that gave an evaluated run its numbers.
+
+    Raises:
+        PipelineError: the run holds the settings of another evaluation by now; or as `download`.
+    """
+    with TemporaryDirectory() as folder:
+        download(run.run_id, ["experiment.json"], Path(folder))
+        experiment = Experiment.model_validate(read_json(Path(folder, "experiment.json")))
+    if experiment.evaluation_fingerprint != run.tags.get("evaluation_fingerprint"):
+        raise PipelineError(
+            f"run {run.run_id}: its settings are those of an evaluation that was not finished, its numbers are of "
+            f"another one; finish it: 'dvc repro evaluate@{experiment.identifier}'"
+        )
+    return experiment
+
+
+def download(run_id: str, names: Iterable[str], folder: Path) -> None:
+    """Copy files of a run into `folder`.
+
+    Raises:
+        PipelineError: the store does not exist or is out of reach, or the run lacks a file.
+    """
+    uri = tracking_uri()
+    require_store(uri)
+    from mlflow import MlflowClient
+
+    with reported(uri):
+        client = MlflowClient(tracking_uri=uri)
+        for name in names:
+            client.download_artifacts(run_id, name, str(folder))
+
+
+def _evaluated_runs(
+    experiments: Iterable[Experiment], tags: tuple[str, ...], address: Callable[[Experiment], tuple[str, ...]]
+) -> pd.DataFrame:
+    """The evaluated runs whose `tags` are the `address` of one of `experiments`; see `finished_runs`."""
+    uri = tracking_uri()
+    require_store(uri)
+    by_suite: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        by_suite.setdefault(experiment.suite, []).append(experiment)
+    rows: list[dict[str, Any]] = []
+    with reported(uri):
+        for suite, wanted in by_suite.items():
+            by_address: dict[tuple[str, ...], list[Experiment]] = {}
+            for experiment in wanted:
+                by_address.setdefault(address(experiment), []).append(experiment)
+            for run in _evaluated(uri, suite):
+                values = tuple(run.data.tags.get(tag, "") for tag in tags)
+                rows += [_row(uri, experiment, run) for experiment in by_address.get(values, [])]
+    measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
+    frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
+    frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
+    return frame.sort_values("end_time", kind="stable", ignore_index=True)
+
+
+def describe_store() -> str:
+    """Where runs are kept and how many of this project's are in there, found by reading them.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
+    """
+    uri = tracking_uri()
+    if is_absent(uri):
+        return f"{mask(uri)} does not exist yet: the first run makes it"
+    with reported(uri):
+        check_reachable(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
+        runs = sum(1 for item in suites for _ in search(client, item.experiment_id, ""))
+    return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
+
+
+def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The training of runs, epoch by epoch.
+
+    Returns:
+        By run, one row per epoch with the columns that training records: `epoch` (from 1), `loss/<learner>`,
+        `mixing_ratio/<learner>`, `redistributed` (0 or 1), `held_out/<learner or global>/<metric>` in [0, 1], NaN in
+        epochs without that measurement, and more. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "history.json", lambda path: pd.DataFrame(json.loads(path.read_text())))
+
+
+def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Accuracies by class of runs.
+
+    Returns:
+        By run, one row per attack (or `natural`) and class: `attack`, `label` (from 0), `images`, `accuracy` in [0, 1]
+        and its interval `low`, `high`. Runs that have none are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    return read_artifacts(run_ids, "classes.csv", pd.read_csv)
+
+
+def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T]) -> dict[str, T]:
+    """A file of many runs, several at a time: a server answers many requests as fast as one.
+
+    Args:
+        run_ids: As `finished_runs` gives them.
+        name: For example `history.json`.
+        read: Gives its content; a ValueError says that it is damaged.
+
+    Returns:
+        The content by run. Runs that have no such file are left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`; or a file is damaged.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    uri, wanted = tracking_uri(), list(dict.fromkeys(run_ids))
+    if not wanted:
+        return {}
+    check_reachable(uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+
+    def fetch(run_id: str, folder: str) -> T | None:
+        if name not in {item.path for item in client.list_artifacts(run_id)}:
+            return None
+        try:
+            return read(Path(client.download_artifacts(run_id, name, folder)))
+        except ValueError as error:
+            raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
+
+    with reported(uri), TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
+        folders = [mkdtemp(dir=root) for _ in wanted]
+        found = zip(wanted, pool.map(fetch, wanted, folders), strict=True)
+        return {run_id: content for run_id, content in found if content is not None}
+
+
+def _evaluated(uri: str, suite: str) -> Iterator[Run]:
+    """Every evaluated run of the suite."""
+    client, experiment_id = open_store(uri, suite, create=False)
+    if experiment_id is not None:
+        yield from search(client, experiment_id, "tags.evaluated = 'true'")
+
+
+def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
+    metrics, tags = run.data.metrics, run.data.tags
+    same = tags.get("fingerprint") == experiment.fingerprint
+    return {
+        "fingerprint": experiment.fingerprint,
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "method": experiment.name,
+        "seed": experiment.seed,
+        "protocol": experiment.protocol if same else tags.get("protocol"),
+        "suite": experiment.suite,
+        "run_id": run.info.run_id,
+        "gradient_masking": tags.get("gradient_masking"),
+        "same_attacks": tags.get("evaluation_fingerprint") == experiment.evaluation_of(tags.get("fingerprint", "")),
+        "page": _page(uri, run),
+        "end_time": run.info.end_time or run.info.start_time,
+        **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
+        f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
+        **_ood(experiment, run),
+        **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
+    }
+
+
+def _page(uri: str, run: Run) -> str:
+    """On the server, without a password; on the address of 'make ui' where the store is a database."""
+    server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
+    base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
+    """The metrics on corrupted images, if they were measured with the experiment's settings."""
+    if not has_ood(experiment, run):
+        return {}
+    tags, metrics = run.data.tags, run.data.metrics
+    found = {f"metric.{name}": metrics[f"ood/{name}"] for name in OOD_METRICS}
+    counts = {f"count.{name}": int(metrics["ood/images"]) for name in OOD_METRICS}
+    return {**found, **counts, "ood_provenance": tags["ood_provenance"]}
+
+
+def run_of(uri: str, experiment: Experiment, evaluated: bool = False) -> Run | None:
+    """The run of an experiment, if the store has one: whatever it holds, or evaluated as the experiment is."""
+    client, experiment_id = open_store(uri, experiment.suite, create=False)
+    if experiment_id is None:
+        return None
+    wanted = {"fingerprint": experiment.fingerprint}
+    if evaluated:
+        wanted |= {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
+    return find_run(client, experiment_id, wanted)
+
+
+def has_ood(experiment: Experiment, run: Run) -> bool:
+    """Whether a run holds the metrics on corrupted images, measured with the experiment's settings."""
+    found: bool = run.data.tags.get("ood_fingerprint") == experiment.ood_fingerprint
+    return found

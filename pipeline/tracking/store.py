@@ -1,0 +1,285 @@
+"""The MLflow store: its address, whether it answers, and what it says when it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from ssl import SSLError
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+from filelock import FileLock
+
+from pipeline.errors import PipelineError, RequestError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+PATIENCE = 5.0
+"""Seconds that a server may take to answer at all; afterwards MLflow's own, longer patience holds."""
+DATABASE_PATIENCE = 20.0
+"""Seconds that another process may lock a sqlite file: what MLflow itself waits."""
+PAGE = 50
+"""Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
+# MLflow reads these when it is imported, which happens later; what the user has set stays.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# MLflow would try for many minutes, and sleep for as long as a server asks it to: records can wait on the disk instead.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # at once: kept connections may be dead, both of them
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
+
+_sound: dict[Path, tuple[int, int]] = {}
+"""Device and number of the sqlite files that this process has found sound; MLflow keeps them open to its end."""
+_doubted: set[Path] = set()
+"""Those that failed since they were read through."""
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the current folder; sqlite paths made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return f"{SQLITE}{_database(uri).absolute()}" if uri.startswith(SQLITE) else uri
+
+
+def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
+    """A run with these tags, the latest one of several."""
+    condition = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+    return next(search(client, experiment_id, condition), None)
+
+
+def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+    """Every run that meets `condition`, the latest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | None]:
+    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created).
+
+    MLflow creates a sqlite schema without a lock: of several processes that open a new file at once all but one fail.
+    """
+    check_reachable(uri)
+    from mlflow import MlflowClient
+
+    sqlite = uri.startswith(SQLITE)
+    lock: AbstractContextManager[object] = FileLock(f"{_database(uri)}.lock") if sqlite else nullcontext()
+    with lock:
+        client = MlflowClient(tracking_uri=uri)
+        if sqlite:
+            _sound.setdefault(_database(uri), _identity(_database(uri)))
+        experiment_id = _find_experiment(client, suite)
+        if experiment_id is None and create:
+            experiment_id = _create_experiment(client, uri, suite)
+    return client, experiment_id
+
+
+def _find_experiment(client: MlflowClient, suite: str) -> str | None:
+    found = client.get_experiment_by_name(f"generalist/{suite}")
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
+        raise PipelineError(
+            f"the MLflow experiment '{found.name}' was deleted. Bring it back with 'mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}', or remove it for good with 'mlflow gc'."
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, uri: str, suite: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    artifacts = None
+    if uri.startswith(SQLITE):
+        artifacts = (_database(uri).parent / "mlartifacts" / suite).as_uri()
+    try:
+        return str(client.create_experiment(f"generalist/{suite}", artifact_location=artifacts))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return _find_experiment(client, suite)  # another machine was faster
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE))
+
+
+def is_absent(uri: str) -> bool:
+    """Whether it is a sqlite file that is not there, which MLflow would make, even to read it."""
+    return uri.startswith(SQLITE) and not _database(uri).exists()
+
+
+def require_store(uri: str) -> None:
+    """Refuse to read a store that does not exist or does not answer.
+
+    Raises:
+        RequestError, PipelineError: as `check_reachable`; or there is no such sqlite file.
+    """
+    if is_absent(uri):
+        raise PipelineError(
+            f"there is no MLflow store at {uri}. Train and evaluate something first ('make repro'), or point "
+            "MLFLOW_TRACKING_URI to the store or server that has the runs."
+        )
+    check_reachable(uri)
+
+
+def check_address(uri: str) -> SplitResult:
+    """Refuse what MLflow does not take as an address, without asking anybody; gives its parts.
+
+    Raises:
+        RequestError: it is none, or it is a folder.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        raise RequestError(f"MLFLOW_TRACKING_URI '{mask(uri)}' is not an address: {error}") from None
+    if parts.scheme in ("", "file") and uri != "databricks":
+        raise RequestError(
+            f"MLFLOW_TRACKING_URI '{mask(uri)}' is a folder, which MLflow no longer takes. Use a database "
+            f"('{DEFAULT_URI}', the default) or the address of an MLflow server."
+        )
+    return parts
+
+
+def check_reachable(uri: str) -> None:
+    """Find out within seconds what MLflow would retry for minutes.
+
+    Raises:
+        RequestError: not an address that MLflow takes.
+        PipelineError: a server does not answer, or a sqlite file is not a sound database.
+    """
+    parts = check_address(uri)
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    try:
+        if uri.startswith(SQLITE):
+            _check_database(uri)
+        elif parts.scheme in ("http", "https"):
+            _ask(parts)
+        elif parts.hostname and port:
+            socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+    except (OSError, sqlite3.Error) as error:
+        raise PipelineError(f"MLflow at {mask(uri)} is out of reach: {error}. {_way_out(uri)}") from None
+
+
+def check_unchanged(uri: str) -> None:
+    """Find out that a sqlite file is still the one that MLflow has open: what is written to a lost one is lost.
+
+    Raises:
+        PipelineError: it was emptied, replaced or removed.
+    """
+    database = _database(uri)
+    if not uri.startswith(SQLITE) or database not in _sound:
+        return
+    if not database.exists() or _identity(database) != _sound[database]:
+        raise PipelineError(
+            f"MLflow's database {database} was removed or replaced while this process has it open. Nothing was written "
+            "to the new one; the next process does."
+        )
+    _refuse_empty(database)
+
+
+def _check_database(uri: str) -> None:
+    """Refuse a file that sqlite would misread, or fill with a new schema, before MLflow writes to it.
+
+    It is read through once, and again after a failure. A flipped bit shows only where it breaks the structure: sqlite
+    keeps no checksums.
+    """
+    check_unchanged(uri)
+    database = _database(uri)
+    if not database.exists() or (database in _sound and database not in _doubted):
+        return
+    if database.stat().st_size == 0:
+        with FileLock(f"{database}.lock"):  # another process may be making it
+            _refuse_empty(database)
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    finally:
+        connection.close()
+    if found != "ok":
+        raise _damaged(database, " ".join(found.split()))
+    _doubted.discard(database)
+
+
+def _refuse_empty(database: Path) -> None:
+    if database.stat().st_size == 0:
+        raise _damaged(database, "it is empty, 0 bytes")
+
+
+def _damaged(database: Path, what: str) -> PipelineError:
+    return PipelineError(
+        f"MLflow's database {database} is damaged: {what}. Nothing was written to it. Move it away and put in its "
+        f"place a backup, or what can be saved ('sqlite3 {database} .recover | sqlite3 saved.db'), or nothing: then "
+        "'python -m stages.report' logs what results/ has to a new one. Or point MLFLOW_TRACKING_URI elsewhere."
+    )
+
+
+def _identity(database: Path) -> tuple[int, int]:
+    found = database.stat()
+    return found.st_dev, found.st_ino
+
+
+def _ask(parts: SplitResult) -> None:
+    """Wait for any answer of an HTTP server; whether it lets us in is for MLflow to find out."""
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+    try:
+        urllib.request.urlopen(address.geturl(), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, SSLError):
+            raise
+
+
+@contextmanager
+def reported(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into one message, without passwords."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        _doubted.add(_database(uri))
+        what = mask(str(error)).partition("\n")[0].rstrip(".")  # what follows is SQL, with all of its parameters
+        raise PipelineError(f"MLflow at {mask(uri)} failed: {what}. {_way_out(uri)}") from None
+
+
+def _way_out(uri: str) -> str:
+    if uri.startswith(SQLITE):
+        return f"Check the file {_database(uri)}, or point MLFLOW_TRACKING_URI elsewhere."
+    return "Start the server, or correct or unset MLFLOW_TRACKING_URI."
+
+
+def mask(text: str) -> str:
+    """`text` without the passwords of the addresses in it.
+
+    >>> mask("cannot reach postgresql://me:secret@host/runs")
+    'cannot reach postgresql://me:***@host/runs'
+    """
+    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)

@@ -1,0 +1,149 @@
+"""A small suite, the files that its stages leave, and a look into the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config import OOD_METRICS, Experiment, parse_params
+from pipeline.tracking import (
+    DataDescription,
+    track,
+    tracking_uri,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+DATA = DataDescription("digits", "0123456789abcdef" * 4, {"train": 1137, "test": 360})
+METRICS = {"natural": 0.9, "pgd_linf": 0.4, "pgd_l2": 0.5, "union": 0.45}
+COUNTS = {"natural": 360, "pgd_linf": 64, "pgd_l2": 64, "union": 64}
+
+
+def experiments(epsilon: float = 0.1, label: str = "NT") -> list[Experiment]:
+    """The experiments of a small suite: one method, eight seeds; `epsilon` changes the evaluation alone."""
+    learner = {
+        "objective": {"name": "natural"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "schedule": {"epochs": [0.01 * step for step in range(200)], "values": [1.0] * 200},
+    }
+    attack = {"name": "pgd", "epsilon": epsilon, "step_size": 0.1, "steps": 1}
+    raw = {
+        "suite": "small",
+        "tables_folder": "reports/small",
+        "description": "A suite for tests.",
+        "protocol": "paper",
+        "seeds": list(range(8)),
+        "data": {"name": "digits", "held_out_images": 300},
+        "model": {"architecture": "small_cnn"},
+        "threat_model": {},
+        "training": {"epochs": 3, "batch_size": 8, "selection": {"split": "held_out"}},
+        "methods": {"nt": {"label": label, "learners": {"natural": learner}}},
+        "evaluation": {
+            "batch_size": 8,
+            "attacks": {"pgd_linf": {**attack, "norm": "linf"}, "pgd_l2": {**attack, "norm": "l2"}},
+            "union": ["pgd_linf", "pgd_l2"],
+        },
+        "tables": {},
+    }
+    return list(parse_params(raw).experiments())
+
+
+EXPERIMENT = experiments()[0]
+
+
+def all_runs() -> list[Run]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    return list(client.search_runs([item.experiment_id for item in client.search_experiments()]))
+
+
+def only_run() -> Run:
+    (run,) = all_runs()
+    return run
+
+
+def curve(key: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    history = MlflowClient(tracking_uri()).get_metric_history(only_run().info.run_id, key)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def artifacts(run: Run) -> set[str]:
+    from mlflow import MlflowClient
+
+    return {item.path for item in MlflowClient(tracking_uri()).list_artifacts(run.info.run_id)}
+
+
+def record(epoch: int) -> dict[str, float]:
+    return {"epoch": epoch, "loss/linf": 2.0 / epoch, "held_out/global/natural": 0.25 * epoch, "seconds": 1.5}
+
+
+def write_results(folder: Path, experiment: Experiment = EXPERIMENT, weights: str = "one") -> Path:
+    """The files that the stages leave."""
+    train, evaluate = folder / "train", folder / "evaluate"
+    train.mkdir(parents=True, exist_ok=True)
+    evaluate.mkdir(exist_ok=True)
+    summary = {
+        "fingerprint": experiment.fingerprint,
+        "data_digest": DATA.digest,
+        "weights_sha256": weights,
+        "epochs": 3,
+        "selected_epoch": 2,
+        "seconds": 4.5,
+        "device": "cpu",
+        "versions": {"torch": "2.15.0"},
+        "git_commit": "c0ffee-dirty",
+    }
+    evaluation = {
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "metrics": METRICS,
+        "counts": COUNTS,
+        "intervals": {name: [value / 2, 1.0] for name, value in METRICS.items()},
+    }
+    (train / "summary.json").write_text(json.dumps(summary))
+    (train / "history.json").write_text(json.dumps([record(epoch) for epoch in (1, 2, 3)]))
+    (train / "model.safetensors").write_bytes(b"weights")
+    (evaluate / "metrics.json").write_text(json.dumps(evaluation))
+    (evaluate / "verdicts.parquet").write_bytes(b"verdicts")
+    (evaluate / "classes.csv").write_text("attack,label,images,accuracy,low,high\n")
+    (evaluate / "trust.json").write_text('{"suspicious": true, "signs": []}')
+    return folder
+
+
+def write_ood(folder: Path, weights: str = "one") -> Path:
+    """The files that `measure_ood` leaves."""
+    folder.mkdir()
+    content = {
+        "ood_fingerprint": EXPERIMENT.ood_fingerprint,
+        "weights_sha256": weights,
+        "provenance": {"corruptions": "regenerated"},
+        "metrics": dict.fromkeys(OOD_METRICS, 0.25),
+        "images": 6,
+    }
+    (folder / "metrics.json").write_text(json.dumps(content))
+    for name in ("corruptions.csv", "perturbations.csv"):
+        (folder / name).write_text("name\n")
+    return folder
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what a thread or another process brings about."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.05)
+
+
+def train_and_evaluate(folder: Path, experiment: Experiment = EXPERIMENT) -> None:
+    with track(experiment, DATA) as run:
+        for epoch in (1, 2, 3):
+            run.log_epoch(record(epoch))
+        run.log_training(folder / "train")
+    with track(experiment, DATA) as run:
+        run.log_evaluation(folder / "evaluate")

@@ -1,0 +1,43 @@
+"""The model registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.tracking import (
+    register_model,
+    tracking_uri,
+)
+from tests.tracking.results import (
+    only_run,
+    train_and_evaluate,
+    write_results,
+)
+
+
+def test_a_model_that_loads_as_another_one_is_not_registered(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.pytorch
+    import torch
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    train_and_evaluate(write_results(store / "results"))
+    before, run, client = mlflow.get_tracking_uri(), only_run().info.run_id, MlflowClient(tracking_uri())
+    model, example = torch.nn.Flatten(), torch.rand(2, 1, 2, 2).numpy()
+    other = torch.nn.Sequential(model, torch.nn.Linear(4, 4))
+    monkeypatch.setattr(mlflow.pytorch, "load_model", lambda uri: other)
+    try:
+        with pytest.raises(PipelineError, match=r"differs from the weights .* it was taken off the registry"):
+            register_model(run, model, example, "small-nt", "seed-0", {})
+        assert client.search_model_versions("name = 'small-nt'") == []
+        with pytest.raises(MlflowException, match="alias"):
+            client.get_model_version_by_alias("small-nt", "seed-0")
+        monkeypatch.undo()
+        monkeypatch.chdir(store)
+        registered = register_model(run, model, example, "small-nt", "seed-0", {})
+        assert str(client.get_model_version_by_alias("small-nt", "seed-0").version) == registered.version
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -1,0 +1,128 @@
+"""Addresses, and stores that are missing, damaged or silent."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError, RequestError
+from pipeline.tracking import (
+    download,
+    finished_runs,
+    mask,
+    read_run,
+    track,
+    tracking_uri,
+)
+from pipeline.tracking.run import spool_of
+from tests.conftest import REPOSITORY
+from tests.tracking.results import (
+    DATA,
+    EXPERIMENT,
+    experiments,
+    only_run,
+)
+from tests.tracking.servers import free_port
+
+
+def test_importing_the_package_does_not_import_mlflow() -> None:
+    code = "import sys, pipeline.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_this_package_imports_mlflow() -> None:
+    sources = [path for folder in ("pipeline", "stages") for path in (REPOSITORY / folder).rglob("*.py")]
+    found = {path for path in sources if re.search(r"^ *(import|from) mlflow\b", path.read_text(), re.MULTILINE)}
+    assert found and {path.parent for path in found} == {REPOSITORY / "pipeline/tracking"}
+
+
+def test_a_store_that_does_not_exist_is_not_made_by_reading(store: Path) -> None:
+    (store / "mlflow.db").unlink()
+    with pytest.raises(PipelineError, match=rf"no MLflow store at sqlite:///{store}/mlflow.db\. .*MLFLOW_TRACKING_URI"):
+        finished_runs(experiments())
+    with pytest.raises(PipelineError, match="there is no MLflow store"):
+        read_run("0" * 32)
+    with pytest.raises(PipelineError, match="there is no MLflow store"):
+        download("0" * 32, ["summary.json"], store)
+    assert list(store.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_found_at_once(store: Path) -> None:
+    (store / "mlflow.db").write_text("not a database, and long enough to be sure of it\n" * 100)
+    started = time.monotonic()
+    with pytest.raises(PipelineError, match=r"mlflow\.db is damaged: file is not a database\. Nothing was written"):
+        finished_runs(experiments())
+    assert time.monotonic() - started < 5
+
+
+def test_a_deleted_experiment_says_how_to_bring_it_back(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow import MlflowClient
+
+    with track(EXPERIMENT, DATA):
+        pass
+    MlflowClient(tracking_uri()).delete_experiment(only_run().info.experiment_id)
+    with pytest.raises(PipelineError, match="mlflow experiments restore --experiment-id"):
+        finished_runs([EXPERIMENT])
+    with track(EXPERIMENT, DATA):
+        pass
+    assert "mlflow experiments restore --experiment-id" in capsys.readouterr().err
+    assert len(spool_of(EXPERIMENT)) == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_not_there_is_reported_soon_and_without_the_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://me:s3cr3t@{address}/runs")
+    started = time.monotonic()
+    with pytest.raises(PipelineError) as failure:
+        finished_runs(experiments())
+    assert time.monotonic() - started < 10
+    assert f"{scheme}://me:***@{address}/runs is out of reach" in str(failure.value)
+    assert "MLFLOW_TRACKING_URI" in str(failure.value)
+    assert "s3cr3t" not in str(failure.value)
+
+
+def test_a_server_that_never_answers_is_given_up(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent_port}")
+    started = time.monotonic()
+    with pytest.raises(PipelineError, match="out of reach"):
+        finished_runs([EXPERIMENT])
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:mlruns", "http://host:port"])
+def test_a_folder_or_a_bad_address_is_a_wrong_request(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(RequestError, match="MLFLOW_TRACKING_URI"), track(EXPERIMENT, DATA):
+        pass
+
+
+def test_the_uri_is_that_of_the_environment_or_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/runs.db")
+    assert tracking_uri() == "sqlite:////elsewhere/runs.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert tracking_uri() == "http://host:5000"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("http://me:pass@host:5000/x", "http://me:***@host:5000/x"),
+        ("API request to http://me:p@ss/word@host failed", "API request to http://me:***@host failed"),
+        ("http://host:5000/x", "http://host:5000/x"),
+    ],
+)
+def test_passwords_are_masked(text: str, masked: str) -> None:
+    assert mask(text) == masked
