@@ -13,7 +13,7 @@ THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) /
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack memory ood_memory imagefolder reporting startup
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack memory ood_memory imagefolder reporting equality startup
 
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side

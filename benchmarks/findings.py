@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import spread
 from pipeline.data.facts import DATASETS
 from pipeline.grid.plan import PASSES
 from pipeline.reporting.page.text import html
@@ -17,6 +18,7 @@ Spread = Mapping[str, float]
 EXPERIMENTS = 1000
 PGD_PASSES = 20
 """Of PGD-20, over an image."""
+DEVIATIONS = ("mean", "seed_deviation", "difference")
 DAY, YEAR = 86_400.0, 365.25 * 86_400
 
 
@@ -357,6 +359,36 @@ def reporting(results: Results) -> str:
     return f"From a store of {found['runs']} runs of {found['epochs']} epochs: {parts} {source(results, 'reporting')}"
 
 
+def equality(results: Results) -> str:
+    """What fast arithmetic changes, beside what a seed changes."""
+    found = need(results, "equality")
+    rows = [
+        [suite, content["architecture"], metric, variant, *(f"{100 * values[key]:.2f}" for key in DEVIATIONS)]
+        for suite, content in found["suites"].items()
+        for metric, variants in content["variants"].items()
+        for variant, values in variants.items()
+    ]
+    header = ["suite", "network", "accuracy", "arithmetic", "mean, %", "deviation of seeds", "difference to float32"]
+    sizes = "; ".join(
+        f"{suite}: {content['seeds']} seeds, {content['epochs']} epochs of {content['train_images']} images, "
+        f"{content['test_images']} test images"
+        for suite, content in found["suites"].items()
+    )
+    return f"{table(header, rows, left=4)}\n\n{sizes}. {source(results, 'equality')}"
+
+
+def grid(results: Results) -> str:
+    """What a second worker brings."""
+    found = need(results, "grid")
+    alone, one, two = (spread(found["seconds"][name]) for name in ("alone", "one_worker", "two_workers"))
+    return (
+        f"{found['experiments']} short experiments take {ranged(alone)} s alone in one process, {ranged(one)} s with "
+        f"one worker and {ranged(two)} s with two, each with one core: two workers take "
+        f"{number(found['two_workers_to_one'])} of one's time, and orchestration adds "
+        f"{number(found['orchestration_seconds_per_experiment'])} s to an experiment. {source(results, 'grid')}"
+    )
+
+
 def imagenet(results: Results) -> str:
     """What a thousand experiments would take on machines like this one."""
     case = need(results, "methods", "architectures", "resnet50")
@@ -424,10 +456,12 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         ood_memory,
         startup,
         reporting,
+        equality,
+        grid,
         imagenet,
         methods_picture,
         growth_picture,
     )
 }
-ON_THE_HOST = {"ood_memory", "startup", "reporting", "methods_picture", "growth_picture"}
+ON_THE_HOST = {"grid", "ood_memory", "startup", "reporting", "methods_picture", "growth_picture"}
 """Blocks that have nothing to say of a GPU."""

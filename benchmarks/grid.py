@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,15 +21,13 @@ from typing import Any
 
 import yaml
 
-from pipeline.files import write_json
+from benchmarks.publishing import RESULTS, publish
 from pipeline.grid.local import local_engine
-from pipeline.provenance import git_commit, versions
 from stages.compose import compose
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHOD = "generalist_d_nt_linf"
 SEEDS = [1, 2, 3, 4]
-RESULTS = Path("benchmarks/results/grid.json")
 ALONE = """
 import json, sys
 from pipeline.config import Experiment
@@ -109,13 +106,8 @@ def main() -> None:
         "seconds": seconds,
         "two_workers_to_one": two / one,
         "orchestration_seconds_per_experiment": (one - bare) / experiments,
-        "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
-        "git_commit": git_commit(),
-        **versions(),
     }
-    write_json(REPOSITORY / RESULTS, result)
-    print(f"two workers take {two / one:.2f} of one's time; orchestration {(one - bare) / experiments:.1f} s each")
+    publish(RESULTS / "grid.json", result)
 
 
 if __name__ == "__main__":

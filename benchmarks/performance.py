@@ -1,4 +1,4 @@
-"""Put what benchmarks have measured into docs/performance.md and README.md, and draw it to reports/performance/.
+"""Put what benchmarks have measured into README.md and pages of docs/, and draw it to reports/performance/.
 
 Pages are written by hand but for what lies between `<!-- measured: NAME -->` and `<!-- end -->`, which comes from
 benchmarks/results/ alone. `--check` writes nothing and fails where a page does not say what was measured.
@@ -18,7 +18,7 @@ from benchmarks.publishing import RESULTS, file_for
 from pipeline.files import write_text
 
 REPOSITORY = RESULTS.parent.parent
-PAGES = ("docs/performance.md", "README.md")
+PAGES = ("docs/performance.md", "docs/ablation.md", "README.md")
 PICTURES = Path("reports/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,40 @@ def experiment_parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("method", help="a key of 'methods' in params.yaml")
     made.add_argument("--seed", type=int, required=True, help="one of 'seeds' in params.yaml")
     return made
+
+
+def add_stop_after(made: argparse.ArgumentParser) -> None:
+    """Let a stage stop by itself, for machines that are lent for a limited time."""
+    made.add_argument(
+        "--stop-after",
+        type=duration,
+        metavar="TIME",
+        help="save and stop with exit code 75 after so long (90s, 9m, 1.5h); the same command continues",
+    )
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """An argument that is a time, in seconds."""
+    amount, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(amount) * UNITS[unit]
+    except (ValueError, KeyError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a time like 90s, 9m or 1.5h, got '{text}'")
+    return seconds
+
+
+def in_time(given: argparse.Namespace) -> Callable[[], str | None]:
+    """Gives a reason to stop once the time of `--stop-after`, which begins now, is over."""
+    if given.stop_after is None:
+        return lambda: None
+    deadline = time.monotonic() + given.stop_after
+    reason = f"the {given.stop_after:g} seconds of --stop-after are over"
+    return lambda: reason if time.monotonic() >= deadline else None
 
 
 def positive(text: str) -> int:

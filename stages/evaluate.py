@@ -14,14 +14,23 @@ def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.experiment_parser(__doc__)
     parser.add_argument("--shard", metavar="i/n", help="do the i-th of n slices and journal it; see docs/evaluation.md")
+    cli.add_stop_after(parser)
     given = parser.parse_args(arguments)
+    time_is_over = cli.in_time(given)
 
     def stage() -> None:
         from pipeline.config import load_params
+        from pipeline.errors import Interrupted
         from pipeline.runs import evaluate_experiment, working_folder
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
-        with cli.stop_at_once() as check:
+        with cli.stop_at_once() as stopped:
+
+            def check() -> None:
+                stopped()
+                if reason := time_is_over():
+                    raise Interrupted(f"{reason}: what is finished is journaled; the same command continues from there")
+
             metrics = evaluate_experiment(experiment, given.shard, check)
         if given.shard:
             print(f"shard {given.shard} of {experiment.identifier} is journaled below {working_folder(experiment)}")

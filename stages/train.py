@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--learner-parallel", action="store_true", help="under torchrun: one learner per process, or per so many"
     )
+    cli.add_stop_after(parser)
     given = parser.parse_args(arguments)
+    time_is_over = cli.in_time(given)
 
     def stage() -> None:
         from pipeline.config import load_params
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
         with cli.stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
-            folder = train_experiment(experiment, should_stop, given.learner_parallel)
+            folder = train_experiment(experiment, lambda: should_stop() or time_is_over(), given.learner_parallel)
         if os.environ.get("RANK", "0") == "0":
             print(f"trained {experiment.identifier}: {folder}")
 

@@ -80,7 +80,7 @@ class Evaluation:
         settings: Attacks and batch size.
         journal: Of this model and these settings.
         observer: Told of progress.
-        check: Called after every piece; raises to stop.
+        check: Called after every piece that was not in the journal; raises to stop.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class Evaluation:
             if piece is None:
                 piece = predictions(self._model, images, attack, seed, self._backend, size, number, 1).tolist()
                 self._journal.write(name, "all", number, piece)
+                self._check()
             frames.append(verdict_frame(name, labels, piece, first=number * size))
             self._observer.on_piece("", int(frames[-1]["correct"].sum()), len(labels), ends_batch=True)
-            self._check()
         return pd.concat(frames, ignore_index=True) if frames else verdict_frame(name, [], [])
 
     def _ensemble(
@@ -161,12 +161,12 @@ class Evaluation:
                 chosen = torch.tensor(robust, device=self._backend.device, dtype=torch.long)
                 piece = self._classify(perturb(images[chosen], labels[chosen])) if robust else []
                 self._journal.write(name, part, number, piece)
+                self._check()
             for place, guess in zip(robust, piece, strict=True):
                 predicted[place] = guess
                 fooled_by[place] = "" if guess == truth[place] else part
             robust_now = sum(map(int.__eq__, predicted, truth))
             self._observer.on_piece(part, robust_now, len(truth), ends_batch=part == settings.members[-1])
-            self._check()
         return verdict_frame(name, truth, predicted, fooled_by, first=int(indices[0]))
 
     @torch.no_grad()
