@@ -169,7 +169,8 @@ def _store() -> Iterator[Finding]:
     except PipelineError as error:
         yield Finding("MLflow", "problem", str(error))
     if left := count_left():
-        yield Finding("MLflow", "note", f"{left} records wait to be delivered", "python -m stages.deliver")
+        text = "1 waits to be delivered" if left == 1 else f"{left} wait to be delivered"
+        yield Finding("Records for MLflow", "note", text, "python -m stages.deliver")
 
 
 def _prefect() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.doctor import Finding, examine
+from pipeline.tracking.spool import Spool
 from tests.conftest import REPOSITORY, MakeParams
 from tests.stages.conftest import clean_environment
 
@@ -45,7 +46,13 @@ def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_param
     found = findings(make_params)
     assert found["Data"].status == "problem" and "is damaged, its sha256 is" in found["Data"].text
     assert found["Data"].fix == "make prepare"
-    assert found["MLflow"].status == "problem" and "Check the file" in found["MLflow"].text
+    assert found["MLflow"].status == "problem" and "is damaged: file is not a database" in found["MLflow"].text
+
+
+def test_records_that_wait_for_mlflow_are_counted(checkout: Path, make_params: MakeParams) -> None:
+    Spool(checkout / "runs/0123/tracking").append({})
+    found = findings(make_params)["Records for MLflow"]
+    assert (found.status, found.text, found.fix) == ("note", "1 waits to be delivered", "python -m stages.deliver")
 
 
 def test_other_versions_are_named_with_those_that_were_tested(checkout: Path, make_params: MakeParams) -> None:

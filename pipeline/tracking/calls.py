@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Experiment
 from pipeline.errors import PipelineError
 from pipeline.tracking.spool import Record
-from pipeline.tracking.store import check_reachable, check_unchanged, find_run, open_store, reported
+from pipeline.tracking.store import check_reachable, check_unchanged, find_run, mask, open_store, reported
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,12 +168,21 @@ class Receiver:
             PipelineError: the store fails, refuses, or is another file than before.
         """
         check_unchanged(self._uri)
-        with reported(self._uri):
-            target = self._target(record.content["run"])
-            if target is None:
-                return
-            for call in record.content["calls"]:
-                CALLS[call["call"]](target, {**call, "folder": record.files})
+        try:
+            with reported(self._uri):
+                self._tell(record)
+        except (PipelineError, OSError):
+            raise
+        except Exception as error:  # MLflow trusts that an answer is one: a login page with status 200 is none
+            what = f"{type(error).__name__}: {mask(str(error))}".partition("\n")[0]
+            raise PipelineError(f"MLflow at {mask(self._uri)} gave an answer that is none ({what}).") from error
+
+    def _tell(self, record: Record) -> None:
+        target = self._target(record.content["run"])
+        if target is None:
+            return
+        for call in record.content["calls"]:
+            CALLS[call["call"]](target, {**call, "folder": record.files})
 
     def run_id(self, fingerprint: str) -> str | None:
         """The run of an experiment, once a record of it was received."""

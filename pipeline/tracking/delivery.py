@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError, RequestError
 from pipeline.folders import RUNS
 from pipeline.tracking.calls import Receiver
 from pipeline.tracking.spool import Spool, spools
-from pipeline.tracking.store import check_address, check_reachable, reported, tracking_uri
+from pipeline.tracking.store import check_address, check_reachable, mask, reported, tracking_uri
 
 RETRY = 60.0
 """Seconds between two attempts while the store is out of reach."""
@@ -134,8 +134,8 @@ class Delivery:
         self._failing = True
         self._left = max(1, len(self._spool))
         _say(
-            f"warning: {self._title}: {error} The work goes on; what it logs waits in {self._spool.folder} until the "
-            "store takes it."
+            f"warning: {self._title}: {mask(str(error))} The work goes on; what it logs waits in {self._spool.folder} "
+            "until the store takes it."
         )
         self._stop_sampling()
 
@@ -147,7 +147,7 @@ class Delivery:
         self._failing = False
         if self._left:
             self._left = 0
-            _say(f"{self._title}: MLflow has everything again, {_records(count)} were delivered")
+            _say(f"{self._title}: MLflow has everything again: {_records(count)} delivered")
 
 
 def send(spool: Spool, content: Any, title: str, files: Iterable[Path] = ()) -> None:
@@ -168,7 +168,7 @@ def send(spool: Spool, content: Any, title: str, files: Iterable[Path] = ()) -> 
     try:
         spool.deliver(Receiver(tracking_uri()))
     except (PipelineError, OSError) as error:
-        _say(f"warning: {title}: {error} {_waiting(spool)}")
+        _say(f"warning: {title}: {mask(str(error))} {_waiting(spool)}")
 
 
 class Sampler:
@@ -247,7 +247,7 @@ def deliver_left(folder: Path = RUNS) -> Left:
         try:
             spool.deliver(receiver)
         except (PipelineError, OSError) as error:
-            reasons.append(str(error))
+            reasons.append(mask(str(error)))
     waiting = sum(map(len, found))
     return Left(max(0, before - waiting), waiting, tuple(dict.fromkeys(reasons)))
 

@@ -202,7 +202,7 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
     assert "MLflow has everything again" in said[1]
 
 
-@pytest.mark.parametrize("mode", ["down", "error", "hang"])
+@pytest.mark.parametrize("mode", ["down", "error", "page", "hang"])
 def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
     mode: Mode, between: Proxy, said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-Mode = Literal["up", "down", "error", "hang"]
+Mode = Literal["up", "down", "error", "page", "hang"]
 ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwrong"
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\n<html>Login..."
 
 
 def free_port() -> int:
@@ -81,7 +82,7 @@ class Server:
 
 
 class Proxy:
-    """Passes connections on to a server, or is one that is down, fails or hangs.
+    """Passes connections on to a server, or is one that is down, fails, answers with a web page, or hangs.
 
     Args:
         target: The server's port.
@@ -122,9 +123,9 @@ class Proxy:
         with suppress(OSError):
             if mode == "down":
                 connection.close()
-            elif mode == "error":
+            elif mode in ("error", "page"):
                 connection.recv(65536)
-                connection.sendall(ERROR)
+                connection.sendall(ERROR if mode == "error" else PAGE)
                 connection.close()
             elif mode == "up":
                 onward = socket.create_connection(("127.0.0.1", self._target))
