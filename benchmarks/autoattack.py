@@ -29,7 +29,7 @@ from pipeline.streams import stream_seed
 
 EPSILON = 40 / 255
 OPTIONS = {
-    "images": Option(200, 2, "attacked"),
+    "images": Option(64, 2, "attacked"),
     "steps": Option(150, 5, "of training before"),
     "rounds": Option(3, 1, "attacks by each"),
 }

@@ -1,8 +1,8 @@
 """Whether what makes training fast changes what it learns: the same experiments in other arithmetic, by seed.
 
-Generalist-D (NT + linf) of the digits, and with ResNet-18 of real CIFAR-10 (its official files in data/raw, or
-downloaded), both shortened: in float32 as it comes, in bfloat16, and through torch.compile. Each is judged on test
-images, natural and under PGD-20, in float32. The seeds' own spread says what a difference means.
+Generalist-D (NT + linf) with the small network on the digits, and on real CIFAR-10 (its official files in data/raw, or
+downloaded), shortened: in float32 as it comes, in bfloat16, and through torch.compile. Each is judged on test images,
+natural and under PGD-20, in float32. The seeds' own spread says what a difference means.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Sizes:
     test_images: int
 
 
-FULL = {"digits": Sizes(15, 1300, 360), "cifar10_reduced": Sizes(3, 512, 256)}
+FULL = {"digits": Sizes(15, 1300, 360), "cifar10_reduced": Sizes(4, 2048, 512)}
 QUICK = Sizes(2, 96, 48)
 
 
@@ -69,7 +69,9 @@ class Judged:
 def experiment_of(suite: str, seed: int, sizes: Sizes) -> Experiment:
     """The method of a suite, shortened."""
     epochs = sizes.epochs
-    raw = yaml.safe_load(compose([f"suite={suite}", "competitors=none"], Path(__file__).parent.parent / "conf"))
+    raw = yaml.safe_load(
+        compose([f"suite={suite}", "competitors=none", "architecture=small_cnn"], Path(__file__).parent.parent / "conf")
+    )
     raw["seeds"], raw["tables"], raw["methods"] = [seed], {}, {METHOD: raw["methods"][METHOD]}
     raw["training"].update(epochs=epochs, validation_interval=epochs)
     raw["training"]["selection"]["split"] = "last"

@@ -25,7 +25,7 @@ from pipeline.models import build_model
 TEST_IMAGES = 10_000
 OPTIONS = {
     "corruptions": Option([1, 5, len(CORRUPTIONS)], [1], "how many"),
-    "images": Option(512, 2, "of every severity"),
+    "images": Option(256, 2, "of every severity"),
 }
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.loops import Loop, generalist, minibatch
+from benchmarks.loops import Loop, generalist, minibatch, suite
 from benchmarks.peak import operations
-from benchmarks.reference_style import PARAMETER_GRADIENTS
+from benchmarks.reference_style import HABITS, PARAMETER_GRADIENTS
+from benchmarks.savings import METHOD
+from benchmarks.step import PlainLoop
 from pipeline.devices import Backend
 from pipeline.models import build_model
 
@@ -37,3 +41,12 @@ def test_crafting_leaves_out_a_third_of_what_it_costs_with_parameter_gradients()
         lambda: generalist("small_cnn", "cifar10", {"n": {"name": "natural"}}, CPU).step(images, labels)
     )
     assert 0.6 < (counted - update) / (counted_wasteful - update) < 0.75
+
+
+def test_the_reference_style_does_the_work_of_the_loop_written_by_hand() -> None:
+    experiment = suite("suite=cifar10", "competitors=none", "architecture=small_cnn").experiment(METHOD, 1)
+    images, labels = minibatch("cifar10", 2, CPU.device)
+    reference, plain = Loop.of(experiment, CPU, HABITS), PlainLoop("small_cnn", CPU.device)
+    counted = operations(partial(reference.step, images, labels))
+    assert counted == operations(partial(plain.step, images, labels))
+    assert counted > 1.4 * operations(partial(Loop.of(experiment, CPU).step, images, labels))
