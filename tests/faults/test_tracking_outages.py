@@ -185,13 +185,13 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
     with track(experiment, DATA) as run:
         for epoch in range(1, 13):
             if epoch == 4:
-                eventually(lambda: len(spool) == 0)
+                eventually(lambda: len(spool) == 0 and not is_away(said))
                 between.switch(mode)
             started = time.monotonic()
             run.log_epoch(record(epoch))
             slowest = max(slowest, time.monotonic() - started)
             if epoch == 9:
-                eventually(lambda: bool(said))
+                eventually(lambda: is_away(said))
                 assert len(spool) == 6, "what the outage keeps back, and no more"
                 between.switch("up")
                 eventually(lambda: len(spool) == 0)
@@ -202,9 +202,13 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
     assert found["loss/linf"] == [(epoch, 2.0 / epoch) for epoch in range(1, 13)]
     assert only_run(between.address, suite).info.status == "FINISHED"
     assert "model.safetensors" in artifacts(between.address, suite)
-    assert len(said) == 2, said
-    assert said[0].startswith("warning: nt-0: MLflow at http://127.0.0.1:") and "The work goes on" in said[0]
-    assert "MLflow has everything again" in said[1]
+    # A busy machine may be a short outage of its own before.
+    assert [is_away(said[: number + 1]) for number in range(len(said))] == [True, False] * (len(said) // 2)
+    assert "The work goes on" in said[-2] and said[-1] == "nt-0: MLflow has everything again: 6 records delivered"
+
+
+def is_away(said: list[str]) -> bool:
+    return bool(said) and said[-1].startswith("warning: nt-0: MLflow at http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("mode", ["down", "error", "page", "hang"])

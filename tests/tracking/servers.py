@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ class Server:
         while time.monotonic() < deadline:
             assert self._process.poll() is None, log.read_text()
             with suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
                 return
             time.sleep(0.2)
         raise AssertionError(log.read_text())
