@@ -25,6 +25,12 @@ STALL = 75.0
 SLOWEST = 1e6
 """Bytes per second of an upload that is worth waiting for."""
 COMMAND = "python -m stages.deliver"
+TALKATIVE = (
+    "mlflow.system_metrics.system_metrics_monitor",
+    "mlflow.utils.autologging_utils.metrics_queue",
+    "urllib3.connectionpool",
+)
+"""Loggers that would speak of an outage at every attempt."""
 
 
 class Delivery:
@@ -40,6 +46,8 @@ class Delivery:
     """
 
     def __init__(self, experiment: Experiment, spool: Spool, sampled: bool) -> None:
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._title = experiment.identifier
         self._fingerprint = experiment.fingerprint
         self._spool = spool
@@ -187,8 +195,6 @@ class Sampler:
             return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        for name in ("system_metrics.system_metrics_monitor", "utils.autologging_utils.metrics_queue"):
-            logging.getLogger(f"mlflow.{name}").setLevel(logging.CRITICAL)  # an outage is spoken of once
         with reported(uri):
             kind: Any = SystemMetricsMonitor
             self._monitor = kind(run_id, resume_logging=True, tracking_uri=uri)

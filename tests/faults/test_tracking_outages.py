@@ -179,7 +179,8 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
 ) -> None:
     monkeypatch.setattr("pipeline.tracking.delivery.RETRY", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    experiment = EXPERIMENT.model_copy(update={"suite": mode})
+    suite = f"middle {mode}"
+    experiment = EXPERIMENT.model_copy(update={"suite": suite})
     spool, slowest = spool_of(experiment), 0.0
     with track(experiment, DATA) as run:
         for epoch in range(1, 13):
@@ -196,11 +197,11 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
                 eventually(lambda: len(spool) == 0)
         run.log_training(write_results(tmp_path / "results", experiment) / "train")
     assert slowest < 1, "seconds for a record to reach the disk, on a busy machine"
-    found = curves(between.address, mode)
+    found = curves(between.address, suite)
     assert found["epoch"] == [(epoch, float(epoch)) for epoch in range(1, 13)]
     assert found["loss/linf"] == [(epoch, 2.0 / epoch) for epoch in range(1, 13)]
-    assert only_run(between.address, mode).info.status == "FINISHED"
-    assert "model.safetensors" in artifacts(between.address, mode)
+    assert only_run(between.address, suite).info.status == "FINISHED"
+    assert "model.safetensors" in artifacts(between.address, suite)
     assert len(said) == 2, said
     assert said[0].startswith("warning: nt-0: MLflow at http://127.0.0.1:") and "The work goes on" in said[0]
     assert "MLflow has everything again" in said[1]
@@ -208,7 +209,11 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
 
 @pytest.mark.parametrize("mode", ["down", "error", "page", "hang"])
 def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
-    mode: Mode, between: Proxy, said: list[str], capsys: pytest.CaptureFixture[str]
+    mode: Mode,
+    between: Proxy,
+    said: list[str],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     between.switch(mode)
     experiment = EXPERIMENT.model_copy(update={"suite": f"never {mode}"})
@@ -219,6 +224,7 @@ def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
     assert time.monotonic() - started < 2 * PATIENCE + 5, "an attempt under way, and a last one"
     assert between.requests <= 10, "two attempts, whatever is logged meanwhile"
     assert len(said) == 2 and "32 records for MLflow left in runs/" in said[1]
+    assert caplog.records == [] and capsys.readouterr().err == "", "libraries are silent"
     between.switch("up")
     assert deliver.main([]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "delivered 32 records to MLflow that had waited"
