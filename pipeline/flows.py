@@ -15,7 +15,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -61,8 +60,8 @@ POLL = 2.0
 """Seconds between two looks at the runs."""
 LOOK_FOR_WORKERS = 60.0
 """Seconds between two looks at who is there to take runs."""
-PATIENCE = timedelta(minutes=5)
-"""A run that a worker took and that has not begun after so long never will: the worker died."""
+PATIENCE = 300.0
+"""Seconds. A run that a worker took and that has not begun after so long never will: the worker died."""
 SHORT = 30.0
 """Expected seconds below which a run would spend more on its start than is won by spreading experiments."""
 STARTS = 3
@@ -319,6 +318,8 @@ class Submission:
         self._progress: dict[str, tuple[int, int]] = {}
         """Epochs and pieces of the evaluation that were finished at the last crash, by fingerprint."""
         self._suspects: set[UUID] = set()
+        self._pending: dict[UUID, float] = {}
+        """When each was first seen waiting for its worker, by a clock that nobody sets: the server's may differ."""
         self._total = 0
         self._last_said = ""
         self._said: set[str] = set()
@@ -406,10 +407,11 @@ class Submission:
     def _bury(self, run: FlowRun) -> None:
         """Mark a run whose process is dead as crashed, which Prefect does not see when its worker died too."""
         assert run.state is not None
-        waited = datetime.now(UTC) - run.state.timestamp
-        if run.state.is_pending() and waited > PATIENCE:
-            self._crash(run, f"not begun {PATIENCE.seconds} s after a worker took it: the worker died")
-        elif run.state.is_running() and _is_dead(run.id):
+        if not run.state.is_pending():
+            self._pending.pop(run.id, None)
+        elif time.monotonic() - self._pending.setdefault(run.id, time.monotonic()) > PATIENCE:
+            self._crash(run, f"not begun {PATIENCE:.0f} s after a worker took it: the worker died")
+        if run.state.is_running() and _is_dead(run.id):
             # Twice in a row: a process that is about to begin or to end may be seen without its lock.
             if run.id in self._suspects:
                 self._crash(run, "its process died")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from pipeline.data.corruptions.folders import (
     open_regenerated,
 )
 from pipeline.errors import RequestError
-from pipeline.files import file_digest, write_json, write_text
-from pipeline.runs import load_trained, prepared_folder, training_folder
+from pipeline.files import Damaged, exclusive, file_digest, read_record, remove_half_written, write_record, write_text
+from pipeline.runs import load_trained, prepared_folder, training_folder, working_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
@@ -61,7 +60,7 @@ def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[st
         if released is None:
             regenerate(kind, clean, _regenerated(dataset, kind), names, settings.seed, processes)
         chosen[kind] = "regenerated" if released is None else released.provenance
-    write_json(corrupted_folder(dataset) / CHOICE, chosen)
+    write_record(corrupted_folder(dataset) / CHOICE, chosen)
     return chosen
 
 
@@ -124,51 +123,74 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
     from pipeline.tracking import DataDescription, track
 
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
-    model = load_trained(experiment).to(backend.device)
-    folders, started = _folders(experiment), time.perf_counter()
-    options: Any = {"device": backend.device, "images": experiment.ood.images}
-    accuracies = corruption_accuracies(corruption_verdicts(model, folders["corruptions"], **options))
-    scores = perturbation_scores(perturbation_verdicts(model, folders["perturbations"], **options))
-    c, p = corruption_summary(accuracies, names=BENCHMARK_CORRUPTIONS), perturbation_summary(scores)
-    metrics = {
-        "ood_c_severity_5": c["accuracy_severity_5"],
-        "ood_c": c["accuracy"],
-        "ood_mce": c["mce"],
-        "ood_p": p["accuracy"],
-        "ood_mfp": p["mfp"],
-    }
     output = ood_folder(experiment)
-    write_text(output / "corruptions.csv", accuracies.to_csv(index=False))
-    write_text(output / "perturbations.csv", scores.to_csv(index=False))
-    content = {
-        "fingerprint": experiment.fingerprint,
-        "weights_sha256": file_digest(training_folder(experiment) / "model.safetensors"),
-        "ood_fingerprint": experiment.ood_fingerprint,
-        "provenance": {kind: folder.provenance for kind, folder in folders.items()},
-        "metrics": metrics,
-        "images": int(accuracies["images"].min()),
-        "seconds": time.perf_counter() - started,
-    }
-    write_json(output / "metrics.json", content)
-    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
-    data = DataDescription(experiment.data.name, split.digest, split.counts)
-    with track(experiment, data) as run:
-        run.log_ood(output)
+    with exclusive(working_folder(experiment) / "lock", f"experiment {experiment.identifier}"):
+        model = load_trained(experiment).to(backend.device)
+        folders, started = corrupted_images(experiment), time.perf_counter()
+        options: Any = {"device": backend.device, "images": experiment.ood.images}
+        accuracies = corruption_accuracies(corruption_verdicts(model, folders["corruptions"], **options))
+        scores = perturbation_scores(perturbation_verdicts(model, folders["perturbations"], **options))
+        c, p = corruption_summary(accuracies, names=BENCHMARK_CORRUPTIONS), perturbation_summary(scores)
+        metrics = {
+            "ood_c_severity_5": c["accuracy_severity_5"],
+            "ood_c": c["accuracy"],
+            "ood_mce": c["mce"],
+            "ood_p": p["accuracy"],
+            "ood_mfp": p["mfp"],
+        }
+        remove_half_written(output)
+        write_text(output / "corruptions.csv", accuracies.to_csv(index=False))
+        write_text(output / "perturbations.csv", scores.to_csv(index=False))
+        content = {
+            "fingerprint": experiment.fingerprint,
+            "weights_sha256": file_digest(training_folder(experiment) / "model.safetensors"),
+            "ood_fingerprint": experiment.ood_fingerprint,
+            "provenance": {kind: folder.provenance for kind, folder in folders.items()},
+            "metrics": metrics,
+            "images": int(accuracies["images"].min()),
+            "seconds": time.perf_counter() - started,
+        }
+        write_record(output / "metrics.json", content, ["corruptions.csv", "perturbations.csv"])
+        split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
+        data = DataDescription(experiment.data.name, split.digest, split.counts)
+        with track(experiment, data) as run:
+            run.log_ood(output)
     return metrics
 
 
-def _folders(experiment: Experiment) -> dict[Kind, ImageFolder]:
-    """The checked images of both kinds."""
+def corrupted_images(experiment: Experiment) -> dict[Kind, ImageFolder]:
+    """The checked images of both kinds.
+
+    Raises:
+        RequestError: they are not there, or are damaged.
+    """
     dataset = experiment.data.name
     try:
-        chosen = json.loads((corrupted_folder(dataset) / CHOICE).read_text())
+        chosen = read_record(corrupted_folder(dataset) / CHOICE)
     except FileNotFoundError:
         raise RequestError(
             f"the corrupted images of {dataset} are not ready: run 'python -m stages.corrupt' first"
         ) from None
+    except Damaged as error:
+        raise Damaged(f"{error}; 'python -m stages.corrupt' writes it anew") from None
     return {
         kind: open_regenerated(_regenerated(dataset, kind), kind, NAMES[kind])
         if chosen[kind] == "regenerated"
         else _open_released(kind, experiment.data)
         for kind in NAMES
     }
+
+
+def check_ood_results(experiment: Experiment) -> None:
+    """Look whether what `measure_ood` has left is as it was written; what is not there is not missed.
+
+    Raises:
+        Damaged: a file is not; the message says which command writes it anew.
+    """
+    try:
+        read_record(ood_folder(experiment) / "metrics.json")
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        way_out = f"run 'python -m stages.ood {experiment.name} --seed {experiment.seed}' first"
+        raise Damaged(f"{error}; {way_out}") from None

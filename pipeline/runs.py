@@ -9,13 +9,26 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import EvaluationSettings, Experiment
+from pipeline.config import DataSettings, EvaluationSettings, Experiment
 from pipeline.errors import Interrupted, PipelineError, RequestError
-from pipeline.files import Busy, atomic_write, exclusive, file_digest, write_json, write_text
+from pipeline.files import (
+    POLL,
+    Busy,
+    Damaged,
+    atomic_write,
+    exclusive,
+    file_digest,
+    read_record,
+    remove_half_written,
+    write_json,
+    write_record,
+    write_text,
+)
 from pipeline.folders import RUNS as RUNS
 from pipeline.folders import working_folder as working_folder
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
@@ -105,12 +118,17 @@ def _check_same_data(folder: Path, digest: str) -> None:
     """Refuse to continue what was begun on other images: folders of images have no official content.
 
     Raises:
-        RequestError: the digest is not the one that the working folder was begun with.
+        RequestError: the digest is not the one that the working folder was begun with, or that one is damaged.
     """
     path = folder / "data.json"
     if not path.exists():
         write_json(path, {"digest": digest})
-    begun = json.loads(path.read_text())["digest"]
+    try:
+        begun = json.loads(path.read_text())["digest"]
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(
+            f"{path}: is damaged; remove it if {folder} was begun with the images that are prepared"
+        ) from None
     if begun != digest:
         raise RequestError(
             f"{folder} was begun with images of digest {begun[:16]}..., the prepared ones have {digest[:16]}...; "
@@ -129,6 +147,7 @@ def _write_training(
     from safetensors.torch import save
 
     folder = training_folder(experiment)
+    remove_half_written(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as stream:
         stream.write(save(weights, metadata={"fingerprint": experiment.fingerprint}))
@@ -146,7 +165,7 @@ def _write_training(
         "git_commit": git_commit(),
         **versions(),
     }
-    write_json(folder / "summary.json", summary)
+    write_record(folder / "summary.json", summary, ["model.safetensors", "experiment.json", "history.json"])
 
 
 def evaluate_experiment(
@@ -165,7 +184,6 @@ def evaluate_experiment(
 
     Raises:
         RequestError: the experiment is not trained with these settings, the data is not prepared, or the shard is none.
-        PipelineError: a journal entry is damaged.
     """
     from pipeline.data.split import open_split
     from pipeline.devices import choose_backend
@@ -230,13 +248,14 @@ def write_evaluation(
     from pipeline.evaluation.verdicts import accuracies
 
     metrics, counts = accuracies(verdicts, settings.union)
+    remove_half_written(output)
     with atomic_write(output / "verdicts.parquet") as stream:
         verdicts.to_parquet(stream, index=False)
     write_text(output / "classes.csv", class_accuracies(verdicts).to_csv(index=False))
     write_json(output / "trust.json", summary(signs(verdicts, settings, flags)))
     intervals = {name: wilson(value, counts[name]) for name, value in metrics.items()}
     content = {**identity, "metrics": metrics, "counts": counts, "intervals": intervals, "seconds": seconds}
-    write_json(output / "metrics.json", content)
+    write_record(output / "metrics.json", content, ["verdicts.parquet", "classes.csv", "trust.json"])
     return metrics
 
 
@@ -267,8 +286,10 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
             return
         except Busy as busy:
             print(f"{busy}: waiting", flush=True)
-            time.sleep(WAIT)
-            check()
+            until = time.monotonic() + WAIT
+            while time.monotonic() < until:
+                time.sleep(POLL)
+                check()
 
 
 def _is_done(experiment: Experiment) -> bool:
@@ -288,36 +309,63 @@ def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None
     """Prepare the experiment's data on this machine, unless that is done; one process does it, others wait.
 
     Raises:
-        Interrupted: `should_stop` gave a reason while shards were written; finished ones are kept.
+        Interrupted: `should_stop` gave a reason while another process prepared, or while shards were written; finished
+            ones are kept.
         RequestError: official files are missing and cannot be downloaded, or are damaged.
     """
-    from filelock import FileLock
-
     from pipeline.data.images import MANIFEST_FILE
+
+    folder = prepared_folder(experiment.data.name)
+    wanted = [folder / str(size) / MANIFEST_FILE for size in experiment.stored_sizes] or [folder / MANIFEST_FILE]
+    with _preparing(experiment.data, should_stop):
+        if not all(path.exists() for path in wanted):
+            print(f"preparing {experiment.data.name} in {folder}", flush=True)
+            _prepare(experiment.data, should_stop)
+
+
+def prepare_data(data: DataSettings, should_stop: Callable[[], str | None]) -> None:
+    """Prepare a data set, again if it is there already; where another process does so, wait for it.
+
+    Raises:
+        Interrupted, RequestError: as `ensure_prepared`.
+    """
+    with _preparing(data, should_stop):
+        _prepare(data, should_stop)
+
+
+@contextmanager
+def _preparing(data: DataSettings, should_stop: Callable[[], str | None]) -> Iterator[None]:
+    """Be the only one who prepares a data set."""
+
+    def check() -> None:
+        reason = should_stop()
+        if reason is not None:
+            raise Interrupted(f"{reason}: another process prepares {data.name}; the same command continues")
+
+    folder = prepared_folder(data.name)
+    # Not within the folder: whatever lies there is part of what DVC says it depends on.
+    with exclusive(folder.with_name(f".{folder.name}.lock"), f"data set {data.name}", wait=check):
+        yield
+
+
+def _prepare(data: DataSettings, should_stop: Callable[[], str | None]) -> None:
     from pipeline.data.prepare import prepare, prepare_streamed
 
-    data = experiment.data
     folder = prepared_folder(data.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = [folder / str(size) / MANIFEST_FILE for size in experiment.stored_sizes] or [folder / MANIFEST_FILE]
-    with FileLock(folder / "lock"):
-        if all(path.exists() for path in wanted):
-            return
-        print(f"preparing {data.name} in {folder}", flush=True)
-        if data.streaming is None:
-            prepare(data, folder)
-        else:
-            prepare_streamed(data, data.streaming, folder, should_stop)
+    if data.streaming is not None:
+        prepare_streamed(data, data.streaming, folder, should_stop)
+        return
+    manifest = prepare(data, folder)
+    print(f"prepared {data.name} in {folder}: sha256 {manifest['sha256'][:16]}...", flush=True)
 
 
 def load_trained(experiment: Experiment) -> Any:
     """The network of an experiment with its trained weights, in eval mode, on the CPU.
 
     Raises:
-        RequestError: there are no weights, or they belong to other settings.
+        RequestError: there are no weights, they are damaged, or they belong to other settings.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from pipeline.models import build_model
@@ -325,12 +373,12 @@ def load_trained(experiment: Experiment) -> Any:
     folder = training_folder(experiment)
     way_out = _way_out("train", experiment)
     try:
-        trained = json.loads((folder / "summary.json").read_text())["fingerprint"]
+        trained = read_record(folder / "summary.json")["fingerprint"]
         weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
         raise RequestError(f"{experiment.identifier} is not trained: {error.filename} is missing; {way_out}") from None
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RequestError(f"the trained weights in {folder} are damaged ({error}); {way_out}") from None
+    except Damaged as error:
+        raise Damaged(f"{error}; {way_out}") from None
     if trained != experiment.fingerprint:
         raise RequestError(
             f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
@@ -351,18 +399,38 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     """The verdicts of an experiment.
 
     Raises:
-        RequestError: it is not evaluated with these settings.
+        RequestError: it is not evaluated with these settings, or its files are damaged.
     """
     import pandas as pd
 
     folder = evaluation_folder(experiment)
     way_out = _way_out("evaluate", experiment)
     try:
-        evaluated = json.loads((folder / "metrics.json").read_text())["evaluation_fingerprint"]
+        evaluated = read_record(folder / "metrics.json")["evaluation_fingerprint"]
     except FileNotFoundError as error:
         raise RequestError(
             f"{experiment.identifier} is not evaluated: {error.filename} is missing; {way_out}"
         ) from None
+    except Damaged as error:
+        raise Damaged(f"{error}; {way_out}") from None
     if evaluated != experiment.evaluation_fingerprint:
         raise RequestError(f"the verdicts in {folder} belong to other settings than params.yaml's; {way_out}")
     return pd.read_parquet(folder / "verdicts.parquet")
+
+
+def check_results(experiment: Experiment) -> None:
+    """Look whether what an experiment has left below `results/` is as it was written; what is not there is not missed.
+
+    Raises:
+        Damaged: a file is not; the message says which command writes it anew.
+    """
+    for stage, record in (
+        ("train", training_folder(experiment) / "summary.json"),
+        ("evaluate", evaluation_folder(experiment) / "metrics.json"),
+    ):
+        try:
+            read_record(record)
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            raise Damaged(f"{error}; {_way_out(stage, experiment)}") from None

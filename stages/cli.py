@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from pipeline.errors import Interrupted, PipelineError, RequestError
 
+LOOK_AGAIN = 0.02
+"""Seconds between two looks whether a transaction has ended."""
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
 
@@ -88,7 +90,8 @@ def positive(text: str) -> int:
 def run(stage: Callable[[], None]) -> int:
     """Run a stage; what a person can act on becomes one message on stderr and an exit code."""
     try:
-        stage()
+        with _stoppable():
+            stage()
     except PipelineError as error:
         if _is_said_by_another(error):
             return error.exit_code
@@ -97,7 +100,30 @@ def run(stage: Callable[[], None]) -> int:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
     except OSError as error:
         return _fail(_describe(error), 1)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(_describe_shortage(error), 1)
     return 0
+
+
+def _stoppable() -> AbstractContextManager[object]:
+    """SIGTERM, too, ends a stage that has no answer of its own with one message and the exit code for it."""
+    return stop_at_once() if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else nullcontext()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says so in words, C++ by the name of its exception, and the loader of libraries in its own way."""
+    words = ("out of memory", "can't allocate memory", "bad_alloc", "can't start new thread", "failed to map segment")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def _describe_shortage(error: Exception) -> str:
+    said = str(error).strip().partition("\n")[0] or "a small request was refused"
+    return (
+        f"out of memory ({said}). What was finished is kept; free some memory and run the same command again. "
+        "A smaller batch is another experiment, which begins anew."
+    )
 
 
 def _is_said_by_another(error: PipelineError) -> bool:
@@ -123,23 +149,46 @@ def _describe(error: OSError) -> str:
 
 @contextmanager
 def stop_at_once() -> Iterator[Callable[[], None]]:
-    """Raise KeyboardInterrupt on SIGTERM and Ctrl-C; the given check raises it again where a library swallowed it."""
+    """Raise KeyboardInterrupt on SIGTERM and Ctrl-C; the given check raises it again where a library swallowed it.
+
+    The first one waits for the end of a transaction: one that is left in the middle keeps MLflow's database locked, for
+    this very process, too, which has to close its run.
+    """
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
+        if number != signal.SIGALRM:
+            received.append(number)
+        if len(received) == 1 and _in_transaction(frame):
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
+        else:
+            raise KeyboardInterrupt
 
     def check() -> None:
         if received:
             raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield check
+    except Exception:
+        if not received:
+            raise
+        raise KeyboardInterrupt from None  # a library has made an error of its own of it
     finally:
+        if received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _in_transaction(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("sqlalchemy."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
+        from pipeline.files import remove_half_written
         from pipeline.reporting.examples import Pictures
         from pipeline.reporting.figures import write_figures
         from pipeline.runs import RUNS, prepared_folder
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         params = load_params(given.params)
         output = given.output or Path(params.figures_folder)
         cli.deliver_what_waits()
+        remove_half_written(output)
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         for path in write_figures(params, given.figure or list(params.figures), output, pictures):
             print(f"wrote {path}", flush=True)

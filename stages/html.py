@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
+        from pipeline.files import remove_half_written
         from pipeline.reporting.examples import Pictures
         from pipeline.reporting.page.report import write_report
         from pipeline.runs import RUNS, prepared_folder
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         cli.deliver_what_waits()
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
         path = given.output or Path(params.report_file)
+        remove_half_written(path.parent)
         write_report(params, Path(params.figures_folder), pictures, given.examples, path)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 

@@ -15,17 +15,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.data.prepare import prepare, prepare_streamed
-        from pipeline.runs import prepared_folder
+        from pipeline.runs import prepare_data
 
         data = load_params(given.params).data
-        folder = prepared_folder(data.name)
         if data.streaming is None:
-            manifest = prepare(data, folder)
-            print(f"prepared {data.name} in {folder}: sha256 {manifest['sha256'][:16]}...")
+            prepare_data(data, lambda: None)
             return
         with cli.stop_on_signal() as should_stop:
-            prepare_streamed(data, data.streaming, folder, should_stop)
+            prepare_data(data, should_stop)
 
     return cli.run(stage)
 

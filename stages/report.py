@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
+        from pipeline.files import remove_half_written
         from pipeline.reporting.results import awaits_corrupted_images, collect
         from pipeline.reporting.tables import compile_pdf, draw_pictures, remove_leftovers, write_table
 
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         output = given.output or Path(params.tables_folder)
         cli.deliver_what_waits()
         _log_restored(params)
+        remove_half_written(output)
         written: list[Path] = []
         for name, results in collect(params).items():
             if awaits_corrupted_images(results):
@@ -57,13 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _log_restored(params: Params) -> None:
     """Log to MLflow what DVC restored."""
-    from pipeline.ood import ood_folder
-    from pipeline.runs import results_folder
+    from pipeline.grid.settings import unfinished
+    from pipeline.ood import check_ood_results, ood_folder
+    from pipeline.runs import check_results, results_folder
     from pipeline.tracking import ensure_logged, ensure_ood_logged
 
+    for experiment in unfinished(params.experiments()):
+        check_results(experiment)
     for experiment in params.experiments():
         if ensure_logged(experiment, results_folder(experiment)):
             print(f"logged {experiment.identifier} to MLflow from its files")
+        check_ood_results(experiment)
         if ensure_ood_logged(experiment, ood_folder(experiment)):
             print(f"logged {experiment.identifier} on corrupted images to MLflow from its files")
 

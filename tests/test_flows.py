@@ -253,14 +253,27 @@ def test_what_another_grid_withdraws_is_asked_for_anew(submit: Any, experiments:
     assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CANCELLED, StateType.COMPLETED]
 
 
-def late(state: State[Any]) -> State[Any]:
-    return state.model_copy(update={"timestamp": datetime.now(UTC) - timedelta(hours=1)})
-
-
-def test_a_run_that_never_begins_is_buried(submit: Any, experiments: list[Experiment]) -> None:
-    server, aside = submit([(late(Pending()), 0), (Completed(), 1)], [experiments[:1]])
+def test_a_run_that_never_begins_is_buried(
+    submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "PATIENCE", 0.0)
+    server, aside = submit([(Pending(), 0), (Completed(), 1)], [experiments[:1]])
     assert len(server.created) == 2 and not aside
     assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CRASHED, StateType.COMPLETED]
+
+
+def test_a_server_whose_clock_is_behind_buries_nothing(submit: Any, experiments: list[Experiment]) -> None:
+
+    def begins_late(server: Server) -> None:
+        def look_again() -> None:
+            (run,) = server.runs.values()
+            run.state = Completed()
+
+        server.at_first_look = lambda: setattr(server, "at_first_look", look_again)
+
+    pending: State[Any] = Pending().model_copy(update={"timestamp": datetime.now(UTC) - timedelta(hours=1)})
+    server, aside = submit([(pending, 1)], [experiments[:1]], before=begins_late)
+    assert len(server.created) == 1 and not aside
 
 
 def test_a_run_whose_lock_is_free_is_buried_with_its_lock(submit: Any, experiments: list[Experiment]) -> None:
@@ -272,7 +285,7 @@ def test_a_run_whose_lock_is_free_is_buried_with_its_lock(submit: Any, experimen
 
         server.at_first_look = leave_lock
 
-    server, aside = submit([(late(Running()), 0), (Completed(), 1)], [experiments[:1]], before=of_a_process_that_dies)
+    server, aside = submit([(Running(), 0), (Completed(), 1)], [experiments[:1]], before=of_a_process_that_dies)
     assert len(server.created) == 2 and not aside
     assert not list(Path("runs/flows").iterdir())
 

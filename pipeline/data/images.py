@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from pipeline.config import DataSettings
 from pipeline.data.facts import DATASETS, DataFacts
 from pipeline.errors import RequestError
-from pipeline.files import file_digest
+from pipeline.files import Damaged, file_digest, read_record
 from pipeline.streams import stream
 
 IMAGES_FILE = "images.safetensors"
@@ -96,12 +95,11 @@ def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
 
 def _read_manifest(path: Path, name: str) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = {key: manifest[key] for key in ("name", "sha256", "digest")}
+        found = read_record(path)
     except FileNotFoundError:
         raise RequestError(f"{path}: is missing, data set '{name}' is not prepared. {WAY_OUT}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {WAY_OUT}") from None
+    except Damaged as error:
+        raise RequestError(f"{error}. {WAY_OUT}") from None
     if found["name"] != name:
         raise RequestError(f"{path}: is of data set '{found['name']}', params.yaml asks for '{name}'. {WAY_OUT}")
     return found

@@ -17,7 +17,7 @@ from pipeline.data.facts import DATASETS
 from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
 from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE
 from pipeline.data.sources import read_official
-from pipeline.files import atomic_write, file_digest, write_json
+from pipeline.files import atomic_write, file_digest, remove_half_written, write_record
 from pipeline.machine import usable_cores
 from pipeline.progress import PreparationDisplay
 
@@ -38,6 +38,7 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
         "test_images": test.images,
         "test_labels": test.labels.to(torch.uint8),
     }
+    remove_half_written(destination)
     with atomic_write(destination / IMAGES_FILE) as stream:
         stream.write(save(tensors))
     classes = DATASETS[settings.name].classes
@@ -49,7 +50,7 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
         "images_per_class": {"train": _counts(train.labels, classes), "test": _counts(test.labels, classes)},
         "versions": _versions(settings.name),
     }
-    write_json(destination / MANIFEST_FILE, manifest)
+    write_record(destination / MANIFEST_FILE, manifest)
     return manifest
 
 

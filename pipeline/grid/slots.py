@@ -18,7 +18,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextmanager
-def gpu_slot(say: Callable[[str], None], should_stop: Callable[[], str | None], wait: float = 2.0) -> Iterator[None]:
+def gpu_slot(say: Callable[[str], None], should_stop: Callable[[], str | None], wait: float = 0.5) -> Iterator[None]:
     """Have one GPU of this machine for oneself while the block runs; where there is none, do nothing.
 
     `CUDA_VISIBLE_DEVICES` names it, so this comes before torch looks for devices.

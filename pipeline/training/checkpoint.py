@@ -31,6 +31,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder
         self._fingerprint = fingerprint
+        self._passed_over: set[Path] = set()
 
     def path(self, epoch: int, step: int) -> Path:
         """Where the state after `step` steps of the epoch that follows `epoch` finished ones is, or will be."""
@@ -41,7 +42,9 @@ class CheckpointFolder:
         path = self.path(epoch, step)
         with atomic_write(path) as stream:
             _save({"fingerprint": self._fingerprint, **state}, stream)
-        write_json(path.with_suffix(".json"), {"sha256": file_digest(path), "epoch": epoch, "step": step})
+        commit = path.with_suffix(".json")
+        write_json(commit, {"sha256": file_digest(path), "epoch": epoch, "step": step})
+        self._passed_over.discard(commit)
         self._clear()
 
     def load_newest(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
@@ -62,6 +65,7 @@ class CheckpointFolder:
                 state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
                 return state
             damaged.append(path.name)
+            self._passed_over.add(commit)
             warn(f"checkpoint {path} is damaged ({problem}); the one before it is used")
         if damaged:
             raise PipelineError(
@@ -71,8 +75,9 @@ class CheckpointFolder:
         return None
 
     def _clear(self) -> None:
-        """Remove all but the newest checkpoints: older ones, and what a kill left half-written."""
-        kept = {file for commit in self._finished()[-KEPT:] for file in (commit, commit.with_suffix(".pt"))}
+        """Remove all but the newest checkpoints: older ones, damaged ones, and what a kill left half-written."""
+        whole = [commit for commit in self._finished() if commit not in self._passed_over]
+        kept = {file for commit in whole[-KEPT:] for file in (commit, commit.with_suffix(".pt"))}
         # The digest goes first: a kill in between must not leave one without its checkpoint.
         for file in sorted(set(self.folder.iterdir()) - kept, key=lambda file: file.suffix):
             file.unlink()
@@ -86,9 +91,12 @@ class CheckpointFolder:
             return "the file is missing"
         try:
             expected = json.loads(commit.read_text())["sha256"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return f"{commit.name} cannot be read"
-        found = file_digest(path)
+        try:
+            found = file_digest(path)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         if found != expected:
             return f"SHA-256 {found[:12]}..., expected {expected[:12]}..."
         try:

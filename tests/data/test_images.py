@@ -15,7 +15,7 @@ from pipeline.config import DataSettings
 from pipeline.data.images import ImageSet, load_split, to_unit_interval
 from pipeline.data.prepare import prepare
 from pipeline.errors import RequestError
-from pipeline.files import file_digest
+from pipeline.files import file_digest, read_record, write_record
 
 PINNED_HELD_OUT_LABELS = [8, 3, 6, 6, 7, 0, 5, 6, 6, 4, 0, 6, 9, 1, 2, 8, 1, 5, 0, 4]
 
@@ -165,8 +165,8 @@ def test_a_file_that_is_whole_but_not_this_data_set_is_refused(
 ) -> None:
     tensors = {name: tensor.clone() for name, tensor in load_file(own_copy / "images.safetensors").items()}
     save_file(tensors | replacement, own_copy / "images.safetensors")
-    manifest = json.loads((own_copy / "manifest.json").read_text())
+    manifest = read_record(own_copy / "manifest.json")
     manifest["sha256"] = file_digest(own_copy / "images.safetensors")
-    (own_copy / "manifest.json").write_text(json.dumps(manifest))
+    write_record(own_copy / "manifest.json", manifest)
     with pytest.raises(RequestError, match=message):
         load_split(own_copy, digits())

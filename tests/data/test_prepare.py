@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pipeline.config import DataSettings
 from pipeline.data.images import load_split
 from pipeline.data.prepare import content_digest, prepare
 from pipeline.errors import RequestError
-from pipeline.files import file_digest
+from pipeline.files import file_digest, read_record
 
 DIGITS = DataSettings(name="digits", held_out_images=100)
 
@@ -44,7 +43,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         "test_images": ((360, 1, 8, 8), torch.uint8),
         "test_labels": ((360,), torch.uint8),
     }
-    assert json.loads((folder / "manifest.json").read_text()) == manifest
+    assert read_record(folder / "manifest.json") == manifest
     assert manifest["name"] == "digits"
     assert manifest["sha256"] == file_digest(folder / "images.safetensors")
     assert manifest["digest"] == content_digest(tensors)

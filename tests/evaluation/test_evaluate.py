@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from pipeline.config import EvaluationSettings
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.errors import PipelineError, RequestError
+from pipeline.errors import RequestError
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.evaluate import Evaluation, Shard
 from pipeline.evaluation.journal import Journal
@@ -208,15 +209,22 @@ def test_a_finished_evaluation_attacks_nothing(
     assert_frame_equal(again, short)
 
 
-def test_a_damaged_journal_entry_is_named(digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [lambda text: text[:20], lambda text: "", lambda text: text.replace("[", "[ 1,", 1)])
+def test_a_damaged_journal_entry_is_computed_again_aloud(
+    digits_model: nn.Module, tiny_split: ImageSplit, tmp_path: Path, change: Callable[[str], str]
+) -> None:
     images = ImageSet(tiny_split.test.images[:6], tiny_split.test.labels[:6])
     attacks = {"first": ATTACKS["pgd20_linf"], "second": ATTACKS["pgd20_linf"]}
     only_pgd = EvaluationSettings.model_validate({"batch_size": 6, "attacks": attacks, "union": list(attacks)})
-    Evaluation(digits_model, images, only_pgd, Journal(tmp_path), Silent()).run()
+    whole = Evaluation(digits_model, images, only_pgd, Journal(tmp_path), Silent()).run()
     entry = tmp_path / "first" / "all-00000.json"
-    entry.write_text(entry.read_text()[:20])
-    with pytest.raises(PipelineError, match=r"all-00000\.json is damaged: expected predictions of 6 images"):
-        Evaluation(digits_model, images, only_pgd, Journal(tmp_path), Silent()).run()
+    before, said = entry.read_text(), list[str]()
+    entry.write_text(change(before))
+    assert_frame_equal(
+        Evaluation(digits_model, images, only_pgd, Journal(tmp_path, said.append), Silent()).run(), whole
+    )
+    assert entry.read_text() == before
+    assert len(said) == 1 and said[0].startswith(f"{entry}: is damaged") and said[0].endswith("it is computed again")
 
 
 def test_the_models_mode_and_the_callers_random_state_survive(

@@ -48,6 +48,8 @@ def test_a_grid_has_at_least_one_of_each(option: str, given: str, capsys: pytest
         (PipelineError("a loss"), 1, "error: a loss\n"),
         (RequestError("a key"), 2, "error: a key\n"),
         (Interrupted("SIGTERM: saved"), 75, "stopped: SIGTERM: saved\n"),
+        (MemoryError(), 1, "error: out of memory (a small request was refused). What was finished is kept; free"),
+        (RuntimeError("CUDA out of memory. Tried\nmore"), 1, "error: out of memory (CUDA out of memory. Tried). What"),
         (KeyboardInterrupt(), 75, "stopped: stopped; the same command continues from what is saved\n"),
         (
             OSError(errno.ENOSPC, "No space", "a/b"),
@@ -70,6 +72,28 @@ def test_every_failure_is_one_message_and_its_exit_code(
     assert captured.out == "" and captured.err.startswith(message) and captured.err.count("\n") == 1
 
 
+def test_a_stage_without_an_answer_of_its_own_ends_well_on_sigterm(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stage() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("goes on")
+
+    assert cli.run(stage) == 75
+    assert capsys.readouterr().err == "stopped: stopped; the same command continues from what is saved\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_stop_that_a_library_makes_an_error_of_is_a_stop() -> None:
+    def stage() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ValueError("in a callback") from error
+
+    assert cli.run(stage) == 75
+
+
 def test_a_defect_of_the_project_is_not_hidden() -> None:
     def stage() -> None:
         raise AssertionError("a defect")
@@ -85,6 +109,20 @@ def test_an_interrupt_that_a_library_catches_is_raised_again() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             check()
+
+
+def test_a_stop_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
+    from sqlalchemy import create_engine, event, text
+
+    engine = create_engine(f"sqlite:///{tmp_path}/store.db")
+    event.listen(engine, "commit", lambda connection: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt), cli.stop_at_once():
+        with engine.begin() as connection:
+            connection.execute(text("create table numbers (value)"))
+            connection.execute(text("insert into numbers values (1)"))
+        signal.pause()
+    with engine.connect() as connection:
+        assert connection.execute(text("select value from numbers")).scalar() == 1
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

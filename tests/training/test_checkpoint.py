@@ -71,6 +71,16 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(folder: CheckpointFolder, dam
     assert len(warnings) == 1 and "00002-0000000.pt is damaged" in warnings[0]
 
 
+def test_a_damaged_checkpoint_does_not_count_as_one_of_those_that_are_kept(folder: CheckpointFolder) -> None:
+    folder.save({"epoch": 2, "step": 7}, 2, 7)
+    folder.path(2, 7).write_bytes(b"rubbish")
+    again = CheckpointFolder(folder.folder, "0123456789abcdef")
+    again.load_newest(CPU, lambda text: None)
+    again.save({"epoch": 2, "step": 3}, 2, 3)
+    assert sorted(path.name for path in folder.folder.glob("*.pt")) == ["00002-0000000.pt", "00002-0000003.pt"]
+    assert again.load_newest(CPU, never) == {"fingerprint": "0123456789abcdef", "epoch": 2, "step": 3}
+
+
 def test_when_all_are_damaged_nothing_is_touched(folder: CheckpointFolder) -> None:
     for path in folder.folder.glob("*.pt"):
         path.write_bytes(b"rubbish")

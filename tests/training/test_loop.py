@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from pipeline.config import Experiment
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.devices import Backend
+from pipeline.devices import Backend, choose_backend
 from pipeline.errors import DivergedError, Interrupted, PipelineError
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, train
@@ -140,6 +140,22 @@ def test_a_loss_that_is_read_later_never_reaches_the_weights(
         run.save()
     assert all(map(torch.equal, before, learner.model.parameters()))
     assert not list(tmp_path.iterdir()), "nothing of it is kept"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_never_waits_for_the_device(make_params: MakeParams, tiny_split: ImageSplit, tmp_path: Path) -> None:
+    experiment, backend = make_params().experiment("generalist_t", 1), choose_backend("cuda", "auto")
+    run = TrainingRun(experiment, tiny_split, backend, CheckpointFolder(tmp_path, experiment.fingerprint))
+    images, labels = next(run.batches(1))
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for learner in run.learners:
+            run.step(learner, images, labels, epoch=1)
+        assert run.mixture is not None
+        run.mixture.after_step(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.read_losses(all_steps=True).keys() == {"linf", "natural", "l2"}
 
 
 def test_a_compiled_network_trains_alike(

@@ -6,7 +6,6 @@ in the order of the test set; perturbations: (images, frames, height, width, cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pipeline.data.corruptions.facts import (
     Release,
 )
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import file_digest
+from pipeline.files import Damaged, file_digest, read_record
 
 MANIFEST_FILE = "manifest.json"
 LABELS = "labels"
@@ -197,7 +196,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
     way_out = "Regenerate the images in an empty folder, or name the folder that holds them."
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_record(path)
         if manifest["regenerated"] is not True:
             raise ValueError("'regenerated' is not true")
         for name in (LABELS, *manifest["files"]):
@@ -205,6 +204,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest["kind"], int(manifest["images"])
     except FileNotFoundError:
         raise RequestError(f"{path}: is missing. {way_out}") from None
+    except Damaged as error:
+        raise RequestError(f"{error}. {way_out}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {way_out}") from None
     return manifest

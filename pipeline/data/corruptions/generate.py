@@ -26,7 +26,7 @@ from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array
 from pipeline.data.corruptions.jpeg import codec
 from pipeline.data.corruptions.perturbations import perturb
 from pipeline.errors import PipelineError, RequestError
-from pipeline.files import atomic_write, exclusive, file_digest, write_json
+from pipeline.files import atomic_write, exclusive, file_digest, remove_half_written, write_record
 
 CHUNK = 100
 """Images that are made at once: at most 10 MB of CIFAR sequences."""
@@ -101,6 +101,7 @@ def regenerate(
     """
     _check_request(kind, clean, names)
     with exclusive(destination / ".lock", f"{destination}"):
+        remove_half_written(destination)
         manifest = _begin(destination, _identity(kind, clean, seed))
         shapes = {name: _shape(kind, name, clean.images.shape) for name in names}
         _require_room(destination, shapes)
@@ -219,7 +220,7 @@ def _write(
     official = RELEASES[manifest["dataset"]].files.get(name) if manifest["dataset"] in RELEASES else None
     is_official = manifest["kind"] == "corruptions" and digest.hexdigest() == official
     manifest["files"][name] = {"md5": digest.hexdigest(), "shape": list(shape), "official_bytes": is_official}
-    write_json(destination / MANIFEST_FILE, manifest)
+    write_record(destination / MANIFEST_FILE, manifest)
     report(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s")
 
 

@@ -33,7 +33,7 @@ from pipeline.data.imagefolder.shards import QUALITY, WAY_OUT
 from pipeline.data.imagefolder.subset import Subset, own_choice, read_list
 from pipeline.data.imagefolder.tree import PARTS, Tree, list_tree
 from pipeline.errors import PipelineError, RequestError
-from pipeline.files import atomic_write, exclusive, write_json
+from pipeline.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
 
 MANIFEST_FILE = "manifest.json"
 SETTINGS_FILE = "settings.json"
@@ -110,7 +110,7 @@ def prepare_imagefolder(
         with atomic_write(destination / SUBSET_FILE) as stream:
             stream.write(subset.content)
         manifest = _manifest(tree, settings, tasks, results, subset)
-        write_json(destination / MANIFEST_FILE, manifest)
+        write_record(destination / MANIFEST_FILE, manifest)
     return manifest
 
 
@@ -122,15 +122,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_record(path)
         found = manifest["format"]
     except FileNotFoundError:
         raise RequestError(
             f"{path}: is missing, preparing was not begun or has not ended; "
             f"run 'python -m stages.prepare_imagefolder SOURCE {folder}'"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {WAY_OUT}") from None
+    except Damaged as error:
+        raise RequestError(f"{error}. {WAY_OUT}") from None
     if found != FORMAT:
         raise RequestError(f"{path}: is of format '{found}', expected '{FORMAT}'; prepare the images to another folder")
     return manifest

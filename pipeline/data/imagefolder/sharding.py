@@ -8,7 +8,6 @@ the sha256 of what came out. This module is free of torch: processes that import
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import threading
@@ -29,7 +28,7 @@ from PIL import features
 from pipeline.data.imagefolder.shards import QUALITY, DamagedImage, EncodedImage, encode, write_shard
 from pipeline.data.imagefolder.tree import SourceFile
 from pipeline.errors import Interrupted, PipelineError, RequestError
-from pipeline.files import file_digest, write_json
+from pipeline.files import Damaged, file_digest, read_record, write_record
 
 POLL_SECONDS = 0.2
 """How long a request to stop may go unnoticed while all processes are busy."""
@@ -197,16 +196,16 @@ def make_shard(task: ShardTask) -> ShardResult:
     counts = Counter(str(image.label) for image in images)
     record = ShardRecord(task.key, task.path.stat().st_size, file_digest(task.path), dict(counts))
     if not damaged:
-        write_json(task.record_path, asdict(record))
+        write_record(task.record_path, asdict(record))
     return ShardResult(record, tuple(damaged), found=False)
 
 
 def finished_record(task: ShardTask) -> ShardRecord | None:
     """The record of a shard that was made from the same, and whose bytes are as they were then."""
     try:
-        record = ShardRecord(**json.loads(task.record_path.read_text(encoding="utf-8")))
+        record = ShardRecord(**read_record(task.record_path))
         is_whole = record.key == task.key and record.sha256 == file_digest(task.path)
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, Damaged, TypeError):
         return None
     return record if is_whole else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline.data.corruptions.folders import Kind, open_regenerated
 from pipeline.data.corruptions.generate import CleanImages, regenerate
 from pipeline.data.corruptions.perturbations import perturb
 from pipeline.errors import PipelineError, RequestError
+from pipeline.files import read_record
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_corruptions_have_the_official_form(clean: CleanImages, destination: Pat
         row = 3 * 5 + 2  # severity 4, image 2
         generator = image_generator(0, "corruptions", "digits", name, 4, 2)
         assert np.array_equal(made[row], corrupt(name, clean.images[2], 4, generator))
-    assert json.loads((destination / "manifest.json").read_text()) == manifest
+    assert read_record(destination / "manifest.json") == manifest
     assert manifest["regenerated"] is True
     assert {"source_digest", "seed", "versions", "jpeg_codec", "images"} <= manifest.keys()
     assert {path.name for path in destination.iterdir()} == {

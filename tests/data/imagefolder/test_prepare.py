@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -15,7 +14,7 @@ from pipeline.data.imagefolder.prepare import ShardSettings, read_manifest
 from pipeline.data.imagefolder.shards import decode, read_encoded, read_index, read_names
 from pipeline.data.imagefolder.tree import list_tree
 from pipeline.errors import Interrupted, PipelineError, RequestError
-from pipeline.files import exclusive, file_digest
+from pipeline.files import exclusive, file_digest, write_record
 from tests.data.imagefolder.conftest import SETTINGS, Harm, Prepared, digests, prepare
 from tests.data.test_prepare import largest_file
 from tests.pictures import CLASSES, DAMAGED, TRAIN_EACH, VAL_EACH, damage
@@ -257,7 +256,7 @@ def test_original_sizes_keep_every_byte(tree: Path, tmp_path: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: is damaged"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: is damaged"),
         (
-            lambda folder: (folder / "manifest.json").write_text(json.dumps({"format": "other"})),
+            lambda folder: write_record(folder / "manifest.json", {"format": "other"}),
             "is of format 'other', expected 'imagefolder shards, version 1'",
         ),
     ],

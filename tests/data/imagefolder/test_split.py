@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pipeline.config import DataSettings
 from pipeline.data.imagefolder.prepare import ShardSettings
 from pipeline.data.imagefolder.split import FolderSplit, open_folders
 from pipeline.errors import RequestError
+from pipeline.files import read_record, write_record
 from tests.data.imagefolder.conftest import prepare
 
 STREAMING = {"stored_size": 48, "crop_size": 32, "test_crop": {"size": 24, "resize": 32}}
@@ -65,9 +65,9 @@ def remove_manifest(folder: Path) -> None:
 
 def use_another_tree(folder: Path) -> None:
     path = folder / "40/manifest.json"
-    content = json.loads(path.read_text())
+    content = read_record(path)
     content["source"]["sha256"] = "0" * 64
-    path.write_text(json.dumps(content))
+    write_record(path, content)
 
 
 @pytest.mark.parametrize(
