@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation faults-grid test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n
 
 faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
+
+faults: setup ## Kill, fill, damage and jump every stage N=200 times [SEED=0], and write docs/reliability.md's table
+	python -m tests.faults.campaign --trials $(or $(N),200) --seed $(or $(SEED),0)
 
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS) --dist loadfile

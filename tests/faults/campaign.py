@@ -1,0 +1,182 @@
+"""Harm every stage in every way, N times, and write what came of it.
+
+python -m tests.faults.campaign --trials 200 --seed 0
+
+An interrupted campaign goes on where it was. Results go to benchmarks/results/faults.json, the table in
+docs/reliability.md is written from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.publishing import publish
+from pipeline.files import write_text
+from pipeline.progress import LINE_INTERVAL
+from pipeline.provenance import git_commit
+from tests.faults.host import REPOSITORY, Host
+from tests.faults.places import Workshop
+from tests.faults.promises import FAULTS, Fault
+from tests.faults.trials import Outcome
+
+RESULTS = REPOSITORY / "benchmarks/results/faults.json"
+PAGE = REPOSITORY / "docs/reliability.md"
+BEGIN, END = "<!-- written by python -m tests.faults.campaign -->\n", "<!-- end of what is written -->\n"
+
+
+class Record:
+    """Outcomes, one line each, so that a campaign goes on where it was.
+
+    Args:
+        path: Of the lines; those of another commit or seed are not added to.
+        identity: What the outcomes belong to.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in FAULTS}
+        self.cpu_seconds = 0.0
+        lines = path.read_text().splitlines() if path.exists() else []
+        if not lines or json.loads(lines[0]) != dict(identity):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(identity) + "\n")
+            return
+        for line in lines[1:]:
+            self._take(json.loads(line))
+
+    def add(self, name: str, outcome: Outcome, cpu_seconds: float) -> None:
+        """Keep the outcome of one trial."""
+        content = {"fault": name, "outcome": asdict(outcome), "cpu_seconds": cpu_seconds}
+        with open(self._path, "a") as stream:
+            stream.write(json.dumps(content) + "\n")
+        self._take(content)
+
+    def _take(self, content: dict[str, Any]) -> None:
+        self.outcomes[content["fault"]].append(Outcome(**content["outcome"]))
+        self.cpu_seconds += content["cpu_seconds"]
+
+    def struck(self, name: str) -> int:
+        """How many faults have hit."""
+        return sum(outcome.struck for outcome in self.outcomes[name])
+
+
+def row(fault: Fault, outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """What the trials of one fault came to."""
+    found = list(outcomes)
+    ways: dict[str, int] = {}
+    for outcome in found:
+        for way, count in outcome.ways.items():
+            ways[way] = ways.get(way, 0) + count
+    return {
+        "fault": fault.name,
+        "what": fault.what,
+        "promise": fault.promise,
+        "faults": sum(outcome.struck for outcome in found),
+        "lost": sum(len(outcome.lost) for outcome in found),
+        "changed": sum(len(outcome.changed) for outcome in found),
+        "unsaid": sum(len(outcome.unsaid) for outcome in found),
+        "repeated_steps": max((outcome.repeated_steps for outcome in found), default=0),
+        "repeated_pieces": max((outcome.repeated_pieces for outcome in found), default=0),
+        "slowest_answer_seconds": round(max((outcome.slowest for outcome in found), default=0.0), 2),
+        "ways": dict(sorted(ways.items())),
+    }
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """The rows as Markdown."""
+    total = {key: sum(line[key] for line in content["rows"]) for key in ("faults", "lost", "changed", "unsaid")}
+    lines = [
+        f"{total['faults']} faults, seed {content['seed']}: {total['lost']} results lost, {total['changed']} changed, "
+        f"{total['unsaid']} times not as promised otherwise. {content['cpu_seconds'] / 60:.0f} min of CPU, "
+        f"torch {content['torch']}, Python {content['python']}.",
+        "",
+        "| fault | promise | faults | lost | changed | not as promised | observed |",
+        "| :-- | :-- | --: | --: | --: | --: | :-- |",
+    ]
+    for line in content["rows"]:
+        cells = [line[key] for key in ("what", "promise", "faults", "lost", "changed", "unsaid")]
+        lines.append("| " + " | ".join(map(str, [*cells, _observed(line)])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _observed(line: Mapping[str, Any]) -> str:
+    parts = [", ".join(f"{way}: {count}" for way, count in line["ways"].items())]
+    if line["repeated_steps"]:
+        parts.append(f"at most {line['repeated_steps']} of the 3 steps of an epoch repeated")
+    if line["repeated_pieces"]:
+        parts.append(f"at most {line['repeated_pieces']} batch of one attack repeated")
+    if line["slowest_answer_seconds"]:
+        parts.append(f"stops answered within {line['slowest_answer_seconds']} s")
+    return "; ".join(part for part in parts if part)
+
+
+def write_page(content: Mapping[str, Any], page: Path = PAGE) -> None:
+    """Replace the table in the documentation."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_text(page, f"{before}{BEGIN}\n{table(content)}\n{END}{after}")
+
+
+def run(record: Record, workshop: Workshop, names: Iterable[str], count: int, seed: int) -> None:
+    """Try each fault until it has hit as often as wanted."""
+    for name in names:
+        fault = FAULTS[name]
+        wanted, spoken = fault.wanted(count), time.monotonic()
+        while record.struck(name) < wanted:
+            number = len(record.outcomes[name])
+            before = _cpu_seconds(workshop.host)
+            outcome = fault.trial(workshop, random.Random(f"{seed}/{name}/{number}"))
+            record.add(name, outcome, _cpu_seconds(workshop.host) - before)
+            for problem in (*outcome.lost, *outcome.changed, *outcome.unsaid):
+                print(f"  {name}, trial {number}: {problem}", flush=True)
+            if time.monotonic() - spoken > LINE_INTERVAL:
+                spoken = time.monotonic()
+                print(f"{name}: {record.struck(name)} of {wanted} faults", flush=True)
+        print(f"{name}: {record.struck(name)} faults, {len(record.outcomes[name])} trials", flush=True)
+
+
+def _cpu_seconds(host: Host) -> float:
+    """Of this process and of all stages that have ended."""
+    return host.cpu_seconds + time.process_time()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200, help="N: kills of all stages; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--only", action="append", choices=FAULTS, help="these faults alone; nothing is published")
+    parser.add_argument("--record", type=Path, default=Path("runs/faults.jsonl"), help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    record = Record(given.record, {"seed": given.seed, "git_commit": git_commit()})
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, Host(Path(folder)) as host:
+        workshop = Workshop(Path(folder), host)
+        for count in (given.trials // 10, given.trials):  # a tenth of each first: a broken promise shows early
+            run(record, workshop, given.only or FAULTS, count, given.seed)
+    rows = [row(FAULTS[name], record.outcomes[name]) for name in given.only or FAULTS]
+    wrong = sum(line[key] for line in rows for key in ("lost", "changed", "unsaid"))
+    if not given.only:
+        content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": record.cpu_seconds, "rows": rows}
+        publish(RESULTS, content)
+        published = json.loads(RESULTS.read_text())
+        write_page(published)
+        print(table(published))
+    print(f"{sum(line['faults'] for line in rows)} faults, {wrong} promises broken")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
