@@ -171,7 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.only:
         content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": record.cpu_seconds, "rows": rows}
         publish(RESULTS, content)
-        write_page(json.loads(RESULTS.read_text()))
+        published = json.loads(RESULTS.read_text())
+        write_page(published)
+        print(table(published))
     print(f"{sum(line['faults'] for line in rows)} faults, {wrong} promises broken")
     return 1 if wrong else 0
 

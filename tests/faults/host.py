@@ -111,6 +111,7 @@ class Host:
         """
         self._number += 1
         log = self._folder / f"child-{self._number}.log"
+        log.touch()  # a child may be killed before it says anything
         content = {"folder": str(folder), "log": str(log), "environment": dict(environment), "memory": memory}
         (pid,) = self._ask({"module": module, "arguments": list(arguments), **content})
         self._logs[pid] = log
@@ -127,8 +128,7 @@ class Host:
 
     def said(self, pid: int) -> str:
         """What a child has said so far."""
-        log = self._logs[pid]
-        return log.read_text(errors="replace") if log.exists() else ""
+        return self._logs[pid].read_text(errors="replace")
 
     def _ask(self, request: Mapping[str, Any]) -> list[int]:
         assert self._process.stdin is not None and self._process.stdout is not None
