@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid bad-input soak audit-deps test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -44,7 +44,7 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	@touch $@
 
 repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] switches first, [JOBS=n] at a time
-	@if [ -n "$(SUITE)" ]; then python -m stages.compose suite=$(SUITE) $(SET); fi
+	@if [ -n "$$SUITE" ]; then python -m stages.compose "suite=$$SUITE" $(SET); fi
 	$(run-experiments)
 	dvc repro
 
@@ -72,6 +72,15 @@ faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat auto
 faults: setup ## Kill, fill, damage and jump every stage N=200 times [SEED=0], and write docs/reliability.md's table
 	python -m tests.faults.campaign --trials $(or $(N),200) --seed $(or $(SEED),0)
 
+bad-input: setup ## Refuse thousands of wrong requests, write the table of docs/security.md: [N=5000]
+	python -m benchmarks.bad_input --cases $(or $(N),5000)
+
+soak: setup ## Run many tiny experiments in one process and through the grid, measure memory and disk: [N=100]
+	python -m benchmarks.soak --experiments $(or $(N),100) --grid 16
+
+audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
+	python -m stages.audit_dependencies
+
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS) --dist loadfile
 
@@ -85,18 +94,18 @@ report: setup ## Write the report: one HTML file with all tables, figures and ex
 	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
-	@test -n "$(CELL)" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
-	@python -m stages.explain $(CELL)
+	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
+	@python -m stages.explain "$$CELL"
 
 export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make export RUN=generalist_t-1
-	@test -n "$(RUN)" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
-	python -m stages.export $(RUN)
+	@test -n "$$RUN" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
+	python -m stages.export "$$RUN"
 
 audit: setup ## List where the papers' own tables contradict themselves or each other
 	python -m stages.audit
 
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
-	python -m stages.compose suite=$(or $(SUITE),digits) $(SET)
+	python -m stages.compose "suite=$${SUITE:-digits}" $(SET)
 
 prepare: setup ## Download or find the data of the suite, and check it
 	python -m stages.prepare

@@ -19,8 +19,8 @@ INSTRUCTION_SETS = ("amx_bf16", "avx2", "avx512_bf16", "avx512_f")
 CPU = torch.device("cpu")
 
 
-def publish(path: Path | None, numbers: Mapping[str, Any], device: torch.device = CPU) -> None:
-    """Print `numbers` as JSON, with the commit, the machine and the versions, and write them.
+def publish(path: Path | None, numbers: Mapping[str, Any], device: torch.device = CPU) -> dict[str, Any]:
+    """Print `numbers` as JSON, with the commit, the machine and the versions, write and return them.
 
     Args:
         path: Where to; None: nowhere. Those of another device than the CPU go to a file of their own beside it.
@@ -31,6 +31,7 @@ def publish(path: Path | None, numbers: Mapping[str, Any], device: torch.device 
     if path is not None:
         write_json(file_for(path, device.type), result)
     print(json.dumps(result, indent=2))
+    return result
 
 
 def file_for(path: Path, device_type: str) -> Path:

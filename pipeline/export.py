@@ -30,6 +30,8 @@ FILES = ["model.safetensors", "summary.json", "metrics.json"]
 THREAT_MODELS = {"linf": "Linf", "l2": "L2"}
 """RobustBench's folders."""
 EXAMPLE_IMAGES = 2
+LONGEST_SEED = 10
+"""Digits: seeds are below 2^31."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def find_run(params: Params, given: str) -> str:
             raise RequestError(f"{given} is the mean of several models; name one of {names}")
         given = f"{method}-{params.seeds[0]}"
     method, _, seed = given.rpartition("-")
-    if not method or not seed.isdigit():
+    if not method or not seed.isdecimal() or len(seed) > LONGEST_SEED:
         raise RequestError(
             f"'{given}' is no model: expected an MLflow run id, an experiment such as at-1, or a cell such as "
             "table1:at:aa_linf"

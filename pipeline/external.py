@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipeline.config import EvaluationSettings, Normalization, Params
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
@@ -38,7 +40,12 @@ class ExternalModel:
         if any(len(given) not in (1, channels) for given in values):
             raise RequestError(f"--mean and --std go together and need 1 or {channels} values, got {values}")
         mean, std = (given * channels if len(given) == 1 else given for given in values)
-        return Normalization(mean=mean, std=std)
+        try:
+            return Normalization(mean=mean, std=std)
+        except ValidationError:
+            raise RequestError(
+                f"--mean and --std: expected finite numbers, those of --std above 0; got {mean} and {std}"
+            ) from None
 
 
 def attack_external(

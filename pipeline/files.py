@@ -85,6 +85,17 @@ def write_text(path: Path, content: str) -> None:
         stream.write(content.encode())
 
 
+def require_file(path: Path) -> Path:
+    """`path`, where a file lies or nothing does: reading a pipe or a device may never end.
+
+    Raises:
+        RequestError: a folder, a pipe or a device lies there.
+    """
+    if path.exists() and not path.is_file():
+        raise RequestError(f"{path}: is not a file; remove it, or put the file in its place")
+    return path
+
+
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal digest of a file's bytes."""
     with open(path, "rb") as stream:
@@ -121,14 +132,14 @@ def read_record(path: Path) -> dict[str, Any]:
         Damaged: the record or such a file is not what was written.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(require_file(path).read_text(encoding="utf-8"))
         is_whole = content.pop(CHECKSUM) == _checksum(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{path}: is damaged ({type(error).__name__}: {error})") from None
     if not is_whole:
         raise Damaged(f"{path}: is damaged, it does not match its checksum")
     for name, expected in content.get(DIGESTS, {}).items():
-        found = file_digest(path.parent / name)
+        found = file_digest(require_file(path.parent / name))
         if found != expected:
             raise Damaged(f"{path.parent / name}: is damaged, its sha256 is {found}, {path.name} says {expected}")
     return content

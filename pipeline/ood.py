@@ -54,11 +54,11 @@ def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[st
 
     settings, dataset = params.ood, params.data.name
     clean = _clean_images(params.data, settings.images)
+    found = {kind: _released(kind, params, download) for kind in NAMES}  # all of them before hours of work
     chosen: dict[str, str] = {}
-    for kind, names in NAMES.items():
-        released = _released(kind, params, download)
+    for kind, released in found.items():
         if released is None:
-            regenerate(kind, clean, _regenerated(dataset, kind), names, settings.seed, processes)
+            regenerate(kind, clean, _regenerated(dataset, kind), NAMES[kind], settings.seed, processes)
         chosen[kind] = "regenerated" if released is None else released.provenance
     write_record(corrupted_folder(dataset) / CHOICE, chosen)
     return chosen

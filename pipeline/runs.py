@@ -366,6 +366,7 @@ def load_trained(experiment: Experiment) -> Any:
         RequestError: there are no weights, they are damaged, or they belong to other settings.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from pipeline.models import build_model
@@ -379,6 +380,8 @@ def load_trained(experiment: Experiment) -> Any:
         raise RequestError(f"{experiment.identifier} is not trained: {error.filename} is missing; {way_out}") from None
     except Damaged as error:
         raise Damaged(f"{error}; {way_out}") from None
+    except SafetensorError as error:
+        raise Damaged(f"{folder / 'model.safetensors'}: is damaged ({error}); {way_out}") from None
     if trained != experiment.fingerprint:
         raise RequestError(
             f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
@@ -386,7 +389,13 @@ def load_trained(experiment: Experiment) -> Any:
         )
     data = experiment.data
     model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RequestError(
+            f"the trained weights in {folder} do not fit {experiment.architecture} ({' '.join(str(error).split())}); "
+            f"{way_out}"
+        ) from None
     return model.to(memory_format=torch.channels_last).eval()
 
 

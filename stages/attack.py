@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel")
     parser.add_argument("--std", type=float, nargs="+", help="what it then divides by")
     parser.add_argument("--attacks", help="names from evaluation.attacks, comma-separated; '' for none (default: all)")
-    parser.add_argument("--images", type=int, help="attack only the first so many test images")
+    parser.add_argument("--images", type=cli.positive, help="attack only the first so many test images")
     parser.add_argument("--output", type=Path, help="folder (default: results/external/<file name>)")
     given = parser.parse_args(arguments)
 

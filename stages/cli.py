@@ -82,9 +82,15 @@ def in_time(given: argparse.Namespace) -> Callable[[], str | None]:
 
 def positive(text: str) -> int:
     """An argument that is a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got '{text}'")
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got '{text[:50]}'")
     return int(text)
+
+
+REQUESTED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with a path that was given, not with the disk."""
+LONGEST_LINE = 1000
+"""Characters of a message's line: a name that is not valid may be as long as a file."""
 
 
 def run(stage: Callable[[], None]) -> int:
@@ -99,7 +105,7 @@ def run(stage: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
     except OSError as error:
-        return _fail(_describe(error), 1)
+        return _fail(_describe(error), RequestError.exit_code if error.errno in REQUESTED else 1)
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -134,8 +140,15 @@ def _is_said_by_another(error: PipelineError) -> bool:
 def _fail(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")
     who = "" if rank == "0" else f"process {rank}: "
-    print(f"{who}{'stopped' if code == Interrupted.exit_code else 'error'}: {message}", file=sys.stderr, flush=True)
+    text = "\n".join(map(_readable, message.split("\n")))
+    print(f"{who}{'stopped' if code == Interrupted.exit_code else 'error'}: {text}", file=sys.stderr, flush=True)
     return code
+
+
+def _readable(line: str) -> str:
+    """Without what would steer a terminal, and cut where it is too long."""
+    cut = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
 
 def _describe(error: OSError) -> str:
@@ -144,6 +157,8 @@ def _describe(error: OSError) -> str:
         return f"the disk is full{place}. What was finished is kept; free some space and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write{place}. Nothing was changed; check the owner and mode of the folder."
+    if error.errno in REQUESTED:
+        return f"{error.strerror}{place}. Give another path, or remove what is in its way."
     return f"{error.strerror or error}{place}"
 
 

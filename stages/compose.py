@@ -31,12 +31,13 @@ def compose(overrides: list[str], conf: Path) -> str:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             composed = hydra_compose("config", overrides)
         OmegaConf.resolve(composed)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OSError) as error:
         raise RequestError(f"cannot compose {' '.join(overrides)}: {error}") from None
     text = OmegaConf.to_yaml(composed)
     parse_params(OmegaConf.to_container(composed), f"conf/ with {' '.join(overrides) or 'no overrides'}")

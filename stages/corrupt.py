@@ -14,7 +14,9 @@ from stages import cli
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: %(default)s, one per core")
+    parser.add_argument(
+        "--processes", type=cli.positive, default=os.cpu_count() or 1, help="default: %(default)s, one per core"
+    )
     parser.add_argument("--download", action="store_true", help="fetch the released corruptions (2.9 GB) if missing")
     given = parser.parse_args(arguments)
 

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"expected a number of images from 0, got '{text}'")
     return int(text)
 

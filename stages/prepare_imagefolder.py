@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--workers",
-        type=_positive,
+        type=cli.positive,
         default=usable_cores(),
         help="processes; default: as many as there are cores, %(default)s",
     )
@@ -63,18 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="validation images to evaluate on, one path below val/ a line; default: 5,000 in a fixed random order",
     )
-    made.add_argument("--images-per-shard", type=_positive, default=2048, help="default: %(default)s")
+    made.add_argument("--images-per-shard", type=cli.positive, default=2048, help="default: %(default)s")
     return made
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return int(text)
-
-
 def _size(text: str) -> int | None:
-    return None if text == "original" else _positive(text)
+    return None if text == "original" else cli.positive(text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ It listens on 127.0.0.1 only: MLflow has no login by default, so whoever reaches
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from stages import cli
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=5000, help="default: %(default)s")
     given = parser.parse_args(arguments)
 
     def stage() -> None:
@@ -27,9 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"MLFLOW_TRACKING_URI is a server already: open {mask(uri)} in a browser")
             return
         print(f"http://127.0.0.1:{given.port} shows {mask(uri)}; Ctrl-C ends it", flush=True)
-        command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(given.port)]
-        # One worker without background jobs: a fifth of the memory, and ready in a third of the time.
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
+        # One worker without background jobs: a fifth of the memory, and ready in a third of the time. The address goes
+        # through the environment: every user of the machine can read a command line, and it may have a password.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
         code = subprocess.run(
             [sys.executable, "-m", *command, "--workers", "1"], env=environment, check=False
         ).returncode
@@ -39,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
             )
 
     return cli.run(stage)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or len(text) > 5 or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got '{text[:50]}'")
+    return int(text)
 
 
 if __name__ == "__main__":

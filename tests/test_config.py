@@ -170,7 +170,7 @@ ATTACK = {"name": "pgd", "norm": "linf", "epsilon": 0.1, "step_size": 0.1, "step
 
 MISTAKES: list[tuple[str, Any, str, str]] = [
     # what is changed, to what, the path that the message names, what it says
-    ("training.epoch", 3, "training.epoch", "unknown key; did you mean 'epochs'? Valid: batch_size, device, epochs"),
+    ("training.epoch", 3, "training.epoch", "unknown key; did you mean 'epochs'? Valid: batch_size, compile, devi"),
     (f"{OPTIMIZER}.momentun", 1, f"{OPTIMIZER}.momentun", "unknown key; did you mean 'momentum'? Valid: decay_ba"),
     ("evaluation.attacks.aa_l2.steps", 3, "evaluation.attacks.aa_l2.steps", "unknown key; Valid: epsilon, images, mem"),
     ("data.augmentation.crop_pad", 1, "data.augmentation.crop_pad", "did you mean 'crop_padding'? Valid: crop_pad"),
@@ -190,6 +190,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("training.epochs", math.inf, "training.epochs", "input should be a finite number"),
     ("training.batch_size", 10**30, "training.batch_size", "less than 2147483648 (got 1000000"),
     ("training.batch_size", True, "training.batch_size", "expected a number, got true"),
+    ("data.augmentation.horizontal_flip", 1, "data.augmentation.horizontal_flip", "should be a valid boolean (got 1)"),
     (
         "data.name",
         "cifar",
@@ -369,6 +370,9 @@ def test_whatever_is_in_the_file_the_answer_is_params_or_a_list_of_mistakes(
         assert mistakes(content)
 
 
+BOMB = "a0: &l0 [x, x]\n" + "".join(f"a{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 40))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -382,6 +386,11 @@ def test_whatever_is_in_the_file_the_answer_is_params_or_a_list_of_mistakes(
         (f"seeds: [{'9' * 5000}]\n", "is not YAML: Exceeds the limit"),
         ("[" * 5000, "is not YAML: maximum recursion depth exceeded"),
         ("suite: \x00\n", "is not YAML: unacceptable character #x0000"),
+        ("suite: !!set {a}\n", "is not YAML: line 1, column 8: could not determine a constructor for the tag"),
+        ("suite: !!bool x\n", "a tag such as !!int has a value that it does not fit (KeyError('x'))"),
+        ("suite: &a [*a]\n", "its aliases (*name) stand for more than 1,048,576 values; write them out"),
+        (BOMB, "its aliases (*name) stand for more than 1,048,576 values; write them out"),
+        (f"suite: {'x' * 2**20}", "is larger than 1,048,576 characters, expected a params.yaml"),
     ],
 )
 def test_a_file_that_is_not_a_mapping_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -395,7 +404,7 @@ def test_a_file_that_is_not_a_mapping_is_one_sentence(tmp_path: Path, text: str,
 def test_a_file_that_cannot_be_read_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"No such file or directory\). 'make suite SUITE=digits' writes it"):
         load_params(tmp_path / "params.yaml")
-    with pytest.raises(RequestError, match="Is a directory"):
+    with pytest.raises(RequestError, match="is not a file; remove it, or put the file in its place"):
         load_params(tmp_path)
     (tmp_path / "latin1.yaml").write_bytes("label: é".encode("latin-1"))
     with pytest.raises(RequestError, match="is not YAML: 'utf-8' codec"):
@@ -534,7 +543,7 @@ def test_every_number_that_training_uses_changes_the_fingerprint(rich: Experimen
         value: Any = content
         for part in path:
             value = value[part]
-        elsewhere = path[0] in ("evaluation", "ood") or path[-1] in ("root", "device", "threads", "grid")
+        elsewhere = path[0] in ("evaluation", "ood") or path[-1] in ("root", "device", "threads", "compile", "grid")
         ignored = elsewhere or "mixing_ratios" in path
         if isinstance(value, int | float) and not ignored:
             changed = with_value(rich, path, other_number(path, value)).fingerprint

@@ -5,6 +5,7 @@ Names of other sections are checked when figures are drawn, not before: training
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -14,7 +15,8 @@ from pipeline.config.values import Closed, Whole, unless
 
 
 def _once(values: list[str]) -> list[str]:
-    return unless(sorted({f"'{value}' is given more than once" for value in values if values.count(value) > 1}), values)
+    repeated = sorted(value for value, times in Counter(values).items() if times > 1)
+    return unless([f"'{value}' is given more than once" for value in repeated], values)
 
 
 Kind = Literal["method", "metric", "attack", "study"]

@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.values import Breakpoints, Closed, Name, Place, Real, Whole, context, interpolate, mapping, unless
+from pipeline.config.values import (
+    Breakpoints,
+    Closed,
+    Name,
+    Place,
+    Real,
+    TruthValue,
+    Whole,
+    context,
+    interpolate,
+    mapping,
+    unless,
+)
 
 
 class MovingAverageSettings(Closed):
@@ -26,7 +38,7 @@ class MovingAverageSettings(Closed):
     """c: they do so after every epoch from t' on that c divides."""
     redistribution: Literal["epoch_end", "every_batch"] = "epoch_end"
     """`every_batch`: after every minibatch of those epochs, as the authors' code does (methods.md 2.2, item 11)."""
-    decay_warmup: bool = False
+    decay_warmup: TruthValue = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
     """What is mixed: the raw weights, or, of the learners that keep one, their own moving average (item 7)."""

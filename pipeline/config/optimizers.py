@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.values import Closed, Positive, Real
+from pipeline.config.values import Closed, Positive, Real, TruthValue
 
 
 class SGDSettings(Closed):
@@ -15,9 +15,9 @@ class SGDSettings(Closed):
     name: Literal["sgd"]
     learning_rate: Positive
     momentum: Real = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
+    nesterov: TruthValue = False
     weight_decay: Real = Field(default=0.0, ge=0)
-    decay_batch_norm: bool = Field(default=True, exclude_if=bool)
+    decay_batch_norm: TruthValue = Field(default=True, exclude_if=bool)
     """Whether weight decay reaches BatchNorm's scales and shifts, too."""
 
 

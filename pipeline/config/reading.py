@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,16 +16,25 @@ from pipeline.config.schema import AttackBudget, Params
 from pipeline.config.values import Norm, mapping
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
+from pipeline.files import require_file
+
+LARGEST = 2**20
+"""Characters of a file, and values in it; the largest suite in conf/ has some 40,000 characters."""
+MISTAKES_SHOWN = 50
 
 
 def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        RequestError: the file is missing or is not YAML, or it has mistakes; the message lists every one.
+        RequestError: the file is missing, too large or not YAML, or it has mistakes; the message lists them.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        with open(require_file(path), encoding="utf-8") as stream:
+            text = stream.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise RequestError(f"{path}: is larger than {LARGEST:,} characters, expected a params.yaml")
+        raw = yaml.load(text, _UniqueKeys)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}). 'make suite SUITE=digits' writes it.") from None
     except yaml.MarkedYAMLError as error:
@@ -33,11 +43,24 @@ def load_params(path: Path) -> Params:
         raise RequestError(f"{path}: is not YAML: {place}{error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
         raise RequestError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except (LookupError, AttributeError) as error:  # PyYAML's own, of '!!bool x', '!!int ""', '!!timestamp x'
+        raise RequestError(f"{path}: a tag such as !!int has a value that it does not fit ({error!r})") from None
+    if _weight(raw, {}) > LARGEST:
+        raise RequestError(f"{path}: its aliases (*name) stand for more than {LARGEST:,} values; write them out")
     return parse_params(raw, str(path))
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that is given twice is a mistake, where PyYAML lets the last one win."""
+    """YAML in which a key that is given twice is a mistake, where PyYAML lets the last one win.
+
+    Nor does it know sets and the like: pydantic would take them for lists, in any order.
+    """
+
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag not in [f"tag:yaml.org,2002:{kind}" for kind in ("binary", "omap", "pairs", "set")]
+    }
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -50,6 +73,23 @@ class _UniqueKeys(yaml.SafeLoader):
         return node
 
 
+def _weight(value: Any, known: dict[int, float]) -> float:
+    """How many values there are with every alias written out: a message that shows them would fill the memory.
+
+    Args:
+        value: What was read.
+        known: The weights of mappings and lists by their id. One that is still open weighs infinitely much, so that
+            one that holds itself does.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(value)]
+
+
 def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     """Check the content of `params.yaml`; see `load_params`."""
     if not isinstance(raw, dict):
@@ -59,6 +99,8 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     except ValidationError as error:
         lines = [_describe(problem, raw) for problem in error.errors()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        if len(lines) > MISTAKES_SHOWN:
+            lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
         raise RequestError(
             f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines)
         ) from None

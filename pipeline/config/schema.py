@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -35,6 +36,7 @@ from pipeline.config.values import (
     Positive,
     Real,
     Schedule,
+    TruthValue,
     Whole,
     context,
     mapping,
@@ -66,7 +68,7 @@ class AugmentationSettings(Closed):
 
     crop_padding: Whole = Field(default=0, ge=0, le=16)
     """Pad with this many zero pixels on each side, then crop back at a random place."""
-    horizontal_flip: bool = False
+    horizontal_flip: TruthValue = False
     """Mirror each image with probability 1/2."""
 
 
@@ -190,7 +192,7 @@ class WeightAveraging(Closed):
     """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
 
     decay: Real = Field(ge=0, lt=1)
-    warmup: bool = False
+    warmup: TruthValue = False
     """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
 
 
@@ -302,7 +304,7 @@ class TrainingSettings(Closed):
     """Not part of an experiment's identity."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads (null: as torch decides). Not part of an experiment's identity."""
-    compile: bool = False
+    compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
 
@@ -425,7 +427,7 @@ def _unknown(what: str, names: list[str], valid: list[str] | None) -> list[str]:
 
 
 def _repeated(values: list[Any]) -> list[str]:
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, times in Counter(values).items() if times > 1)
     return [f"{value!r} is given more than once" for value in repeated]
 
 
@@ -469,7 +471,7 @@ class TableSettings(Closed):
     uncertainty: Literal["seeds", "wilson", "none"] = "seeds"
     """Beside each number: standard deviation over seeds (where there are several), the 95% interval of Wilson over test
     images, or nothing."""
-    other_protocols: bool = False
+    other_protocols: TruthValue = False
     """Fill cells without a run of this protocol from runs of another one, with a footnote."""
     file: Name | None = None
     """Name of the files instead of the table's key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pipeline.config import DatasetName
 from pipeline.data.facts import DATASETS
 from pipeline.data.images import ImageSet
 from pipeline.errors import RequestError
-from pipeline.files import file_digest
+from pipeline.files import file_digest, require_file
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -72,8 +73,12 @@ def read_official(name: DatasetName, root: Path) -> tuple[ImageSet, ImageSet]:
 
 def _differing(root: Path, expected: Digests) -> dict[str, str | None]:
     """The files whose MD5 is not the expected one, and what it is instead; None for a file that is missing."""
-    found = {path: file_digest(root / path, "md5") if (root / path).exists() else None for path in expected}
+    found = {path: _digest(root / path) for path in expected}
     return {path: digest for path, digest in found.items() if digest != expected[path]}
+
+
+def _digest(path: Path) -> str | None:
+    return file_digest(require_file(path), "md5") if path.exists() else None
 
 
 def _fetch(name: str, source: Source, root: Path) -> None:
@@ -91,7 +96,7 @@ def _fetch(name: str, source: Source, root: Path) -> None:
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
             (staging / path).symlink_to((root / path).resolve())
         try:
-            with _network_timeout():
+            with _network_timeout(), _cautious_archives():
                 source.download(staging)
         except DOWNLOAD_ERRORS as error:
             reason = " ".join(str(error).split())
@@ -110,6 +115,17 @@ def _network_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _cautious_archives() -> Iterator[None]:
+    """torchvision unpacks tar files without a filter: nothing may lead out of the folder, whatever its digest is."""
+    before = getattr(tarfile.TarFile, "extraction_filter", None)
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 def _describe(name: str, source: Source, root: Path, beginning: str) -> str:

@@ -59,7 +59,8 @@ class Shard:
             RequestError: it is not of this form, or not between 1 and the count.
         """
         index, _, count = text.partition("/")
-        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        whole = all(part.isdecimal() and len(part) < 10 for part in (index, count))
+        if not (whole and 1 <= int(index) <= int(count)):
             raise RequestError(f"shard '{text}': expected i/n with 1 <= i <= n, for example 2/4")
         return cls(int(index) - 1, int(count))
 

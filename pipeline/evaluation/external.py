@@ -69,6 +69,11 @@ def load_into(model: nn.Module, state: dict[str, Tensor], origin: str) -> str:
             "(--architecture)"
         )
     for ours, theirs in names.items():
+        if not _is_plain(state[theirs]):
+            raise RequestError(
+                f"{origin}: tensor '{theirs}' is {_kind(state[theirs])}, expected {_kind(own[ours])}; save the "
+                "model's state dict with ordinary tensors"
+            )
         if own[ours].shape != state[theirs].shape:
             raise RequestError(
                 f"{origin}: tensor '{theirs}' has shape {list(state[theirs].shape)}, but the network's '{ours}' has "
@@ -76,6 +81,16 @@ def load_into(model: nn.Module, state: dict[str, Tensor], origin: str) -> str:
             )
     model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
     return "by name" if own.keys() == state.keys() else "by order and shape, since names differ"
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a real number for each element: not complex, sparse, quantised or without data."""
+    real = not tensor.is_complex() and not tensor.is_quantized
+    return real and not tensor.is_meta and tensor.layout == torch.strided
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} ({str(tensor.layout).removeprefix('torch.')}, on {tensor.device})"
 
 
 @torch.no_grad()

@@ -155,7 +155,7 @@ def test_shards_done_anywhere_make_the_same_verdicts(
     assert sorted(merged.rglob("*.json")) == before, "something was attacked again"
 
 
-@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2", "1/2/3"])
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2", "1/2/3", "1/²"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="expected i/n with 1 <= i <= n"):
         Shard.parse(text)

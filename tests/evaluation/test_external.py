@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_weights_of_another_network_are_refused(digits_model: nn.Module) -> None
     state.pop("linear.bias")
     with pytest.raises(RequestError, match=r"tensors, but the network has .* \(--architecture\)"):
         load_into(small(), state, "weights")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda tensor: tensor.to(torch.complex64), "torch.complex64 (strided, on cpu)"),
+        (lambda tensor: tensor.to_sparse(), "torch.float32 (sparse_coo, on cpu)"),
+        (lambda tensor: tensor.to("meta"), "torch.float32 (strided, on meta)"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(
+    digits_model: nn.Module, change: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    state = dict(digits_model.state_dict())
+    with pytest.raises(RequestError, match=f"is {re.escape(kind)}, expected torch.float32"):
+        load_into(small(), {**state, "linear.bias": change(state["linear.bias"])}, "weights")
 
 
 class Wrapped(nn.Module):

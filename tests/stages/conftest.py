@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -115,6 +116,13 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> No
         assert process.poll() is None, f"the stage ended early: {finish(process)}"
         assert time.monotonic() < deadline, "the stage does not get there"
         time.sleep(0.01)
+
+
+def listening(process: psutil.Process) -> set[Any]:
+    """The addresses on which a process and its children wait for others."""
+    family = [process, *process.children(recursive=True)]
+    sockets = [one for member in family for one in member.net_connections("inet")]
+    return {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
 
 
 def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> Finished:

@@ -59,6 +59,10 @@ def test_a_grid_has_at_least_one_of_each(option: str, given: str, capsys: pytest
         (OSError(errno.EDQUOT, "Quota"), 1, "error: the disk is full. What was finished is kept"),
         (PermissionError(errno.EACCES, "Denied", "a/b"), 1, "error: no permission to write (a/b). Nothing was changed"),
         (OSError(errno.EIO, "Input/output error", "a/b"), 1, "error: Input/output error (a/b)\n"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "error: Is a directory (a). Give another path, or"),
+        (OSError(errno.ELOOP, "Too many links", "a"), 2, "error: Too many links (a). Give another path, or remove"),
+        (RequestError("a \x1b[31m red \ttab"), 2, "error: a \\x1b[31m red \\ttab\n"),
+        (RequestError("x" * 5000), 2, f"error: {'x' * 1000} ...\n"),
     ],
 )
 def test_every_failure_is_one_message_and_its_exit_code(

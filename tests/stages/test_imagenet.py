@@ -80,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any], empty
     damage(write_tree(made.folder / "tree", (*CLASSES, "n02099601")))
     shutil.copy(empty_store, made.folder / "mlflow.db")
     (made.folder / "params.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    made.run("prepare").expect(1, "3 images are damaged", "allow_damaged", *(f"tree/{name}: " for name in DAMAGED))
+    made.run("prepare").expect(2, "3 images are damaged", "allow_damaged", *(f"tree/{name}: " for name in DAMAGED))
     made.change(lambda raw: raw["data"]["streaming"].update(allow_damaged=True))
     made.run("prepare").expect(0)
     return made

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from stages import ablation
 from tests.conftest import REPOSITORY
-from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, wait_for
+from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, listening, wait_for
 from tests.stages.test_ablation import kill_with_children
 
 METHOD = "generalist_d_nt_linf"
@@ -86,6 +86,7 @@ def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished
     finish(second)
     left = remembered(place)
     assert len(left) == 2 and set(left) <= at_work(place.folder)
+    assert {address.ip for pid in left for address in listening(psutil.Process(pid))} == {"127.0.0.1"}
 
     third = start(place)
     wait_for(lambda: not set(left) & at_work(place.folder), third)

@@ -115,7 +115,7 @@ def test_damaged_images_fail_or_are_left_out(tmp_path: Path) -> None:
     damage(tree)
     (tmp_path / "ids.txt").write_text(f"{CLASSES[0]}/{CLASSES[0]}_4.JPEG\n")
     command = (tree, tmp_path / "to", "--size", "original", "--subset-list", tmp_path / "ids.txt")
-    run(*command).expect(1, "3 images are damaged", "val/n01443537/text.JPEG: is not an image in a known format")
+    run(*command).expect(2, "3 images are damaged", "val/n01443537/text.JPEG: is not an image in a known format")
     allowed = run(*command, "--allow-damaged")
     allowed.expect(0)
     assert "evaluation on 1 validation images (list " in allowed.out

@@ -27,7 +27,7 @@ from pipeline.data.corruptions.facts import (
     Release,
 )
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import Damaged, file_digest, read_record
+from pipeline.files import Damaged, file_digest, read_record, require_file
 
 MANIFEST_FILE = "manifest.json"
 LABELS = "labels"
@@ -214,12 +214,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _problem(path: Path, shape: tuple[int, ...], md5: str | None) -> str | None:
     """What is wrong with a file, or None. The digest is computed last: it reads everything."""
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.load(require_file(path), mmap_mode="r")
     except FileNotFoundError:
         return f"{path}: is missing"
-    except (ValueError, EOFError) as error:
-        size = path.stat().st_size
-        return f"{path}: is truncated or no NumPy array ({size} bytes; {error}), expected uint8 of shape {shape}"
+    except RequestError as error:
+        return str(error)
+    except Exception as error:  # foreign bytes can raise nearly anything in NumPy's reader of headers
+        reason = f"{path.stat().st_size} bytes; {' '.join(str(error).split())[:200]}"
+        return f"{path}: is truncated or no NumPy array ({reason}), expected uint8 of shape {shape}"
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         return f"{path}: holds {found}, expected uint8 of shape {shape}"

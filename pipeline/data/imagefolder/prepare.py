@@ -32,7 +32,7 @@ from pipeline.data.imagefolder.sharding import (
 from pipeline.data.imagefolder.shards import QUALITY, WAY_OUT
 from pipeline.data.imagefolder.subset import Subset, own_choice, read_list
 from pipeline.data.imagefolder.tree import PARTS, Tree, list_tree
-from pipeline.errors import PipelineError, RequestError
+from pipeline.errors import RequestError
 from pipeline.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
 
 MANIFEST_FILE = "manifest.json"
@@ -82,8 +82,9 @@ def prepare_imagefolder(
 
     Raises:
         RequestError: the tree is missing, cannot be read or is not as expected; the list does not fit it; the
-            destination holds something else or is being worked on.
-        PipelineError: files are damaged (and not allowed to be), a class has none left, a worker was killed.
+            destination holds something else or is being worked on; files are damaged (and not allowed to be), or a
+            class has none left.
+        PipelineError: a worker was killed.
         Interrupted: `should_stop` gave a reason.
         OSError: a file cannot be written. In every case finished shards are kept and there is no manifest.
     """
@@ -104,7 +105,7 @@ def prepare_imagefolder(
         results = make_shards(tasks, workers, observer, should_stop)
         damaged = _damaged(tasks, results)
         if damaged and not allow_damaged:
-            raise PipelineError(_describe_damaged(damaged, source))
+            raise RequestError(_describe_damaged(damaged, source))
         subset = listed or own_choice(val_names, {name.removeprefix("val/") for name in damaged})
         _check_subset(subset, damaged)
         with atomic_write(destination / SUBSET_FILE) as stream:
@@ -224,7 +225,7 @@ def _describe_damaged(damaged: dict[str, str], source: Path) -> str:
 def _check_subset(subset: Subset, damaged: dict[str, str]) -> None:
     missing = [name for name in subset.names if f"val/{name}" in damaged]
     if missing:
-        raise PipelineError(
+        raise RequestError(
             f"{len(missing)} of the {len(subset.names)} images in the list are damaged, for example "
             f"'val/{missing[0]}': accuracies on the others would be of another subset. Restore them from the archive "
             "and run the same command again"
@@ -245,7 +246,7 @@ def _manifest(
     for part, found in counts.items():
         lost = [name for label, name in enumerate(tree.classes) if found[str(label)] == 0]
         if lost:
-            raise PipelineError(f"{part}/: every image of {', '.join(lost)} is damaged; restore some and run again")
+            raise RequestError(f"{part}/: every image of {', '.join(lost)} is damaged; restore some and run again")
     subset_digest = hashlib.sha256(subset.content).hexdigest()
     digests = [entry["sha256"] for part in PARTS for entry in shards[part]]
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,19 +114,25 @@ def _check_same(root: Path, classes: dict[str, list[str]]) -> None:
         raise RequestError("\n".join([*problems, "  Move or remove the folders that one part lacks."]))
 
 
-def _walk(folder: Path | str, name: str) -> Iterator[tuple[str, int]]:
-    """(path below the part, bytes) of every file below a class's folder."""
+def _walk(folder: Path | str, name: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+    """(path below the part, bytes) of every file below a class's folder; `above` are the folders that led there."""
+    here = os.path.realpath(folder)
+    if any(f"{place}{os.sep}".startswith(f"{here}{os.sep}") for place in above):
+        raise RequestError(f"{folder}: is a link to a folder that it lies in ({here}); remove it")
     for entry in _scan(folder):
         path = f"{name}/{entry.name}"
         if entry.is_dir():
-            yield from _walk(entry.path, path)
+            yield from _walk(entry.path, path, (*above, here))
             continue
         try:
-            yield path, entry.stat().st_size
+            status = entry.stat()
         except OSError as error:  # a symbolic link that leads nowhere
             raise RequestError(
                 f"{entry.path}: cannot be read ({error.strerror}); restore the file or remove it"
             ) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise RequestError(f"{entry.path}: is a pipe or a device, not a file; remove it")
+        yield path, status.st_size
 
 
 def _check_filled(tree: Tree) -> None:

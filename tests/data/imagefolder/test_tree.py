@@ -75,6 +75,14 @@ def make_train_a_file(tree: Path) -> None:
             lambda tree: (tree / "val" / CLASSES[0] / "a.JPEG").symlink_to("nowhere"),
             ["a.JPEG: cannot be read (No such"],
         ),
+        (
+            lambda tree: (tree / "val" / CLASSES[0] / "again").symlink_to("../.."),
+            [f"{CLASSES[0]}/again: is a link to a folder that it lies in"],
+        ),
+        (
+            lambda tree: os.mkfifo(tree / "val" / CLASSES[0] / "a.JPEG"),
+            ["a.JPEG: is a pipe or a device, not a file; remove it"],
+        ),
     ],
 )
 def test_what_is_no_such_tree_is_refused_with_the_way_out(tree: Path, harm: Harm, texts: list[str]) -> None:
