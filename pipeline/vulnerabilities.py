@@ -74,7 +74,7 @@ def _unknown(answers: list[dict[str, Any]]) -> list[str]:
 
 def _no_answer(reason: str) -> str:
     return (
-        f"the packages were not audited: https://pypi.org gives no records here ({reason}). Nothing is known about "
+        f"the packages were not audited: PyPI gives no records here ({reason}). Nothing is known about "
         "their vulnerabilities; run 'make audit-deps' on a machine that reaches it"
     )
 

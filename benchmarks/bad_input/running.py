@@ -137,7 +137,7 @@ def _alarm() -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, hung)
     signal.setitimer(signal.ITIMER_REAL, HUNG)
-    faulthandler.dump_traceback_later(2 * HUNG, exit=True, file=sys.__stderr__)  # what hangs in C sees no signal
+    faulthandler.dump_traceback_later(2 * HUNG, exit=True, file=sys.__stderr__ or sys.stderr)  # C sees no signal
     try:
         yield
     finally:
