@@ -71,7 +71,8 @@ def working_file(stage: str, pattern: str) -> Trial:
     def trial(workshop: Workshop, generator: random.Random) -> Outcome:
         place, outcome = workshop.place(stage), Outcome()
         interrupt_late(workshop, place, stage, generator)
-        files = sorted(place.folder.glob(pattern))
+        # What a kill left without its digest was never finished, and nothing goes on from it.
+        files = [path for path in sorted(place.folder.glob(pattern)) if path.with_suffix(".json").exists()]
         path = files[-1] if stage == "train" else generator.choice(files)
         kind = harm(path, generator)
         outcome.took(kind)

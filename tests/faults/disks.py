@@ -92,7 +92,7 @@ def order(workshop: Workshop, generator: random.Random) -> Outcome:
     """What a loss of power could take: a file gets its name when its bytes are on the disk, and what comes after waits
     until its name is. Read from the calls of an undisturbed stage."""
     stage, outcome = generator.choice(list(WRITTEN)), Outcome()
-    calls = [(call, Path(path)) for call, path in workshop.calls[stage] if Path(path).parts[0] in WRITTEN[stage]]
+    calls = [(call, Path(path)) for call, path in workshop.calls[stage] if path.split("/")[0] in WRITTEN[stage]]
     for number, (call, path) in enumerate(calls):
         if call != "rename":
             continue

@@ -56,5 +56,6 @@ def test_pixels_that_noise_takes_out_of_the_box_have_no_gradient_and_stay() -> N
 
 def test_settings_that_are_as_before_are_described_as_before() -> None:
     attack: dict[str, Any] = {"norm": "linf", "epsilon": EPSILON, "step_size": 0.1, "steps": 1}
-    plain, other = (Fast.model_validate({"name": "fast", "attack": attack, "clip_noise": clip}) for clip in (1, 0))
+    content = {"name": "fast", "attack": attack}
+    plain, other = (Fast.model_validate({**content, "clip_noise": clip}) for clip in (True, False))
     assert "clip_noise" not in plain.model_dump() and other.model_dump()["clip_noise"] is False

@@ -101,8 +101,8 @@ def test_kills_and_stops_change_no_byte(
 
 def test_the_command_line(long_tree: Path, tmp_path: Path) -> None:
     for arguments, text in (
-        (("--size", "0"), "expected a whole number of at least 1, got '0'"),
-        (("--workers", "many"), "expected a whole number of at least 1, got 'many'"),
+        (("--size", "0"), "expected a whole number from 1 on, got '0'"),
+        (("--workers", "many"), "expected a whole number from 1 on, got 'many'"),
     ):
         wrong = run(long_tree, tmp_path / "to", *arguments)
         assert wrong.code == 2 and text in wrong.err
