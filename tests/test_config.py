@@ -301,6 +301,11 @@ def test_a_mistake_that_others_build_on_is_named_once(raw: Content, path: str) -
     assert len(mistakes(raw)) == 1
 
 
+def test_what_is_none_of_several_kinds_is_named_by_its_place(raw: Content) -> None:
+    raw["training"]["phases"] = [{"first_epoch": 1, "stored_size": [None]}]
+    assert {line.split(": ")[0] for line in mistakes(raw)} == {"training.phases.0.stored_size"}
+
+
 def test_no_mistake_hides_another(raw: Content) -> None:
     """Across sections, and within one: of single keys and between keys."""
     changes = {

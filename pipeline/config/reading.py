@@ -171,12 +171,14 @@ def _describe(problem: Any, raw: dict[str, Any]) -> str:
 
 
 def _path(location: list[Any], raw: Any) -> Iterator[str]:
-    """The keys in the file that lead to a mistake, without what pydantic adds: '[key]', the kind of a section."""
+    """The keys in the file that lead to a mistake, without what pydantic adds: '[key]', the kind of a value."""
     for part in location:
-        keys = raw if isinstance(raw, dict) else {}
-        if part != "[key]" and (part in keys or part not in [keys.get(tag) for tag in TAGS]):
+        if isinstance(raw, list) and isinstance(part, int):
             yield str(part)
-            raw = raw[part] if isinstance(raw, list) else keys.get(part)
+            raw = raw[part]
+        elif isinstance(raw, dict) and part != "[key]" and (part in raw or part not in [raw.get(tag) for tag in TAGS]):
+            yield str(part)
+            raw = raw.get(part)
 
 
 def _shown(value: Any) -> str:
