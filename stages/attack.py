@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.external import ExternalModel, attack_external
 
         params = load_params(given.params)
-        model = ExternalModel(given.weights, given.architecture or params.model.architecture, given.mean, given.std)
+        architecture = params.model.architecture if given.architecture is None else given.architecture
+        model = ExternalModel(given.weights, architecture, given.mean, given.std)
         attacks = None if given.attacks is None else [name for name in given.attacks.split(",") if name]
         output = given.output or Path("results/external") / given.weights.stem
         metrics = attack_external(params, model, attacks, given.images, output)

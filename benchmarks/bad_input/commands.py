@@ -73,7 +73,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
         "::",
         "table1:nt:x",
     ),
-    "export": (*NAMES, "nt-2", "nt-", "-1", "x-1", "nt-²", "0" * 32, "nt-" + "9" * 5000, "table1:x:natural", "table1"),
+    "export": (*NAMES, "nt-2", "nt-", "-1", "x-1", "nt-²", "nt-" + "9" * 5000, "table1:x:natural", "table1"),
     "figures": (*NAMES, "trade_off", "framework.pdf"),
     "attack": (*NAMES[:6], "missing.pt", ".", "/dev/null", "x" * 300 + ".pt"),
     "compose": (

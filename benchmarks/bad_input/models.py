@@ -175,8 +175,8 @@ def _loads(folder: Path, accepted: Any) -> bool:
     """Whether the file is one that the libraries themselves read, with the network's shapes and finite numbers."""
     path = next(folder.glob("weights.*"))
     read = load(path.read_bytes()) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    same = [tensor.shape for tensor in read.values()] == [tensor.shape for tensor in _state().values()]
-    return same and all(bool(torch.isfinite(tensor).all()) for tensor in read.values())
+    shapes, expected = (sorted(tuple(tensor.shape) for tensor in state.values()) for state in (read, _state()))
+    return shapes == expected and all(bool(torch.isfinite(tensor).all()) for tensor in read.values())
 
 
 # --- Of our own runs

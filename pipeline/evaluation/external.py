@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RequestError(f"{path}: no such file; expected a state dict as .safetensors, .pt or .pth")
     try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of what is refused below in words of our own
+            tensors = path.suffix == ".safetensors"
+            content: Any = load_file(path) if tensors else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise RequestError(f"{path}: is damaged or no file of tensors ({' '.join(str(error).split())[:200]})") from None
     except Exception as error:  # pickle's own errors have no common base

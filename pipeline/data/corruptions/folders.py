@@ -6,6 +6,7 @@ in the order of the test set; perturbations: (images, frames, height, width, cha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,8 @@ def _problem(path: Path, shape: tuple[int, ...], md5: str | None) -> str | None:
     except RequestError as error:
         return str(error)
     except Exception as error:  # foreign bytes can raise nearly anything in NumPy's reader of headers
-        reason = f"{path.stat().st_size} bytes; {' '.join(str(error).split())[:200]}"
+        said = re.sub(r":? <\S+ object at \S+>", "", " ".join(str(error).split()))[:200]
+        reason = f"{path.stat().st_size} bytes; {said}"
         return f"{path}: is truncated or no NumPy array ({reason}), expected uint8 of shape {shape}"
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
