@@ -81,8 +81,8 @@ soak: setup ## Run many tiny experiments in one process and through the grid, me
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
 	python -m stages.audit_dependencies
 
-test: setup ## Run the whole test suite, in JOBS processes and one more: some wait for servers most of their time
-	python -m pytest -n $$(( $(JOBS) + 1 )) --dist loadfile
+test: setup ## Run the whole test suite, in JOBS processes
+	python -m pytest -n $(JOBS) --dist loadfile
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
