@@ -101,9 +101,7 @@ def train(
         PipelineError: a loss is not finite, every checkpoint is damaged, or another rank was lost.
     """
     checkpoints = CheckpointFolder(folder / "checkpoints", experiment.fingerprint)
-    mesh = Mesh(ranks, ranks)
-    if learner_parallel:
-        mesh = shared_out(ranks, list(experiment.method.learners), experiment.method.mixture, backend.device)
+    mesh = shared_out(ranks, experiment.method, backend.device) if learner_parallel else Mesh(ranks, ranks)
     run = TrainingRun(experiment, split, backend, checkpoints, mesh)
     run.restore(observer)
     progress, epochs = run.progress, experiment.training.epochs
@@ -117,7 +115,6 @@ def train(
         for images, labels in run.batches(epoch, first=progress.step):
             for learner in run.training_in(epoch):
                 learner.set_learning_rate(epoch, (progress.step + 1) / steps)
-            for learner in run.training_in(epoch):
                 run.step(learner, images, labels, epoch)
             if run.mixture is not None:
                 run.mixture.after_step(epoch)

@@ -8,14 +8,15 @@ of the weighted weights.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 
-from pipeline.config import MixtureSettings, MovingAverageSettings
+from pipeline.config import MovingAverageSettings
+from pipeline.config.schema import MethodSettings
 from pipeline.errors import RequestError
 from pipeline.ranks import ALONE, Ranks
 
@@ -62,18 +63,19 @@ class Mesh:
 ONE_PROCESS = Mesh()
 
 
-def shared_out(ranks: Ranks, learners: Sequence[str], mixture: MixtureSettings | None, device: torch.device) -> Mesh:
+def shared_out(ranks: Ranks, method: MethodSettings, device: torch.device) -> Mesh:
     """Every process trains one learner: a row of the mesh for each, of as many processes as there are for it.
 
     Raises:
         RequestError: the method has no learners that only meet in a moving average, or the processes cannot be shared
             out evenly among them.
     """
-    if not isinstance(mixture, MovingAverageSettings):
+    if not isinstance(method.mixture, MovingAverageSettings):
         raise RequestError(
             "learner parallel training needs a method whose learners meet in a mixture of rule moving_average; train "
             "this one data parallel, without --learner-parallel"
         )
+    learners = list(method.learners)
     rows = len(learners)
     if ranks.count % rows:
         raise RequestError(
