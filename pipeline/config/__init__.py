@@ -8,6 +8,7 @@ from pipeline.config.figures import (
     FigureSettings,
     FrameworkFigure,
     GradCAMFigure,
+    TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "TableColumn",
     "TableSettings",
     "TestCrop",
+    "TheoryFigure",
     "TradeOffFigure",
     "TrainingCurvesFigure",
     "cells",

@@ -137,7 +137,8 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
     if variation.problem is not None:
         raise ValueError(variation.problem)
     try:
-        return MethodSettings.model_validate(variation.method, context={"epochs": params.training.epochs})
+        known = {"epochs": params.training.epochs, "selection_split": params.training.selection.split}
+        return MethodSettings.model_validate(variation.method, context=known)
     except ValidationError as error:
         messages = [str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors()]
         raise ValueError("; ".join(messages)) from None

@@ -99,6 +99,17 @@ class TrainingCurvesFigure(Captioned):
         yield "method", self.method
 
 
+class TheoryFigure(Captioned):
+    """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
+
+    kind: Literal["theory"]
+    method: str
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
 class FrameworkFigure(Captioned):
     """The learners, the mixture and the schedule of a method with the mixture `moving_average`."""
 
@@ -145,6 +156,12 @@ class GradCAMFigure(Captioned):
 
 
 FigureSettings = Annotated[
-    TradeOffFigure | ClassWiseFigure | TrainingCurvesFigure | FrameworkFigure | AblationFigure | GradCAMFigure,
+    TradeOffFigure
+    | ClassWiseFigure
+    | TrainingCurvesFigure
+    | TheoryFigure
+    | FrameworkFigure
+    | AblationFigure
+    | GradCAMFigure,
     Field(discriminator="kind"),
 ]

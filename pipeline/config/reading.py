@@ -111,13 +111,15 @@ def _cross_references(raw: dict[str, Any]) -> dict[str, Any]:
 
     What is itself a mistake is None, or a stand-in: it is reported once, at its own place.
     """
-    epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
+    training, dataset = mapping(raw, "training"), mapping(raw, "data").get("name")
+    epochs = training.get("epochs")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
+        "selection_split": mapping(training, "selection").get("split"),
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
         "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
     }

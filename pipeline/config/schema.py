@@ -287,6 +287,15 @@ class SelectionSettings(Closed):
     """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
 
 
+class TheorySettings(Closed):
+    """What the papers' theorems speak of, measured while training; docs/theory.md."""
+
+    interval: Whole = Field(default=10, ge=1)
+    """Measure after every so many epochs, and after the last."""
+    images: Whole = Field(default=128, ge=1)
+    """On the first so many held-out images, or all where there are fewer."""
+
+
 class TrainingSettings(Closed):
     """What all learners share."""
 
@@ -307,6 +316,9 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
+    theory: TheorySettings | None = Field(default=None, exclude_if=_is_none)
+    """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
+    experiment's identity."""
 
 
 class AttackedImages(Closed):
@@ -638,7 +650,7 @@ class Experiment(Closed):
             "data": data,
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
-            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile"}),
+            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile", "theory"}),
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

@@ -29,6 +29,9 @@ METRICS = {
     "pgd_l1": r"PGD $\ell_1$",
 }
 
+History = dict[str, pd.DataFrame]
+"""`mean`, `std` and `count` over runs, a row per epoch."""
+
 
 def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> Figure:
     """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`.
@@ -37,7 +40,7 @@ def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> 
         RequestError, PipelineError: as `pipeline.tracking.read_histories`.
     """
     experiments = [params.experiment(settings.method, seed) for seed in params.seeds]
-    history = _over_seeds(list(read_histories(latest_runs(experiments, runs).values()).values()))
+    history = over_seeds(list(read_histories(latest_runs(experiments, runs).values()).values()))
     split = "test" if params.training.selection.split == "test" else "held_out"
     learners = _learners(experiments[0])
     shown = [metric for metric in METRICS if f"{split}/global/{metric}" in history["mean"]]
@@ -47,22 +50,22 @@ def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> 
     heights = [1.0] * count + [0.7] * ratios
     panels: list[Axes] = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
     for axes, metric in zip(panels, shown, strict=False):
-        _draw_curves(axes, history, {name: f"{split}/{name}/{metric}" for name in learners}, learners, scale=100)
+        draw_curves(axes, history, {name: f"{split}/{name}/{metric}" for name in learners}, learners, scale=100)
         axes.set_ylabel(f"{METRICS[metric]} (%)")
     if ratios:
-        _draw_curves(panels[-1], history, {name: f"mixing_ratio/{name}" for name in learners}, learners)
+        draw_curves(panels[-1], history, {name: f"mixing_ratio/{name}" for name in learners}, learners)
         panels[-1].set(ylabel=r"mixing ratio $\gamma$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     if shown:
         _finish(figure, panels, history["mean"], learners, params, settings.method)
         images = "test" if split == "test" else "held-out"
-        note_below(figure, f"Accuracies on {images} images.{_seeds(history)}")
+        note_below(figure, f"Accuracies on {images} images.{seeds_note(history)}")
     else:
         panels[0].text(0.5, 0.5, "not measured", transform=panels[0].transAxes, ha="center", color=MISSING_TEXT)
     panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))
     return figure
 
 
-def _over_seeds(histories: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def over_seeds(histories: Sequence[pd.DataFrame]) -> History:
     """Mean and standard deviation (NaN with one seed) over runs: a row per epoch, the columns of the histories."""
     if not histories:
         return {"mean": pd.DataFrame(), "std": pd.DataFrame(), "count": pd.DataFrame()}
@@ -70,7 +73,8 @@ def _over_seeds(histories: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return {"mean": epochs.mean(), "std": epochs.std(), "count": epochs.size().to_frame("runs")}
 
 
-def _seeds(history: dict[str, pd.DataFrame]) -> str:
+def seeds_note(history: History) -> str:
+    """What to say of several seeds below a figure; nothing of one."""
     runs = int(history["count"]["runs"].max())
     return f" Mean and standard deviation of {runs} seeds." if runs > 1 else ""
 
@@ -84,9 +88,10 @@ def _learners(experiment: Experiment) -> dict[str, Look]:
     return learner_looks(own)
 
 
-def _draw_curves(
-    axes: Axes, history: dict[str, pd.DataFrame], columns: dict[str, str], learners: dict[str, Look], scale: float = 1
+def draw_curves(
+    axes: Axes, history: History, columns: dict[str, str], learners: dict[str, Look], scale: float = 1
 ) -> None:
+    """Mean and standard deviation of `columns` of the histories, by the name whose look they have."""
     for name, column in columns.items():
         if column not in history["mean"]:
             continue
