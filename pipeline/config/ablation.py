@@ -11,12 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config.mixture import MovingAverageSettings
+from pipeline.config.reading import cross_references, describe
 from pipeline.config.schema import LONGEST_NAME, Experiment, MethodSettings, Params
 from pipeline.config.studies import (
     CommunicationIntervalStudy,
     FirstRatioStudy,
     OptimizersStudy,
     SecondRatioStudy,
+    SettingsStudy,
     Study,
 )
 from pipeline.errors import RequestError, did_you_mean
@@ -136,11 +138,11 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
     """The method of a variation, checked as if it were in the file. Raises ValueError with what is wrong."""
     if variation.problem is not None:
         raise ValueError(variation.problem)
+    context = cross_references(params.model_dump(mode="json", include={"training", "data", "threat_model"}))
     try:
-        known = {"epochs": params.training.epochs, "selection_split": params.training.selection.split}
-        return MethodSettings.model_validate(variation.method, context=known)
+        return MethodSettings.model_validate(variation.method, context=context)
     except ValidationError as error:
-        messages = [str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors()]
+        messages = [describe(problem, variation.method, MethodSettings) for problem in error.errors()]
         raise ValueError("; ".join(messages)) from None
 
 
@@ -151,7 +153,10 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
     method = params.methods[name]
     mixture = method.mixture
     content = method.model_dump(mode="json")
-    if not isinstance(mixture, MovingAverageSettings):
+    if isinstance(study, SettingsStudy):
+        for setting, changes in study.values.items():
+            yield _Variation(setting, None, _merged(content, changes))
+    elif not isinstance(mixture, MovingAverageSettings):
         yield _Variation("every setting", None, content, "it has no mixture with the rule 'moving_average' to vary")
     elif isinstance(study, FirstRatioStudy):
         yield from _first_ratios(study, mixture, content)
@@ -165,6 +170,19 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
             yield _joint(study, study.joint[name], params)
     else:
         yield from _averages(mixture, content)
+
+
+def _merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The section with what `changes` names; see `SettingsStudy.values`."""
+    return section | {key: _changed(key, section.get(key), value) for key, value in changes.items()}
+
+
+def _changed(key: str, before: Any, value: Any) -> Any:
+    # An objective holds its attack in full by now, which would outdo the norm of another one.
+    if key == "objective" or not isinstance(before, dict) or not isinstance(value, dict):
+        return value
+    is_of_other_kind = any(tag in value and value[tag] != before.get(tag) for tag in ("name", "rule"))
+    return value if is_of_other_kind else _merged(before, value)
 
 
 def _with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:

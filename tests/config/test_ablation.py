@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -104,6 +105,64 @@ def test_every_learner_has_either_optimizer_and_joint_training_is_the_baseline()
             assert "/".join(kinds) == setting
 
 
+def switched(values: Any, methods: Any = (D,)) -> Callable[[dict[str, Any]], None]:
+    return study(varies="settings", methods=list(methods), values=values)
+
+
+def test_settings_of_any_name_change_what_they_name_and_nothing_else(make_params: MakeParams) -> None:
+    params = make_params(
+        switched(
+            {
+                "as it is": {},
+                "to 0.4": {"mixture": {"mixing_ratios": {"linf": [1, 1, 1, 0.4], "natural": [0, 0, 0, 0.6]}}},
+                "shared rate": {"learners": {"natural": {"optimizer": {"learning_rate": 0.01}}}},
+            }
+        )
+    )
+    default = params.experiment(D, 1)
+    found = of(cells(params), "mine", D)
+    assert found["as it is"].identifier == f"{D}-1"
+    assert found["as it is"].fingerprint == default.fingerprint
+    ended = mixture(found["to 0.4"])
+    assert ended.mixing_ratios == {"linf": [1, 1, 1, 0.4], "natural": [0, 0, 0, 0.6]}
+    assert ended.model_copy(update={"mixing_ratios": mixture(default).mixing_ratios}) == mixture(default)
+    assert found["to 0.4"].method.learners == default.method.learners
+    learners = found["shared rate"].method.learners
+    assert learners["natural"].optimizer == default.method.learners["natural"].optimizer.model_copy(
+        update={"learning_rate": 0.01}
+    )
+    assert learners["linf"] == default.method.learners["linf"] and mixture(found["shared rate"]) == mixture(default)
+    assert list(found) == ["as it is", "to 0.4", "shared rate"]
+
+
+def test_methods_without_a_mixture_are_run_as_they_are(make_params: MakeParams) -> None:
+    params = make_params(switched({"as it is": {}}, ["nt", "at", D]))
+    assert [cell.experiment.identifier for cell in cells(params)] == ["nt-1", "at-1", f"{D}-1"]
+
+
+def test_another_objective_or_optimizer_replaces_the_whole_section(make_params: MakeParams) -> None:
+    adam = {"name": "adam", "learning_rate": 0.001}
+    values = {"l2": {"learners": {"linf": {"objective": {"name": "adversarial", "norm": "l2"}, "optimizer": adam}}}}
+    params = make_params(switched(values, ["at"]))
+    learner = of(cells(params), "mine", "at")["l2"].method.learners["linf"]
+    assert learner.objective == params.methods["at_l2"].learners["l2"].objective
+    assert isinstance(learner.optimizer, AdamSettings)
+
+
+@given(switches=st.lists(st.sampled_from(["redistribution", "batch_norm", "decay_warmup"]), unique=True))
+def test_switches_together_are_the_switches_one_after_the_other(
+    switches: list[str], tiny_content: dict[str, Any]
+) -> None:
+    other = {"redistribution": "every_batch", "batch_norm": "recompute", "decay_warmup": True}
+    together = {"mixture": {name: other[name] for name in switches}}
+    raw = deepcopy(tiny_content)
+    switched({"together": together})(raw)
+    found = of(cells(parse_params(raw)), "mine", D)["together"]
+    for name in switches:
+        raw["methods"][D]["mixture"][name] = other[name]
+    assert found.fingerprint == parse_params(raw).experiment(D, 1).fingerprint
+
+
 def test_names_do_not_depend_on_what_is_asked_for() -> None:
     every = {cell.experiment.fingerprint: cell.experiment.identifier for cell in cells(CIFAR10)}
     for study in CIFAR10.ablation.studies:
@@ -179,10 +238,10 @@ IMPOSSIBLE = [
     (study(methods=["generalist"], varies="weight_averaging"), "unknown method 'generalist': did you mean"),
     (study(varies="second_ratio", values=[0.5]), f"{D}, every b: b divides the rest between two of three learners"),
     (study(varies="communication_interval", values=[9]), f"{D}, c = 9: it divides none of the epochs"),
-    (study(varies="first_ratio", values=[[1, 1, 0]]), f"{D}, 1-1-0: expected 4 ratios"),
+    (study(varies="first_ratio", values=[[1, 1, 0]]), f"{D}, 1-1-0: mixture.mixing_ratios.linf: expected 4 ratios"),
     (
         study(varies="first_ratio", values=[[1, 1, 1, 2]]),
-        f"{D}, 1-1-1-2: ratios at breakpoint number 4 leave the simplex",
+        f"{D}, 1-1-1-2: mixture.mixing_ratios: ratios at breakpoint number 4 leave the simplex",
     ),
     (
         study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint={D: "at_nt"}),
@@ -193,6 +252,19 @@ IMPOSSIBLE = [
         f"mine: {D}, →: a different experiment is called '{D}_mine', too; settings",
     ),
     (study(varies="second_ratio", methods=[T], values=[0.1, 0.1000001]), f"is called '{T}_mine_b_0_1', too"),
+    (
+        switched({"misspelt": {"mixture": {"redistributon": "every_batch"}}}),
+        f"{D}, misspelt: mixture.redistributon: unknown key; did you mean 'redistribution'",
+    ),
+    (
+        switched({"average": {"mixture": {"batch_norm": "averaged"}}}),
+        f"{D}, average: mixture.batch_norm: input should be 'average' or 'recompute' (got \"averaged\")",
+    ),
+    (
+        switched({"l2": {"learners": {"linf": {"objective": {"name": "adversarial", "norm": "l3"}}}}}),
+        f"{D}, l2: learners.linf.objective: norm 'l3' has no budget in threat_model",
+    ),
+    (switched({"twice": {}}, ["generalist"]), "generalist, every setting: unknown method 'generalist'"),
     (called_all, f"mine: {D}, all: a different experiment is called '{D}_mine_all', too"),
     (
         study(varies="first_ratio", values=[[0, 0, 0, 1]], labels=["increasing " * 10]),
@@ -233,6 +305,8 @@ def test_an_unknown_study_lists_the_valid_ones(make_params: MakeParams) -> None:
             "mine.labels: 1 values need as many labels, got 2",
         ),
         (study(varies="second_ratio", values=[1.5]), "mine.values.0: input should be less than or equal to 1"),
+        (switched({}), "mine.values: "),
+        (switched({"nothing": None}), "mine.values.nothing: expected a mapping (got null)"),
         (study(varies="gamma"), "mine.varies: unknown 'gamma'"),
         (
             study(varies="optimizers", adam={"name": "sgd", "learning_rate": 1}),
