@@ -87,6 +87,10 @@ class DataSettings(Closed):
     """Use only this many training images, a fixed random choice (null: all that are not held out)."""
     held_out_images: Whole = Field(gt=0)
     """Training images that are set aside for model selection and never trained on."""
+    replaced_example: Whole | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Train on a held-out image instead of the training image at this position (from 0): with the same experiment
+    without it, a pair whose training sets differ in one example; see docs/stability.md. Held-out images stay as they
+    are."""
     test_images: Whole | None = Field(default=None, gt=0)
     """Use only the first so many test images of a fixed random order (null: all, in the official order)."""
     split_seed: Whole = 0
@@ -114,6 +118,16 @@ class DataSettings(Closed):
                 f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
                 f"{known} training images of {name}"
             )
+        return value
+
+    @field_validator("replaced_example")
+    @classmethod
+    def _is_trained_on(cls, value: int | None, info: ValidationInfo) -> int | None:
+        name, held_out = info.data.get("name"), info.data.get("held_out_images")
+        known = None if name is None or held_out is None else DATASETS[name].train_images
+        count = info.data.get("train_images") or (known and known - held_out)
+        if value is not None and count is not None and value >= count:
+            raise ValueError(f"{value} is not among the {count} training images, which count from 0")
         return value
 
     @field_validator("test_images")
