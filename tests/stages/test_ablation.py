@@ -74,7 +74,7 @@ class Story:
     def epochs(self) -> list[tuple[str, int]]:
         """Every experiment and epoch that a worker has finished."""
         lines = self.log("worker-1") + self.log("worker-2")
-        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS} ", lines)]
+        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS}  loss", lines)]
 
 
 @contextlib.contextmanager
