@@ -8,6 +8,7 @@ from pipeline.config.figures import (
     FigureSettings,
     FrameworkFigure,
     GradCAMFigure,
+    ProtocolsFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "PGDAttackSettings",
     "Params",
     "Phase",
+    "ProtocolsFigure",
     "SGDSettings",
     "SelectionSettings",
     "Sizes",

@@ -113,13 +113,14 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
     """
     epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
+    attacks = mapping(mapping(raw, "evaluation"), "attacks")
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
-        "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
+        "attacks": [str(name) for name, attack in attacks.items() if attack is not None],
     }
 
 
