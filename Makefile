@@ -82,7 +82,7 @@ audit-deps: setup ## Look up known vulnerabilities of every pinned package; fail
 	python -m stages.audit_dependencies
 
 test: setup ## Run the whole test suite, in JOBS processes
-	python -m pytest -n $(JOBS) --dist loadfile
+	python -m pytest -n $(JOBS) --dist loadgroup
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report

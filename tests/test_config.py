@@ -219,6 +219,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("data.name", ["digits"], "data.name", "input should be 'digits'"),
     ("data.held_out_images", 1437, "data.held_out_images", "1437 + train_images 48 exceed the 1437 training images of"),
     ("data.test_images", 361, "data.test_images", "361 exceed the 360 test images of digits"),
+    ("data.replaced_example", 48, "data.replaced_example", "48 is not among the 48 training images, which count from"),
     (
         "model.architecture",
         "resnet18",
@@ -588,6 +589,7 @@ def test_every_number_that_training_uses_changes_the_fingerprint(rich: Experimen
         ("training.precision", "bfloat16"),
         ("training.selection.split", "last"),
         ("data.test_images", None),
+        ("data.replaced_example", 0),
         ("model.normalization", None),
         ("threat_model", {}),
     ],

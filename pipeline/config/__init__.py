@@ -9,6 +9,7 @@ from pipeline.config.figures import (
     FrameworkFigure,
     GradCAMFigure,
     ProtocolsFigure,
+    TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "TableColumn",
     "TableSettings",
     "TestCrop",
+    "TheoryFigure",
     "TradeOffFigure",
     "TrainingCurvesFigure",
     "cells",

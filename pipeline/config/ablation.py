@@ -12,14 +12,16 @@ from pydantic import ValidationError
 
 from pipeline.config.mixture import MovingAverageSettings
 from pipeline.config.reading import cross_references, describe
-from pipeline.config.schema import LONGEST_NAME, Experiment, MethodSettings, Params
+from pipeline.config.schema import LONGEST_NAME, DataSettings, Experiment, MethodSettings, Params
 from pipeline.config.studies import (
     CommunicationIntervalStudy,
     FirstRatioStudy,
     OptimizersStudy,
+    ReplacedExampleStudy,
     SecondRatioStudy,
     SettingsStudy,
     Study,
+    WeightAveragingStudy,
 )
 from pipeline.errors import RequestError, did_you_mean
 
@@ -33,7 +35,7 @@ class Cell:
     method: str
     """The method that is varied, a key of `methods`."""
     setting: str
-    """The value as a reader sees it: '1-1-1-0', 'b = 0.4', 'c = 5', 'linf', 'SGD/Adam'."""
+    """The value as a reader sees it: '1-1-1-0', 'b = 0.4', 'c = 5', 'linf', 'SGD/Adam', 'example 17'."""
     value: float | None
     """The number on the axis, where the study has one."""
     experiment: Experiment
@@ -49,6 +51,8 @@ class _Variation:
     method: dict[str, Any]
     problem: str | None = None
     """Why there is no such method, found before it is checked like any other."""
+    data: DataSettings | None = None
+    """The images, where they are not those of the file."""
 
 
 def cells(params: Params, studies: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
@@ -113,8 +117,9 @@ def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[C
             except ValueError as error:
                 yield f"{study}: {method}, {variation.setting}: {error}"
                 continue
+            on = params if variation.data is None else params.model_copy(update={"data": variation.data})
             for seed in seeds:
-                experiment = params.resolve(name, varied, seed).model_copy(update={"grid": True})
+                experiment = on.resolve(name, varied, seed).model_copy(update={"grid": True})
                 yield Cell(study, method, variation.setting, variation.value, experiment)
 
 
@@ -151,24 +156,37 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
         yield _unknown_method("every setting", name, params)
         return
     method = params.methods[name]
-    mixture = method.mixture
     content = method.model_dump(mode="json")
     if isinstance(study, SettingsStudy):
         for setting, changes in study.values.items():
             yield _Variation(setting, None, _merged(content, changes))
-    elif not isinstance(mixture, MovingAverageSettings):
+    elif isinstance(study, ReplacedExampleStudy):
+        yield from _replaced_examples(study, params.data, content)
+    elif isinstance(method.mixture, MovingAverageSettings):
+        yield from _of_mixture(params, study, name, method.mixture, content)
+    else:
         yield _Variation("every setting", None, content, "it has no mixture with the rule 'moving_average' to vary")
-    elif isinstance(study, FirstRatioStudy):
+
+
+def _of_mixture(
+    params: Params,
+    study: Study,
+    name: str,
+    mixture: MovingAverageSettings,
+    content: dict[str, Any],
+) -> Iterator[_Variation]:
+    """Variations that are about a moving average of several learners."""
+    if isinstance(study, FirstRatioStudy):
         yield from _first_ratios(study, mixture, content)
     elif isinstance(study, SecondRatioStudy):
         yield from _second_ratios(study, mixture, content)
     elif isinstance(study, CommunicationIntervalStudy):
-        yield from _intervals(study, mixture, content, method.epochs or params.training.epochs)
+        yield from _intervals(study, mixture, content, content["epochs"] or params.training.epochs)
     elif isinstance(study, OptimizersStudy):
         yield from _optimizers(study, content)
         if name in study.joint:
             yield _joint(study, study.joint[name], params)
-    else:
+    elif isinstance(study, WeightAveragingStudy):
         yield from _averages(mixture, content)
 
 
@@ -265,6 +283,20 @@ def _joint(study: OptimizersStudy, name: str, params: Params) -> _Variation:
         return _unknown_method(setting, name, params)
     joint = params.methods[name].model_dump(mode="json")
     return _Variation(setting, None, _with_adam(study, joint, joint["learners"]))
+
+
+def _replaced_examples(
+    study: ReplacedExampleStudy, data: DataSettings, content: dict[str, Any]
+) -> Iterator[_Variation]:
+    yield _Variation("none", None, content, data=data.model_copy(update={"replaced_example": None}))
+    for position in study.values:
+        setting = f"example {position}"
+        try:
+            varied = DataSettings.model_validate({**data.model_dump(), "replaced_example": position})
+        except ValidationError as error:
+            yield _Variation(setting, None, content, error.errors()[0]["msg"].removeprefix("Value error, "))
+        else:
+            yield _Variation(setting, None, content, data=varied)
 
 
 def _unknown_method(setting: str, name: str, params: Params) -> _Variation:

@@ -112,6 +112,17 @@ class ProtocolsFigure(Captioned):
         yield "method", self.method
 
 
+class TheoryFigure(Captioned):
+    """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
+
+    kind: Literal["theory"]
+    method: str
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
 class FrameworkFigure(Captioned):
     """The learners, the mixture and the schedule of a method with the mixture `moving_average`."""
 
@@ -162,6 +173,7 @@ FigureSettings = Annotated[
     | ClassWiseFigure
     | TrainingCurvesFigure
     | ProtocolsFigure
+    | TheoryFigure
     | FrameworkFigure
     | AblationFigure
     | GradCAMFigure,

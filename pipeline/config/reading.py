@@ -111,7 +111,8 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
 
     What is itself a mistake is None, or a stand-in: it is reported once, at its own place.
     """
-    epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
+    training, dataset = mapping(raw, "training"), mapping(raw, "data").get("name")
+    epochs = training.get("epochs")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
     attacks = mapping(mapping(raw, "evaluation"), "attacks")
     return {
@@ -119,6 +120,7 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
+        "selection_split": mapping(training, "selection").get("split"),
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
         "attacks": [str(name) for name, attack in attacks.items() if attack is not None],
     }

@@ -88,6 +88,10 @@ class DataSettings(Closed):
     """Use only this many training images, a fixed random choice (null: all that are not held out)."""
     held_out_images: Whole = Field(gt=0)
     """Training images that are set aside for model selection and never trained on."""
+    replaced_example: Whole | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Train on a held-out image instead of the training image at this position (from 0): with the same experiment
+    without it, a pair whose training sets differ in one example; see docs/stability.md. Held-out images stay as they
+    are."""
     test_images: Whole | None = Field(default=None, gt=0)
     """Use only the first so many test images of a fixed random order (null: all, in the official order)."""
     split_seed: Whole = 0
@@ -115,6 +119,16 @@ class DataSettings(Closed):
                 f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
                 f"{known} training images of {name}"
             )
+        return value
+
+    @field_validator("replaced_example")
+    @classmethod
+    def _is_trained_on(cls, value: int | None, info: ValidationInfo) -> int | None:
+        name, held_out = info.data.get("name"), info.data.get("held_out_images")
+        known = None if name is None or held_out is None else DATASETS[name].train_images
+        count = info.data.get("train_images") or (known and known - held_out)
+        if value is not None and count is not None and value >= count:
+            raise ValueError(f"{value} is not among the {count} training images, which count from 0")
         return value
 
     @field_validator("test_images")
@@ -288,6 +302,15 @@ class SelectionSettings(Closed):
     """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
 
 
+class TheorySettings(Closed):
+    """What the papers' theorems speak of, measured while training; docs/theory.md."""
+
+    interval: Whole = Field(default=10, ge=1)
+    """Measure after every so many epochs, and after the last."""
+    images: Whole = Field(default=128, ge=1)
+    """On the first so many held-out images, or all where there are fewer."""
+
+
 class TrainingSettings(Closed):
     """What all learners share."""
 
@@ -308,6 +331,9 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
+    theory: TheorySettings | None = Field(default=None, exclude_if=_is_none)
+    """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
+    experiment's identity."""
 
 
 class AttackedImages(Closed):
@@ -646,7 +672,7 @@ class Experiment(Closed):
             "data": data,
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
-            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile"}),
+            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile", "theory"}),
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

@@ -17,7 +17,7 @@ class StudySettings(Closed):
     label: str
     """What is varied, as figures and summaries name it: plain text, `$math$` and `` `code` ``."""
     methods: list[str] = Field(min_length=1)
-    """Keys of `methods`; each is varied by itself. All kinds but `settings` need the mixture `moving_average`."""
+    """Keys of `methods`; each is varied by itself. Where the mixture is varied, it is `moving_average`."""
 
 
 class FirstRatioStudy(StudySettings):
@@ -74,13 +74,25 @@ class SettingsStudy(StudySettings):
     it names and keeps the others; an objective, and a section that gets another `name` or `rule`, is replaced."""
 
 
+class ReplacedExampleStudy(StudySettings):
+    """Pairs that differ in one training image, of any method: as it is, and with `data.replaced_example`.
+
+    What `python -m stages.stability` compares.
+    """
+
+    varies: Literal["replaced_example"]
+    values: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
+    """Positions of training images, each of which makes a pair."""
+
+
 Study = Annotated[
     FirstRatioStudy
     | SecondRatioStudy
     | CommunicationIntervalStudy
     | WeightAveragingStudy
     | OptimizersStudy
-    | SettingsStudy,
+    | SettingsStudy
+    | ReplacedExampleStudy,
     Field(discriminator="varies"),
 ]
 

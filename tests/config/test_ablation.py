@@ -200,6 +200,21 @@ def test_switches_together_are_the_switches_one_after_the_other(
     assert found.fingerprint == parse_params(raw).experiment(D, 1).fingerprint
 
 
+def test_pairs_differ_in_one_training_image_alone(make_params: MakeParams) -> None:
+    params = make_params(study(varies="replaced_example", methods=["at", D], values=[0, 47]))
+    found = cells(params)
+    assert [cell.setting for cell in found] == ["none", "example 0", "example 47"] * 2
+    assert all(cell.value is None for cell in found)
+    for method in ("at", D):
+        none, *others = of(found, "mine", method).values()
+        assert none.identifier == f"{method}-1"
+        assert none.fingerprint == params.experiment(method, 1).fingerprint
+        assert [one.identifier for one in others] == [f"{method}_mine_example_{position}-1" for position in (0, 47)]
+        assert [one.data.replaced_example for one in others] == [0, 47]
+        for one in others:
+            assert one.grid and one.model_copy(update={"name": none.name, "data": none.data}) == none
+
+
 def test_names_do_not_depend_on_what_is_asked_for() -> None:
     every = {cell.experiment.fingerprint: cell.experiment.identifier for cell in cells(CIFAR10)}
     for study in CIFAR10.ablation.studies:
@@ -287,6 +302,10 @@ IMPOSSIBLE = [
     (
         study(varies="first_ratio", values=[[0, 0, 0, 1], [0, 0, 0, 0.5]], labels=["↑", "→"]),
         f"mine: {D}, →: a different experiment is called '{D}_mine', too; settings",
+    ),
+    (
+        study(varies="replaced_example", values=[48]),
+        f"{D}, example 48: 48 is not among the 48 training images, which count from 0",
     ),
     (study(varies="second_ratio", methods=[T], values=[0.1, 0.1000001]), f"is called '{T}_mine_b_0_1', too"),
     (

@@ -22,13 +22,23 @@ from pipeline.config import (
     GradCAMFigure,
     Params,
     ProtocolsFigure,
+    TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
     cells,
 )
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, protocols, trade_off, training_curves
+from pipeline.reporting.figures import (
+    ablation,
+    class_wise,
+    framework,
+    grad_cam,
+    protocols,
+    theory,
+    trade_off,
+    training_curves,
+)
 from pipeline.reporting.style import save, style
 from pipeline.tracking import finished_runs, mask, tracking_uri
 
@@ -95,6 +105,8 @@ def draw_figure(
             return training_curves.draw(settings, params, runs)
         case ProtocolsFigure():
             return protocols.draw(settings, params, runs)
+        case TheoryFigure():
+            return theory.draw(settings, params, runs)
         case FrameworkFigure():
             return framework.draw(settings, params)
         case AblationFigure():
@@ -135,7 +147,7 @@ def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator
             methods |= dict.fromkeys(figure.methods)
         elif isinstance(figure, GradCAMFigure):
             methods |= dict.fromkeys([*figure.baselines, figure.method])
-        elif isinstance(figure, TrainingCurvesFigure | ProtocolsFigure):
+        elif isinstance(figure, TrainingCurvesFigure | ProtocolsFigure | TheoryFigure):
             methods[figure.method] = None
     return (params.experiment(method, seed) for method in methods for seed in params.seeds)
 

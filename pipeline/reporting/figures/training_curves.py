@@ -63,6 +63,11 @@ class Curves:
         return any(str(column).startswith("mixing_ratio/") for column in self.mean)
 
     @property
+    def seeds_note(self) -> str:
+        """What to say of several seeds below a figure; nothing of one."""
+        return f" Mean and standard deviation of {self.runs} seeds." if self.runs > 1 else ""
+
+    @property
     def redistributed(self) -> list[int]:
         """The epochs in which the learners restarted from the global learner."""
         return self.mean.index[self.mean["redistributed"] > 0].tolist() if "redistributed" in self.mean else []
@@ -80,8 +85,7 @@ def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> 
     figure, (panels,) = draw_columns(COLUMN_WIDTH, [curves], learners)
     if curves.metrics:
         add_legend(figure, [curves], learners, experiments[0])
-        several = f" Mean and standard deviation of {curves.runs} seeds." if curves.runs > 1 else ""
-        note_below(figure, f"Accuracies on {curves.images} images.{several}")
+        note_below(figure, f"Accuracies on {curves.images} images.{curves.seeds_note}")
     panels[-1].set(xlim=(0, 1.015 * experiments[0].training.epochs))
     return figure
 
@@ -133,9 +137,9 @@ def draw_columns(width: float, columns: Sequence[Curves], learners: dict[str, Lo
 
 def _draw_column(panels: list[Axes], curves: Curves, shown: list[str], learners: dict[str, Look]) -> None:
     for axes, metric in zip(panels, shown, strict=False):
-        _draw_curves(axes, curves, {name: f"{curves.split}/{name}/{metric}" for name in learners}, learners, scale=100)
+        draw_curves(axes, curves, {name: f"{curves.split}/{name}/{metric}" for name in learners}, learners, scale=100)
     if curves.has_ratios:
-        _draw_curves(panels[-1], curves, {name: f"mixing_ratio/{name}" for name in learners}, learners)
+        draw_curves(panels[-1], curves, {name: f"mixing_ratio/{name}" for name in learners}, learners)
     for epoch in curves.redistributed if curves.metrics else []:
         for axes in panels:
             axes.axvline(epoch, zorder=0.5, gid="redistribution", **REDISTRIBUTION)
@@ -144,9 +148,10 @@ def _draw_column(panels: list[Axes], curves: Curves, shown: list[str], learners:
     panels[-1].set_xlabel("epoch")
 
 
-def _draw_curves(
+def draw_curves(
     axes: Axes, curves: Curves, columns: dict[str, str], learners: dict[str, Look], scale: float = 1
 ) -> None:
+    """Mean and standard deviation of `columns` of the histories, by the name whose look they have."""
     for name, column in columns.items():
         if column not in curves.mean:
             continue
