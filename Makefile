@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid bad-input soak audit-deps test test-failed tables figures report audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -95,6 +95,9 @@ figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, P
 
 report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
 	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+reproduction: setup ## Say what the suite's runs tell of the papers: reports/<suite>/, docs/reproduction.md
+	python -m stages.reproduction
 
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
 	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }

@@ -86,7 +86,26 @@ def test_every_suite_composes_with_every_network_that_takes_its_images(
         return
     params = parse_params(yaml.safe_load(compose(overrides, CONF)))
     assert (params.suite, params.model.architecture, params.protocol) == (suite, architecture, protocol)
-    assert len({experiment.fingerprint for experiment in params.experiments()}) == len(params.methods)
+    experiments = list(params.experiments())
+    assert len({experiment.fingerprint for experiment in experiments}) == len(experiments)
+
+
+def test_the_tuned_protocol_is_the_papers_with_the_switches_of_its_page() -> None:
+    paper, tuned = (yaml.safe_load(compose([f"protocol={name}"], CONF)) for name in ("paper", "tuned"))
+    for content in (paper, tuned):
+        content.pop("protocol")
+    for name in ("generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"):
+        assert tuned["methods"][name]["mixture"].pop("batch_norm") == "recompute"
+        assert paper["methods"][name]["mixture"].pop("batch_norm") == "average"
+    assert tuned == paper
+
+
+def test_an_attack_that_is_null_is_left_out_and_nothing_may_name_it(raw: Content) -> None:
+    before = parse_params(raw).evaluation.attacks
+    raw["evaluation"]["attacks"]["noise_linf"] = None
+    assert parse_params(raw).evaluation.attacks == {key: value for key, value in before.items() if key != "noise_linf"}
+    raw["evaluation"]["union"] = ["aa_linf", "noise_linf"]
+    assert "evaluation.union: unknown attack 'noise_linf'" in mistakes(raw)[0]
 
 
 RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the last, from the sources

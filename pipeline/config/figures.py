@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, Whole, unless
+from pipeline.config.values import Closed, Protocol, Whole, unless
 
 
 def _once(values: list[str]) -> list[str]:
@@ -99,6 +99,19 @@ class TrainingCurvesFigure(Captioned):
         yield "method", self.method
 
 
+class ProtocolsFigure(Captioned):
+    """The same curves of one method under several protocols, side by side."""
+
+    kind: Literal["protocols"]
+    method: str
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(_once)]
+    """From left to right; one without a run is said to be not measured."""
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
 class TheoryFigure(Captioned):
     """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
 
@@ -159,6 +172,7 @@ FigureSettings = Annotated[
     TradeOffFigure
     | ClassWiseFigure
     | TrainingCurvesFigure
+    | ProtocolsFigure
     | TheoryFigure
     | FrameworkFigure
     | AblationFigure

@@ -114,6 +114,7 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
     training, dataset = mapping(raw, "training"), mapping(raw, "data").get("name")
     epochs = training.get("epochs")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
+    attacks = mapping(mapping(raw, "evaluation"), "attacks")
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
@@ -121,7 +122,7 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
         "methods": [str(name) for name in mapping(raw, "methods")],
         "selection_split": mapping(training, "selection").get("split"),
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
-        "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
+        "attacks": [str(name) for name, attack in attacks.items() if attack is not None],
     }
 
 

@@ -34,6 +34,7 @@ from pipeline.config.values import (
     Norm,
     Place,
     Positive,
+    Protocol,
     Real,
     Schedule,
     TruthValue,
@@ -423,7 +424,7 @@ class EvaluationSettings(Closed):
     batch_size: Whole = Field(ge=1)
     seed: Whole = Field(default=0, ge=0)
     attacks: dict[Name, EvaluationAttack] = Field(min_length=1)
-    """By the name of the metric that each gives, for example `aa_linf`."""
+    """By the name of the metric that each gives, for example `aa_linf`. One that is null is left out."""
     union: list[Name] = Field(min_length=2)
     """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
 
@@ -431,6 +432,13 @@ class EvaluationSettings(Closed):
         """16 hexadecimal digits over everything that changes the verdicts of one model on so many test images."""
         content = {"version": EVALUATION_VERSION, "test_images": test_images, **self.model_dump(mode="json")}
         return _digest(content)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _leave_out_null(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: attack for name, attack in value.items() if attack is not None}
 
     @field_validator("attacks")
     @classmethod
@@ -521,7 +529,7 @@ class Params(Closed):
 
     suite: Name
     description: str
-    protocol: Literal["paper", "reference_code"]
+    protocol: Protocol
     seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""

@@ -11,7 +11,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import AdamSettings, Cell, Experiment, MovingAverageSettings, Params, cells, parse_params
+from pipeline.config import (
+    AblationFigure,
+    AdamSettings,
+    Cell,
+    Experiment,
+    MovingAverageSettings,
+    Params,
+    cells,
+    parse_params,
+)
 from pipeline.errors import RequestError
 from stages.compose import compose
 from tests.conftest import REPOSITORY, MakeParams
@@ -31,7 +40,8 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
 
 
 @pytest.mark.parametrize(
-    ("suite", "points", "experiments"), [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21)]
+    ("suite", "points", "experiments"),
+    [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21), ("cifar10_study", 3 * 20, 3 * 17)],
 )
 def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
     params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
@@ -40,6 +50,33 @@ def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points
     assert len({cell.experiment.fingerprint for cell in found}) == experiments
     assert len({id(cell.experiment) for cell in found}) == experiments
     assert len({cell.experiment.identifier for cell in found}) == experiments
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml")))
+def test_every_suite_draws_studies_that_it_has(suite: str) -> None:
+    params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
+    drawn = {figure.study for figure in params.figures.values() if isinstance(figure, AblationFigure)}
+    assert drawn and drawn <= set(params.ablation.studies)
+
+
+def test_the_study_of_fidelity_changes_what_the_authors_code_has_otherwise() -> None:
+    def params(protocol: str) -> Params:
+        overrides = ["suite=cifar10_study", f"protocol={protocol}"]
+        return parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
+
+    paper, theirs = params("paper"), mixture(params("reference_code").experiment(D, 1))
+    switched = of(cells(paper, ["switches"]), "switches", D)
+    default = switched.pop("as it is")
+    assert default.fingerprint == paper.experiment(D, 1).fingerprint
+    assert mixture(switched["gamma_1 ends at 0.4"]).mixing_ratios == theirs.mixing_ratios
+    assert mixture(switched["restart after every batch"]).redistribution == theirs.redistribution
+    averaged = switched["averages of averages"]
+    assert mixture(averaged).source == theirs.source
+    assert all(learner.weight_averaging is not None for learner in averaged.method.learners.values())
+    shared = switched["shared learning rate"].method.learners
+    assert shared["natural"].optimizer.learning_rate == shared["linf"].optimizer.learning_rate
+    assert mixture(switched["BatchNorm recomputed"]).batch_norm == "recompute"
+    assert len({one.fingerprint for one in switched.values()} | {default.fingerprint}) == 6
 
 
 def test_what_is_the_method_itself_has_its_name() -> None:

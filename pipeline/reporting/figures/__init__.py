@@ -21,6 +21,7 @@ from pipeline.config import (
     FrameworkFigure,
     GradCAMFigure,
     Params,
+    ProtocolsFigure,
     TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
@@ -28,7 +29,16 @@ from pipeline.config import (
 )
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, theory, trade_off, training_curves
+from pipeline.reporting.figures import (
+    ablation,
+    class_wise,
+    framework,
+    grad_cam,
+    protocols,
+    theory,
+    trade_off,
+    training_curves,
+)
 from pipeline.reporting.style import save, style
 from pipeline.tracking import finished_runs, mask, tracking_uri
 
@@ -93,6 +103,8 @@ def draw_figure(
             return class_wise.draw(settings, params, runs)
         case TrainingCurvesFigure():
             return training_curves.draw(settings, params, runs)
+        case ProtocolsFigure():
+            return protocols.draw(settings, params, runs)
         case TheoryFigure():
             return theory.draw(settings, params, runs)
         case FrameworkFigure():
@@ -135,7 +147,7 @@ def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator
             methods |= dict.fromkeys(figure.methods)
         elif isinstance(figure, GradCAMFigure):
             methods |= dict.fromkeys([*figure.baselines, figure.method])
-        elif isinstance(figure, TrainingCurvesFigure | TheoryFigure):
+        elif isinstance(figure, TrainingCurvesFigure | ProtocolsFigure | TheoryFigure):
             methods[figure.method] = None
     return (params.experiment(method, seed) for method in methods for seed in params.seeds)
 

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import Params, TheoryFigure
-from pipeline.reporting.figures.training_curves import History, draw_curves, over_seeds, seeds_note
+from pipeline.reporting.figures.training_curves import Curves, draw_curves, read_curves
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, learner_looks, new_figure, note_below
-from pipeline.tracking import read_histories
 
 PANEL_HEIGHT = 1.15
 
@@ -24,7 +23,7 @@ def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
         RequestError, PipelineError: as `pipeline.tracking.read_histories`.
     """
     experiments = [params.experiment(settings.method, seed) for seed in params.seeds]
-    history = over_seeds(list(read_histories(latest_runs(experiments, runs).values()).values()))
+    curves = read_curves(latest_runs(experiments, runs).values())
     tasks = list(experiments[0].method.learners)
     pairs = {f"{first}, {second}": f"theory/cosine/{first}/{second}" for first, second in combinations(tasks, 2)}
     figure = new_figure(COLUMN_WIDTH, 0.5 + 4 * PANEL_HEIGHT)
@@ -40,19 +39,19 @@ def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
         ),
         strict=True,
     ):
-        _fill(axes, history, columns)
+        _fill(axes, curves, columns)
         axes.set_ylabel(label)
     panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))
     figure.align_ylabels(panels)
-    note_below(figure, f"Error probabilities on held-out images.{seeds_note(history)}" if len(history["mean"]) else "")
+    note_below(figure, f"Error probabilities on held-out images.{curves.seeds_note}" if curves.runs else "")
     return figure
 
 
-def _fill(axes: Axes, history: History, columns: dict[str, str]) -> None:
+def _fill(axes: Axes, curves: Curves, columns: dict[str, str]) -> None:
     """The curves of one panel with their legend, or that there are none."""
-    if not any(column in history["mean"] for column in columns.values()):
+    if not any(column in curves.mean for column in columns.values()):
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=MISSING_TEXT)
         return
-    draw_curves(axes, history, columns, learner_looks(name for name in columns if name != "global"))
+    draw_curves(axes, curves, columns, learner_looks(name for name in columns if name != "global"))
     if list(columns) != ["global"]:
         axes.legend(fontsize="x-small", ncols=2, loc="best")
