@@ -8,6 +8,7 @@ from pipeline.config.figures import (
     FigureSettings,
     FrameworkFigure,
     GradCAMFigure,
+    StabilityFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "SGDSettings",
     "SelectionSettings",
     "Sizes",
+    "StabilityFigure",
     "StoredSize",
     "StreamingSettings",
     "TableColumn",

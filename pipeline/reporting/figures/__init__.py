@@ -21,13 +21,14 @@ from pipeline.config import (
     FrameworkFigure,
     GradCAMFigure,
     Params,
+    StabilityFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
     cells,
 )
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, trade_off, training_curves
+from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, stability, trade_off, training_curves
 from pipeline.reporting.style import save, style
 from pipeline.tracking import finished_runs, mask, tracking_uri
 
@@ -53,7 +54,7 @@ def write_figures(
         PipelineError: the MLflow store does not exist, is out of reach, or has no run of what the figures show.
     """
     figures = _chosen(params, names)
-    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure)]
+    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure | StabilityFigure)]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
     runs = finished_runs(wanted) if wanted else pd.DataFrame()
@@ -98,6 +99,8 @@ def draw_figure(
             return ablation.draw(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
+        case StabilityFigure():
+            return stability.draw(settings, params, runs, grid)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
