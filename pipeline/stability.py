@@ -61,24 +61,6 @@ PARTS = [part.name for part in fields(Profile)]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two experiments whose training sets differ in one example."""
-
-    cell: Cell
-    """Of the one with the replaced example."""
-
-    @property
-    def original(self) -> Experiment:
-        """The one with the training set as it is."""
-        return self.cell.experiment.original
-
-    @property
-    def replaced(self) -> Experiment:
-        """The other one."""
-        return self.cell.experiment
-
-
-@dataclass(frozen=True)
 class Network:
     """A trained network, and its losses."""
 
@@ -125,27 +107,34 @@ def measure_stability(
         RequestError: a study is unknown or of another kind, or the data is not prepared or not whole in memory.
         PipelineError: MLflow is out of reach, has no pair, or the weights of a run are damaged.
     """
-    pairs = [Pair(cell) for cell in _cells(params, studies) if cell.experiment.data.replaced_example is not None]
-    experiments = {one.fingerprint: one for pair in pairs for one in (pair.original, pair.replaced)}
+    grid = _cells(params, studies)
+    experiments = {cell.experiment.fingerprint: cell.experiment for cell in grid}
     frame = finished_runs(experiments.values())
     runs = dict(zip(frame["fingerprint"], frame["run_id"], strict=True))  # the last that finished wins
-    whole = [pair for pair in pairs if {pair.original.fingerprint, pair.replaced.fingerprint} <= runs.keys()]
     lacking = [one.identifier for fingerprint, one in experiments.items() if fingerprint not in runs]
     if lacking:
         announce(f"not compared, MLflow has no finished run of: {', '.join(lacking)}; 'make ablation' trains them")
-    if not whole:
+    replaced = [cell for cell in grid if cell.experiment.data.replaced_example is not None]
+    pairs = [cell for cell in replaced if runs.keys() >= set(_pair(cell))]
+    if not pairs:
         raise PipelineError(
             f"MLflow at {mask(tracking_uri())} has no pair of finished runs that differ in one example, nothing was "
             "compared; 'make ablation' trains them"
         )
-    needed = {one.fingerprint: one for pair in whole for one in (pair.original, pair.replaced)}
-    networks = {fingerprint: _network(one, runs[fingerprint], announce) for fingerprint, one in needed.items()}
+    needed = dict.fromkeys(fingerprint for cell in pairs for fingerprint in _pair(cell))
+    networks = {one: _network(experiments[one], runs[one], announce) for one in needed}
     records = []
-    for pair in whole:
-        records.append(_compare(pair, networks[pair.original.fingerprint], networks[pair.replaced.fingerprint]))
-        announce(_line(records[-1]))
-        log_stability(pair.replaced, _metrics(records[-1]))
+    for cell in pairs:
+        record = _compare(cell, *(networks[fingerprint] for fingerprint in _pair(cell)))
+        announce(_line(record))
+        log_stability(cell.experiment, _metrics(record))
+        records.append(record)
     return _write(records, params.suite, output)
+
+
+def _pair(cell: Cell) -> tuple[str, str]:
+    """The fingerprints of the original and of the experiment with the replaced example."""
+    return cell.experiment.original.fingerprint, cell.experiment.fingerprint
 
 
 def _cells(params: Params, studies: Sequence[str]) -> list[Cell]:
@@ -167,8 +156,8 @@ def _network(experiment: Experiment, run_id: str, announce: Callable[[str], None
     found, expected = hashlib.sha256(weights).hexdigest(), run.tags["weights_sha256"]
     if found != expected:
         raise PipelineError(
-            f"the weights of run {run_id} ({experiment.identifier}) have SHA-256 {found}, the run says {expected}: the "
-            "artifact store is damaged, train again"
+            f"the weights of run {run_id} ({experiment.identifier}) are missing in MLflow, or damaged: they have "
+            f"SHA-256 {found}, the run says {expected}; train again"
         )
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     if not isinstance(split, ImageSplit):
@@ -206,22 +195,23 @@ def _keep(path: Path, measured: Mapping[str, Profile]) -> None:
         stream.write(save(tensors))
 
 
-def _compare(pair: Pair, original: Network, replaced: Network) -> Record:
+def _compare(cell: Cell, original: Network, replaced: Network) -> Record:
     """Everything about one pair."""
+    experiment = cell.experiment
     natural, distance = original.profiles[NATURAL], weight_distance(original.model, replaced.model)
     steepest = {
         attack: max(float(one.profiles[attack].gradients.max()) for one in (original, replaced))
-        for attack in worst_cases(pair.original)
+        for attack in worst_cases(experiment)
     }
-    bound = stability_bound(pair.original, len(natural.train), steepest, max(original.epoch, replaced.epoch))
+    bound = stability_bound(experiment, len(natural.train), steepest, max(original.epoch, replaced.epoch))
     attacks = {name: differences(one, replaced.profiles[name]) for name, one in original.profiles.items()}
     for attack, norm in steepest.items():
         attacks[attack] |= {"gradient_norm": norm} | ({} if bound is None else {"bound": bound.losses[attack]})
     return {
-        "study": pair.cell.study,
-        "method": pair.cell.method,
-        "seed": pair.replaced.seed,
-        "replaced_example": pair.replaced.data.replaced_example,
+        "study": cell.study,
+        "method": cell.method,
+        "seed": experiment.seed,
+        "replaced_example": experiment.data.replaced_example,
         "training_images": len(natural.train),
         "test_images": len(natural.test),
         "weights": {
