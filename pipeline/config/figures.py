@@ -168,6 +168,23 @@ class GradCAMFigure(Captioned):
         yield from (("method", method) for method in [*self.baselines, self.method])
 
 
+class StabilityFigure(Captioned):
+    """How far losses lie apart whose networks' training sets differ in one example, beside the bound and the gap."""
+
+    kind: Literal["stability"]
+    study: str
+    """One that varies `replaced_example`."""
+    methods: Methods | None = None
+    """Those of the study's methods that are drawn (null: all)."""
+    loss: Literal["clipped", "cross_entropy"] = "clipped"
+    """min(cross-entropy, 1), or the cross-entropy itself, in nats."""
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "study", self.study
+        yield from (("method", method) for method in self.methods or [])
+
+
 FigureSettings = Annotated[
     TradeOffFigure
     | ClassWiseFigure
@@ -176,6 +193,7 @@ FigureSettings = Annotated[
     | TheoryFigure
     | FrameworkFigure
     | AblationFigure
-    | GradCAMFigure,
+    | GradCAMFigure
+    | StabilityFigure,
     Field(discriminator="kind"),
 ]

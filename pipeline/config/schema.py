@@ -49,6 +49,8 @@ from pipeline.models import check_input
 
 EVALUATION_VERSION = 2
 """Part of every evaluation's fingerprint: raise it when a change of the code changes verdicts."""
+STABILITY_VERSION = 1
+"""Part of the fingerprint of every comparison of a pair: raise it when a change of the code changes its numbers."""
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 LONGEST_NAME = 120
@@ -659,6 +661,17 @@ class Experiment(Closed):
     def ood_fingerprint(self) -> str:
         """16 hexadecimal digits over the trained weights' identity and the settings of corrupted images."""
         return _digest({"weights": self.fingerprint, "ood": self.ood.model_dump(mode="json")})
+
+    @property
+    def original(self) -> Experiment:
+        """The experiment that this one forms a pair with: the same without `data.replaced_example`."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"replaced_example": None})})
+
+    @property
+    def stability_fingerprint(self) -> str:
+        """16 hexadecimal digits over what decides how far this experiment's losses are from those of its `original`."""
+        networks = [one.evaluation_fingerprint for one in (self.original, self)]
+        return _digest({"version": STABILITY_VERSION, "networks": networks})
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""

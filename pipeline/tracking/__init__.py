@@ -31,6 +31,7 @@ from pipeline.tracking.run import (
     ensure_ood_logged,
     evaluated,
     last_epoch,
+    log_stability,
     mark_failed,
     track,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "evaluated",
     "finished_runs",
     "last_epoch",
+    "log_stability",
     "mark_failed",
     "mask",
     "read_artifacts",

@@ -22,6 +22,7 @@ from pipeline.config import (
     GradCAMFigure,
     Params,
     ProtocolsFigure,
+    StabilityFigure,
     TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
@@ -35,6 +36,7 @@ from pipeline.reporting.figures import (
     framework,
     grad_cam,
     protocols,
+    stability,
     theory,
     trade_off,
     training_curves,
@@ -64,7 +66,7 @@ def write_figures(
         PipelineError: the MLflow store does not exist, is out of reach, or has no run of what the figures show.
     """
     figures = _chosen(params, names)
-    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure)]
+    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure | StabilityFigure)]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
     runs = finished_runs(wanted) if wanted else pd.DataFrame()
@@ -113,6 +115,8 @@ def draw_figure(
             return ablation.draw(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
+        case StabilityFigure():
+            return stability.draw(settings, params, runs, grid)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
