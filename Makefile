@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,15 @@ plan: setup ## Say what the ablation grid will cost in time, disk and memory
 ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]
 	python -m stages.ablation --workers $(JOBS) $(GRID)
 	python -m stages.figures
+
+beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
+	python -m stages.compose suite=digits_beyond
+	python -m stages.ablation --workers $(JOBS) --yes
+	python -m stages.stability
+	python -m stages.search --workers $(JOBS)
+	python -m stages.reproduction
+	python -m stages.figures
+	python -m stages.html --examples 0
 
 faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
