@@ -68,15 +68,14 @@ def _mixtures(record: Record) -> str:
 
 def _learners(record: Record) -> str:
     """Accuracies and time of 2, 3, 5 and 8 learners, then what each changes against two."""
-    unit = _seconds(record, AT)
     lines = []
     for name in (AT, *LEARNERS):
-        count = len(record.experiments[f"{name}-{record.suite.seeds[0]}"]["method"]["learners"])
-        accuracies = [_mean(record, name, view) for view in VIEWS.values()]
-        lines.append(
-            [markdown_text(record.label(name)), str(count), *accuracies, f"{_seconds(record, name) / unit:.1f}"]
-        )
-    table = markdown_table(["Method", "Learners", *VIEWS, "Time"], lines)
+        if runs := record.of(name):
+            count = len(record.experiments[runs[0].identifier]["method"]["learners"])
+            accuracies = [_mean(record, name, view) for view in VIEWS.values()]
+            seconds = f"{fmean(run.seconds for run in runs):,.0f}"
+            lines.append([markdown_text(record.label(name)), str(count), *accuracies, seconds])
+    table = markdown_table(["Method", "Learners", *VIEWS, "Time (s)"], lines)
     return f"{table}\n\n{_differences(record, [(name, DEFAULT) for name in LEARNERS[1:]])}"
 
 
@@ -110,14 +109,10 @@ def _mean(record: Record, name: str, view: Sequence[str]) -> str:
     return f"{100 * fmean(frame[list(view)].all(axis=1).mean() for frame in frames):.1f}" if frames else "--"
 
 
-def _seconds(record: Record, name: str) -> float:
-    return fmean(run.seconds for run in record.of(name))
-
-
 def _theory(record: Record) -> str:
     """What was measured after the last epoch of the methods, and what measuring cost."""
     lines = []
-    for name in THEORY:
+    for name in (one for one in THEORY if record.of(one)):
         curves = [record.curves[run.identifier] for run in record.of(name)]
         cost = [100 * curve["theory/seconds"].sum() / curve["seconds"].sum() for curve in curves]
         for column in (one for one in curves[0] if one == "geometric_term" or one.startswith("theory/")):
