@@ -8,6 +8,7 @@ from pipeline.config.figures import (
     FigureSettings,
     FrameworkFigure,
     GradCAMFigure,
+    ParetoFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
 )
@@ -43,10 +44,12 @@ from pipeline.config.schema import (
     TableSettings,
 )
 from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
+from pipeline.config.trials import OBJECTIVES, Point, Search, point_from
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
+    "OBJECTIVES",
     "OOD_METRICS",
     "STREAMED",
     "TRAINING_SECONDS",
@@ -79,8 +82,11 @@ __all__ = [
     "OODSettings",
     "PGDAttackSettings",
     "Params",
+    "ParetoFigure",
     "Phase",
+    "Point",
     "SGDSettings",
+    "Search",
     "SelectionSettings",
     "Sizes",
     "StoredSize",
@@ -95,4 +101,5 @@ __all__ = [
     "load_params",
     "parse_fraction",
     "parse_params",
+    "point_from",
 ]

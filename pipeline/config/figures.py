@@ -5,22 +5,15 @@ Names of other sections are checked when figures are drawn, not before: training
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, Whole, unless
-
-
-def _once(values: list[str]) -> list[str]:
-    repeated = sorted(value for value, times in Counter(values).items() if times > 1)
-    return unless([f"'{value}' is given more than once" for value in repeated], values)
-
+from pipeline.config.values import Closed, Whole, once
 
 Kind = Literal["method", "metric", "attack", "study"]
-Methods = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
 
 
 class Axis(Closed):
@@ -58,8 +51,8 @@ class TradeOffFigure(Captioned):
     @field_validator("groups")
     @classmethod
     def _differ(cls, value: list[Group]) -> list[Group]:
-        _once([group.label for group in value])
-        _once([method for group in value for method in group.methods])
+        once([group.label for group in value])
+        once([method for group in value for method in group.methods])
         return value
 
     @property
@@ -144,7 +137,23 @@ class GradCAMFigure(Captioned):
         yield from (("method", method) for method in [*self.baselines, self.method])
 
 
+class ParetoFigure(Captioned):
+    """Every trial of the search between its two objectives, and the frontier of those that no other one beats."""
+
+    kind: Literal["pareto"]
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare: `search`, which says itself what is wrong with it."""
+        yield from ()
+
+
 FigureSettings = Annotated[
-    TradeOffFigure | ClassWiseFigure | TrainingCurvesFigure | FrameworkFigure | AblationFigure | GradCAMFigure,
+    TradeOffFigure
+    | ClassWiseFigure
+    | TrainingCurvesFigure
+    | FrameworkFigure
+    | AblationFigure
+    | GradCAMFigure
+    | ParetoFigure,
     Field(discriminator="kind"),
 ]

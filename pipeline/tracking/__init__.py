@@ -20,6 +20,8 @@ from pipeline.tracking.reading import (
     read_experiment,
     read_histories,
     read_run,
+    read_selected_epochs,
+    read_trials,
     runs_of_other_protocols,
 )
 from pipeline.tracking.registry import RegisteredModel, register_model
@@ -32,6 +34,7 @@ from pipeline.tracking.run import (
     evaluated,
     last_epoch,
     mark_failed,
+    mark_trial,
     track,
 )
 from pipeline.tracking.store import mask, tracking_uri
@@ -53,12 +56,15 @@ __all__ = [
     "finished_runs",
     "last_epoch",
     "mark_failed",
+    "mark_trial",
     "mask",
     "read_artifacts",
     "read_class_accuracies",
     "read_experiment",
     "read_histories",
     "read_run",
+    "read_selected_epochs",
+    "read_trials",
     "register_model",
     "runs_of_other_protocols",
     "track",

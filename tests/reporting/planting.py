@@ -27,7 +27,7 @@ def plant(
         folder: An empty place for its files.
         experiment: Whose run it is.
         metrics: Accuracies in [0, 1] by the name of the metric.
-        history: A record per epoch; `epoch` is there.
+        history: A record per epoch; `epoch` is there. The last epoch is the selected one.
         classes: The accuracies of the classes, by attack.
     """
     names = {"natural": 0.5, **metrics}
@@ -41,6 +41,7 @@ def plant(
             "fingerprint": experiment.fingerprint,
             "data_digest": "0" * 64,
             "weights_sha256": experiment.fingerprint,
+            "selected_epoch": len(history),
             "seconds": 1.0,
             "git_commit": "c0ffee",
         },

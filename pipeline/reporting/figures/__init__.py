@@ -21,13 +21,22 @@ from pipeline.config import (
     FrameworkFigure,
     GradCAMFigure,
     Params,
+    ParetoFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
     cells,
 )
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import ablation, class_wise, framework, grad_cam, trade_off, training_curves
+from pipeline.reporting.figures import (
+    ablation,
+    class_wise,
+    framework,
+    grad_cam,
+    pareto,
+    trade_off,
+    training_curves,
+)
 from pipeline.reporting.style import save, style
 from pipeline.tracking import finished_runs, mask, tracking_uri
 
@@ -98,6 +107,8 @@ def draw_figure(
             return ablation.draw(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
+        case ParetoFigure():
+            return pareto.draw(params)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
