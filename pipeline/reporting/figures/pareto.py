@@ -39,7 +39,7 @@ def draw(params: Params) -> Figure:
     axes = figure.add_subplot()
     axes.set(xlabel="natural accuracy, held-out images (%)", ylabel="worst-case union, held-out images (%)")
     note_below(figure, _remark(search, trials, default))
-    points = pd.concat([trials.sort_values("group", ascending=False), default])
+    points = pd.concat([trials.sort_values("group", ascending=False), default], ignore_index=True)
     draw_points(figure, axes, points, best, LOOKS, "nothing is measured")
     return figure
 
