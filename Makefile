@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation search faults faults-grid bad-input soak audit-deps test tables figures report audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation search faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -38,7 +38,7 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
-	$(BIN)/uv pip install --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	.ci/system-packages
 	@touch $@
@@ -86,7 +86,10 @@ audit-deps: setup ## Look up known vulnerabilities of every pinned package; fail
 	python -m stages.audit_dependencies
 
 test: setup ## Run the whole test suite, in JOBS processes
-	python -m pytest -n $(JOBS) --dist loadfile
+	python -m pytest -n $(JOBS) --dist loadgroup
+
+test-failed: setup ## Run once more what failed last, one test after another
+	python -m pytest -n 0 --last-failed
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report
@@ -96,6 +99,9 @@ figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, P
 
 report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
 	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+reproduction: setup ## Say what the suite's runs tell of the papers: reports/<suite>/, docs/reproduction.md
+	python -m stages.reproduction
 
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
 	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }

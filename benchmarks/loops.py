@@ -159,7 +159,7 @@ def generalist(architecture: str, dataset: str, objectives: dict[str, dict[str, 
         "communication_interval": 1,
     }
     settings = MovingAverageSettings.model_validate(content)
-    return Loop(learners, GlobalLearner(settings, learners), backend, settings=settings)
+    return Loop(learners, GlobalLearner(settings, learners, epochs=1), backend, settings=settings)
 
 
 def _learner(architecture: str, dataset: str, name: str, objective: dict[str, Any], backend: Backend) -> Learner:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from typing import Any
 from benchmarks.findings import BLOCKS, ON_THE_HOST, Results, Unmeasured
 from benchmarks.publishing import RESULTS, file_for
 from pipeline.files import write_text
+from pipeline.reporting.blocks import fill_blocks
 
 REPOSITORY = RESULTS.parent.parent
 PAGES = ("docs/performance.md", "docs/ablation.md", "README.md")
 PICTURES = Path("reports/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
-BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def read_results(folder: Path) -> dict[str, Results]:
@@ -56,7 +55,7 @@ def fill(page: str, results: dict[str, Results]) -> str:
     Raises:
         KeyError: a block has a name that nothing is measured for.
     """
-    return BLOCK.sub(lambda found: f"{found[1]}{block(found[2], results)}\n{found[3]}", page)
+    return fill_blocks(page, lambda name: block(name, results))
 
 
 def main(arguments: list[str] | None = None) -> int:

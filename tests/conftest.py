@@ -49,6 +49,16 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and those that start servers or several processes one after another.
+
+    Two of the latter at once want more cores than there are, wait for each other's locksteps, and meet time limits.
+    """
+    for item in items:
+        alone = item.get_closest_marker("processes") is not None
+        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tiny networks are fastest on one thread, and several test processes share the machine."""

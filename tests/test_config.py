@@ -86,7 +86,26 @@ def test_every_suite_composes_with_every_network_that_takes_its_images(
         return
     params = parse_params(yaml.safe_load(compose(overrides, CONF)))
     assert (params.suite, params.model.architecture, params.protocol) == (suite, architecture, protocol)
-    assert len({experiment.fingerprint for experiment in params.experiments()}) == len(params.methods)
+    experiments = list(params.experiments())
+    assert len({experiment.fingerprint for experiment in experiments}) == len(experiments)
+
+
+def test_the_tuned_protocol_is_the_papers_with_the_switches_of_its_page() -> None:
+    paper, tuned = (yaml.safe_load(compose([f"protocol={name}"], CONF)) for name in ("paper", "tuned"))
+    for content in (paper, tuned):
+        content.pop("protocol")
+    for name in ("generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"):
+        assert tuned["methods"][name]["mixture"].pop("batch_norm") == "recompute"
+        assert paper["methods"][name]["mixture"].pop("batch_norm") == "average"
+    assert tuned == paper
+
+
+def test_an_attack_that_is_null_is_left_out_and_nothing_may_name_it(raw: Content) -> None:
+    before = parse_params(raw).evaluation.attacks
+    raw["evaluation"]["attacks"]["noise_linf"] = None
+    assert parse_params(raw).evaluation.attacks == {key: value for key, value in before.items() if key != "noise_linf"}
+    raw["evaluation"]["union"] = ["aa_linf", "noise_linf"]
+    assert "evaluation.union: unknown attack 'noise_linf'" in mistakes(raw)[0]
 
 
 RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the last, from the sources
@@ -200,6 +219,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("data.name", ["digits"], "data.name", "input should be 'digits'"),
     ("data.held_out_images", 1437, "data.held_out_images", "1437 + train_images 48 exceed the 1437 training images of"),
     ("data.test_images", 361, "data.test_images", "361 exceed the 360 test images of digits"),
+    ("data.replaced_example", 48, "data.replaced_example", "48 is not among the 48 training images, which count from"),
     (
         "model.architecture",
         "resnet18",
@@ -569,6 +589,7 @@ def test_every_number_that_training_uses_changes_the_fingerprint(rich: Experimen
         ("training.precision", "bfloat16"),
         ("training.selection.split", "last"),
         ("data.test_images", None),
+        ("data.replaced_example", 0),
         ("model.normalization", None),
         ("threat_model", {}),
     ],

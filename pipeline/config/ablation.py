@@ -11,13 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config.mixture import MovingAverageSettings
-from pipeline.config.schema import LONGEST_NAME, Experiment, MethodSettings, Params
+from pipeline.config.reading import cross_references, describe
+from pipeline.config.schema import LONGEST_NAME, DataSettings, Experiment, MethodSettings, Params
 from pipeline.config.studies import (
     CommunicationIntervalStudy,
     FirstRatioStudy,
     OptimizersStudy,
+    ReplacedExampleStudy,
     SecondRatioStudy,
+    SettingsStudy,
     Study,
+    WeightAveragingStudy,
 )
 from pipeline.errors import RequestError, did_you_mean
 
@@ -31,7 +35,7 @@ class Cell:
     method: str
     """The method that is varied, a key of `methods`."""
     setting: str
-    """The value as a reader sees it: '1-1-1-0', 'b = 0.4', 'c = 5', 'linf', 'SGD/Adam'."""
+    """The value as a reader sees it: '1-1-1-0', 'b = 0.4', 'c = 5', 'linf', 'SGD/Adam', 'example 17'."""
     value: float | None
     """The number on the axis, where the study has one."""
     experiment: Experiment
@@ -47,6 +51,8 @@ class _Variation:
     method: dict[str, Any]
     problem: str | None = None
     """Why there is no such method, found before it is checked like any other."""
+    data: DataSettings | None = None
+    """The images, where they are not those of the file."""
 
 
 def cells(params: Params, studies: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
@@ -111,8 +117,9 @@ def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[C
             except ValueError as error:
                 yield f"{study}: {method}, {variation.setting}: {error}"
                 continue
+            on = params if variation.data is None else params.model_copy(update={"data": variation.data})
             for seed in seeds:
-                experiment = params.resolve(name, varied, seed).model_copy(update={"grid": True})
+                experiment = on.resolve(name, varied, seed).model_copy(update={"grid": True})
                 yield Cell(study, method, variation.setting, variation.value, experiment)
 
 
@@ -141,10 +148,11 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
 
 def checked_method(content: dict[str, Any], params: Params) -> MethodSettings:
     """A method from plain values, checked as if it were in the file. Raises ValueError with what is wrong."""
+    context = cross_references(params.model_dump(mode="json", include={"training", "data", "threat_model"}))
     try:
-        return MethodSettings.model_validate(content, context={"epochs": params.training.epochs})
+        return MethodSettings.model_validate(content, context=context)
     except ValidationError as error:
-        messages = [str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors()]
+        messages = [describe(problem, content, MethodSettings) for problem in error.errors()]
         raise ValueError("; ".join(messages)) from None
 
 
@@ -153,22 +161,51 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
         yield _unknown_method("every setting", name, params)
         return
     method = params.methods[name]
-    mixture = method.mixture
     content = method.model_dump(mode="json")
-    if not isinstance(mixture, MovingAverageSettings):
+    if isinstance(study, SettingsStudy):
+        for setting, changes in study.values.items():
+            yield _Variation(setting, None, _merged(content, changes))
+    elif isinstance(study, ReplacedExampleStudy):
+        yield from _replaced_examples(study, params.data, content)
+    elif isinstance(method.mixture, MovingAverageSettings):
+        yield from _of_mixture(params, study, name, method.mixture, content)
+    else:
         yield _Variation("every setting", None, content, "it has no mixture with the rule 'moving_average' to vary")
-    elif isinstance(study, FirstRatioStudy):
+
+
+def _of_mixture(
+    params: Params,
+    study: Study,
+    name: str,
+    mixture: MovingAverageSettings,
+    content: dict[str, Any],
+) -> Iterator[_Variation]:
+    """Variations that are about a moving average of several learners."""
+    if isinstance(study, FirstRatioStudy):
         yield from _first_ratios(study, mixture, content)
     elif isinstance(study, SecondRatioStudy):
         yield from _second_ratios(study, mixture, content)
     elif isinstance(study, CommunicationIntervalStudy):
-        yield from _intervals(study, mixture, content, method.epochs or params.training.epochs)
+        yield from _intervals(study, mixture, content, content["epochs"] or params.training.epochs)
     elif isinstance(study, OptimizersStudy):
         yield from _optimizers(study, content)
         if name in study.joint:
             yield _joint(study, study.joint[name], params)
-    else:
+    elif isinstance(study, WeightAveragingStudy):
         yield from _averages(mixture, content)
+
+
+def _merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The section with what `changes` names; see `SettingsStudy.values`."""
+    return section | {key: _changed(key, section.get(key), value) for key, value in changes.items()}
+
+
+def _changed(key: str, before: Any, value: Any) -> Any:
+    # An objective holds its attack in full by now, which would outdo the norm of another one.
+    if key == "objective" or not isinstance(before, dict) or not isinstance(value, dict):
+        return value
+    is_of_other_kind = any(tag in value and value[tag] != before.get(tag) for tag in ("name", "rule"))
+    return value if is_of_other_kind else _merged(before, value)
 
 
 def with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -257,6 +294,20 @@ def _joint(study: OptimizersStudy, name: str, params: Params) -> _Variation:
         return _unknown_method(setting, name, params)
     joint = params.methods[name].model_dump(mode="json")
     return _Variation(setting, None, _with_adam(study, joint, joint["learners"]))
+
+
+def _replaced_examples(
+    study: ReplacedExampleStudy, data: DataSettings, content: dict[str, Any]
+) -> Iterator[_Variation]:
+    yield _Variation("none", None, content, data=data.model_copy(update={"replaced_example": None}))
+    for position in study.values:
+        setting = f"example {position}"
+        try:
+            varied = DataSettings.model_validate({**data.model_dump(), "replaced_example": position})
+        except ValidationError as error:
+            yield _Variation(setting, None, content, error.errors()[0]["msg"].removeprefix("Value error, "))
+        else:
+            yield _Variation(setting, None, content, data=varied)
 
 
 def _unknown_method(setting: str, name: str, params: Params) -> _Variation:

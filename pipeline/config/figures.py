@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, Whole, once
+from pipeline.config.values import Closed, Protocol, Whole, once
 
 Kind = Literal["method", "metric", "attack", "study"]
 Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
@@ -92,6 +92,30 @@ class TrainingCurvesFigure(Captioned):
         yield "method", self.method
 
 
+class ProtocolsFigure(Captioned):
+    """The same curves of one method under several protocols, side by side."""
+
+    kind: Literal["protocols"]
+    method: str
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(once)]
+    """From left to right; one without a run is said to be not measured."""
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
+class TheoryFigure(Captioned):
+    """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
+
+    kind: Literal["theory"]
+    method: str
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "method", self.method
+
+
 class FrameworkFigure(Captioned):
     """The learners, the mixture and the schedule of a method with the mixture `moving_average`."""
 
@@ -137,6 +161,23 @@ class GradCAMFigure(Captioned):
         yield from (("method", method) for method in [*self.baselines, self.method])
 
 
+class StabilityFigure(Captioned):
+    """How far losses lie apart whose networks' training sets differ in one example, beside the bound and the gap."""
+
+    kind: Literal["stability"]
+    study: str
+    """One that varies `replaced_example`."""
+    methods: Methods | None = None
+    """Those of the study's methods that are drawn (null: all)."""
+    loss: Literal["clipped", "cross_entropy"] = "clipped"
+    """min(cross-entropy, 1), or the cross-entropy itself, in nats."""
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare."""
+        yield "study", self.study
+        yield from (("method", method) for method in self.methods or [])
+
+
 class ParetoFigure(Captioned):
     """Every trial of the search between its two objectives, and the frontier of those that no other one beats."""
 
@@ -151,9 +192,12 @@ FigureSettings = Annotated[
     TradeOffFigure
     | ClassWiseFigure
     | TrainingCurvesFigure
+    | ProtocolsFigure
+    | TheoryFigure
     | FrameworkFigure
     | AblationFigure
     | GradCAMFigure
+    | StabilityFigure
     | ParetoFigure,
     Field(discriminator="kind"),
 ]

@@ -44,6 +44,25 @@ class MovingAverageSettings(Closed):
     """What is mixed: the raw weights, or, of the learners that keep one, their own moving average (item 7)."""
     batch_norm: Literal["average", "recompute"] = "average"
     """BatchNorm statistics of the global learner: mixed like weights, or recomputed on clean training images."""
+    optimizer_state: Literal["keep", "reset"] = Field(default="keep", exclude_if=lambda value: value == "keep")
+    """What becomes of the learners' momentum when they restart: it goes on, as in the authors' code, or from zero."""
+    ratios: Literal["scheduled", "tuned"] = Field(default="scheduled", exclude_if=lambda value: value == "scheduled")
+    """`tuned`: from t' on, whenever the learners are about to restart, the ratios move to the best of some
+    neighbours on held-out images, instead of following their schedule; see `MixingRatios`."""
+    result: Literal["global_learner", "uniform_soup", "greedy_soup"] = Field(
+        default="global_learner", exclude_if=lambda value: value == "global_learner"
+    )
+    """What the method is judged by: the global learner, or a soup of the final learners (Wortsman et al., 2022)."""
+
+    @field_validator("ratios", "result")
+    @classmethod
+    def _never_ask_the_test_set(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("tuned", "greedy_soup") and context(info, "selection_split") == "test":
+            raise ValueError(
+                f"'{value}' compares networks on the images that select epochs, which are the test images here; "
+                "expected training.selection.split held_out or last"
+            )
+        return value
 
     @field_validator("mixing_ratios")
     @classmethod
@@ -84,7 +103,9 @@ class MovingAverageSettings(Closed):
         return [str(name) for name in mapping(given, "mixing_ratios")]
 
     def complete_from(self, epochs: int) -> int:
-        """The first of `epochs` (from 1) by which every learner that ever enters the mixture has entered it."""
+        """The first of `epochs` (from 1) by which every learner that ever enters the result has entered it."""
+        if self.result != "global_learner":
+            return epochs
         entered: dict[str, int] = {}
         for epoch in range(1, epochs + 1):
             for learner, ratio in self.ratios_at(epoch).items():

@@ -95,9 +95,9 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     if not isinstance(raw, dict):
         raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
     try:
-        return Params.model_validate(raw, context=_cross_references(raw))
+        return Params.model_validate(raw, context=cross_references(raw))
     except ValidationError as error:
-        lines = [_describe(problem, raw) for problem in error.errors()]
+        lines = [describe(problem, raw) for problem in error.errors()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         if len(lines) > MISTAKES_SHOWN:
             lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
@@ -106,20 +106,23 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
         ) from None
 
 
-def _cross_references(raw: dict[str, Any]) -> dict[str, Any]:
+def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
     """What sections need to know of each other, taken from the raw file so that one mistake does not hide another.
 
     What is itself a mistake is None, or a stand-in: it is reported once, at its own place.
     """
-    epochs, dataset = mapping(raw, "training").get("epochs"), mapping(raw, "data").get("name")
+    training, dataset = mapping(raw, "training"), mapping(raw, "data").get("name")
+    epochs = training.get("epochs")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
+    attacks = mapping(mapping(raw, "evaluation"), "attacks")
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
+        "selection_split": mapping(training, "selection").get("split"),
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
-        "attacks": [str(name) for name in mapping(mapping(raw, "evaluation"), "attacks")],
+        "attacks": [str(name) for name, attack in attacks.items() if attack is not None],
     }
 
 
@@ -153,12 +156,18 @@ TAGS = {"name", "rule", "varies", "kind"}
 """Keys that say which kind of section it is."""
 
 
-def _describe(problem: Any, raw: dict[str, Any]) -> str:
-    """One line for one pydantic error: path, what is wrong, and the valid choices."""
+def describe(problem: Any, raw: dict[str, Any], section: type[BaseModel] = Params) -> str:
+    """One line for one pydantic error: path, what is wrong, and the valid choices.
+
+    Args:
+        problem: One of `ValidationError.errors()`.
+        raw: What was checked; the path leads through it.
+        section: What it was checked as.
+    """
     kind, location = problem["type"], list(problem["loc"])
     path = ".".join(_path(location, raw)) or "(top level)"
     if kind == "extra_forbidden":
-        return f"{path}: unknown key; {did_you_mean(str(location[-1]), _keys_at(Params, location[:-1]))}"
+        return f"{path}: unknown key; {did_you_mean(str(location[-1]), _keys_at(section, location[:-1]))}"
     if kind == "union_tag_invalid":
         valid = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         tag, key = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")

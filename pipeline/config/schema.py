@@ -35,6 +35,7 @@ from pipeline.config.values import (
     Norm,
     Place,
     Positive,
+    Protocol,
     Real,
     Schedule,
     Seeds,
@@ -50,6 +51,8 @@ from pipeline.models import check_input
 
 EVALUATION_VERSION = 2
 """Part of every evaluation's fingerprint: raise it when a change of the code changes verdicts."""
+STABILITY_VERSION = 1
+"""Part of the fingerprint of every comparison of a pair: raise it when a change of the code changes its numbers."""
 NUMERICS_VERSION = 1
 """Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 LONGEST_NAME = 120
@@ -89,6 +92,10 @@ class DataSettings(Closed):
     """Use only this many training images, a fixed random choice (null: all that are not held out)."""
     held_out_images: Whole = Field(gt=0)
     """Training images that are set aside for model selection and never trained on."""
+    replaced_example: Whole | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Train on a held-out image instead of the training image at this position (from 0): with the same experiment
+    without it, a pair whose training sets differ in one example; see docs/stability.md. Held-out images stay as they
+    are."""
     test_images: Whole | None = Field(default=None, gt=0)
     """Use only the first so many test images of a fixed random order (null: all, in the official order)."""
     split_seed: Whole = 0
@@ -116,6 +123,16 @@ class DataSettings(Closed):
                 f"{value} + train_images {info.data.get('train_images') or 'of at least 1'} exceed the "
                 f"{known} training images of {name}"
             )
+        return value
+
+    @field_validator("replaced_example")
+    @classmethod
+    def _is_trained_on(cls, value: int | None, info: ValidationInfo) -> int | None:
+        name, held_out = info.data.get("name"), info.data.get("held_out_images")
+        known = None if name is None or held_out is None else DATASETS[name].train_images
+        count = info.data.get("train_images") or (known and known - held_out)
+        if value is not None and count is not None and value >= count:
+            raise ValueError(f"{value} is not among the {count} training images, which count from 0")
         return value
 
     @field_validator("test_images")
@@ -289,6 +306,15 @@ class SelectionSettings(Closed):
     """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
 
 
+class TheorySettings(Closed):
+    """What the papers' theorems speak of, measured while training; docs/theory.md."""
+
+    interval: Whole = Field(default=10, ge=1)
+    """Measure after every so many epochs, and after the last."""
+    images: Whole = Field(default=128, ge=1)
+    """On the first so many held-out images, or all where there are fewer."""
+
+
 class TrainingSettings(Closed):
     """What all learners share."""
 
@@ -309,6 +335,9 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
+    theory: TheorySettings | None = Field(default=None, exclude_if=_is_none)
+    """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
+    experiment's identity."""
 
 
 class AttackedImages(Closed):
@@ -399,7 +428,7 @@ class EvaluationSettings(Closed):
     batch_size: Whole = Field(ge=1)
     seed: Whole = Field(default=0, ge=0)
     attacks: dict[Name, EvaluationAttack] = Field(min_length=1)
-    """By the name of the metric that each gives, for example `aa_linf`."""
+    """By the name of the metric that each gives, for example `aa_linf`. One that is null is left out."""
     union: list[Name] = Field(min_length=2)
     """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
 
@@ -407,6 +436,13 @@ class EvaluationSettings(Closed):
         """16 hexadecimal digits over everything that changes the verdicts of one model on so many test images."""
         content = {"version": EVALUATION_VERSION, "test_images": test_images, **self.model_dump(mode="json")}
         return _digest(content)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _leave_out_null(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: attack for name, attack in value.items() if attack is not None}
 
     @field_validator("attacks")
     @classmethod
@@ -497,7 +533,7 @@ class Params(Closed):
 
     suite: Name
     description: str
-    protocol: Literal["paper", "reference_code"]
+    protocol: Protocol
     seeds: Seeds
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
@@ -624,6 +660,17 @@ class Experiment(Closed):
         """16 hexadecimal digits over the trained weights' identity and the settings of corrupted images."""
         return _digest({"weights": self.fingerprint, "ood": self.ood.model_dump(mode="json")})
 
+    @property
+    def original(self) -> Experiment:
+        """The experiment that this one forms a pair with: the same without `data.replaced_example`."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"replaced_example": None})})
+
+    @property
+    def stability_fingerprint(self) -> str:
+        """16 hexadecimal digits over what decides how far this experiment's losses are from those of its `original`."""
+        networks = [one.evaluation_fingerprint for one in (self.original, self)]
+        return _digest({"version": STABILITY_VERSION, "networks": networks})
+
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
         ignored: dict[str, Any] = {"root": True, "streaming": BOOKKEEPING}
@@ -636,7 +683,7 @@ class Experiment(Closed):
             "data": data,
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
-            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile"}),
+            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile", "theory"}),
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

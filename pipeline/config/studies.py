@@ -17,7 +17,7 @@ class StudySettings(Closed):
     label: str
     """What is varied, as figures and summaries name it: plain text, `$math$` and `` `code` ``."""
     methods: list[str] = Field(min_length=1)
-    """Keys of `methods` with the mixture `moving_average`; each is varied by itself."""
+    """Keys of `methods`; each is varied by itself. Where the mixture is varied, it is `moving_average`."""
 
 
 class FirstRatioStudy(StudySettings):
@@ -65,8 +65,34 @@ class OptimizersStudy(StudySettings):
     """By method: the method that trains one network for the same goals, as the baseline."""
 
 
+class SettingsStudy(StudySettings):
+    """Anything of any method: switches one at a time, or the method as it is (`{}`)."""
+
+    varies: Literal["settings"]
+    values: dict[Annotated[str, Field(min_length=1)], dict[str, Any]] = Field(min_length=1)
+    """By what a reader calls it: what the method has instead, nested as in `methods`. A mapping changes the keys that
+    it names and keeps the others; an objective, and a section that gets another `name` or `rule`, is replaced."""
+
+
+class ReplacedExampleStudy(StudySettings):
+    """Pairs that differ in one training image, of any method: as it is, and with `data.replaced_example`.
+
+    What `python -m stages.stability` compares.
+    """
+
+    varies: Literal["replaced_example"]
+    values: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
+    """Positions of training images, each of which makes a pair."""
+
+
 Study = Annotated[
-    FirstRatioStudy | SecondRatioStudy | CommunicationIntervalStudy | WeightAveragingStudy | OptimizersStudy,
+    FirstRatioStudy
+    | SecondRatioStudy
+    | CommunicationIntervalStudy
+    | WeightAveragingStudy
+    | OptimizersStudy
+    | SettingsStudy
+    | ReplacedExampleStudy,
     Field(discriminator="varies"),
 ]
 

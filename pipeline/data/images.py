@@ -73,25 +73,51 @@ class ImageSplit:
 def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
     """Read a folder that `pipeline.data.prepare` wrote, and split it.
 
-    The split is one permutation of the training images by `split_seed`: held-out images come first, so that
-    `train_images` never changes them. Test images keep the official order, unless only some of them are asked for.
+    Training images are split by `split_positions`. Test images keep the official order, unless only some of them are
+    asked for.
 
     Raises:
         RequestError: the folder is missing, is damaged or holds another data set.
     """
     manifest = _read_manifest(prepared / MANIFEST_FILE, settings.name)
     train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], DATASETS[settings.name])
-    order = torch.randperm(len(train), generator=stream(settings.split_seed, "split"))
-    held_out, others = order[: settings.held_out_images], order[settings.held_out_images :]
+    trained_on, held_out = split_positions(len(train), settings)
     if settings.test_images is not None:
         test_order = torch.randperm(len(test), generator=stream(settings.split_seed, "test"))
         test = test.subset(test_order[: settings.test_images])
     return ImageSplit(
-        train=train.subset(others[: settings.train_images]),
+        train=train.subset(trained_on),
         held_out=train.subset(held_out),
         test=test,
         digest=manifest["digest"],
     )
+
+
+def split_positions(images: int, settings: DataSettings) -> tuple[Tensor, Tensor]:
+    """Which of `images` prepared training images are trained on, and which are held out.
+
+    The split is one permutation by `split_seed`: held-out images come first, so that `train_images` never changes them.
+    `replaced_example` puts a held-out image in a training image's place: at position p the one at p modulo their
+    number. It stays held out as well, so that epochs are selected on the same images with and without it.
+
+    Returns:
+        Two vectors of int64 positions.
+
+    Raises:
+        RequestError: there is no training image at the position that is to be replaced.
+    """
+    order = torch.randperm(images, generator=stream(settings.split_seed, "split"))
+    held_out, trained_on = order[: settings.held_out_images], order[settings.held_out_images :][: settings.train_images]
+    position = settings.replaced_example
+    if position is None:
+        return trained_on, held_out
+    if position >= len(trained_on):
+        raise RequestError(
+            f"data.replaced_example: {position} is not among the {len(trained_on)} training images, which count from 0"
+        )
+    replaced = trained_on.clone()
+    replaced[position] = held_out[position % len(held_out)]
+    return replaced, held_out
 
 
 def _read_manifest(path: Path, name: str) -> dict[str, Any]:

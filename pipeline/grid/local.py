@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -210,12 +211,20 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+PORTS = range(20000, 32000)
+"""Below those that systems give to outgoing connections, one of which would else take the port before the server."""
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 that nobody listens on, nor is likely to before a server has started.
+
+    Raises:
+        PipelineError: all are taken.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise PipelineError(f"every port of 127.0.0.1 from {PORTS.start} to {PORTS.stop - 1} is taken")
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _kind(experiment: Experiment) -> str:
     learners = experiment.method.learners.values()
     content = {
         "host": socket.gethostname(),
-        "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed"}),
+        "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
         "model": experiment.model.model_dump(mode="json"),
         "training": experiment.training.model_dump(mode="json"),
         "learners": [

@@ -63,6 +63,10 @@ class Objective(Closed):
         attacks = [getattr(self, "attack", None), *getattr(self, "attacks", ())]
         return tuple(attack.norm for attack in attacks if attack is not None)
 
+    def disturbed(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """`images` as this objective sees them before any attack, of the same shape, in [0, 1]: as they are."""
+        return images
+
     @abstractmethod
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         """The loss of `model`, which is in train mode, on one minibatch.

@@ -15,7 +15,7 @@ from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
 from pipeline.reporting.results import beside_paper
 
-__all__ = ["compile_pdf", "draw_pictures", "markdown", "remove_leftovers", "write_table"]
+__all__ = ["compile_pdf", "draw_pictures", "markdown", "markdown_text", "remove_leftovers", "write_table"]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
@@ -99,12 +99,12 @@ def _csv(name: str, params: Params, results: pd.DataFrame) -> str:
 
 def markdown(layout: Layout) -> str:
     """The table in GitHub's Markdown: best in bold, second best underlined, footnotes below."""
-    lines = [f"**{_text(layout.title)}** {_text(layout.details)}", ""]
+    lines = [f"**{markdown_text(layout.title)}** {markdown_text(layout.details)}", ""]
     lines.append(_line(["Method", *map(_label, layout.header)]))
     lines.append(_line([":--", *("--:" for _ in layout.header)]))
     lines += [_line([_label(row.label), *map(_cell, row.cells)]) for row in layout.rows]
-    notes = [f"<sup>{letter}</sup> {_text(note)}" for letter, note in layout.notes.items()]
-    paragraphs = [*notes, *map(_text, layout.remarks)]
+    notes = [f"<sup>{letter}</sup> {markdown_text(note)}" for letter, note in layout.notes.items()]
+    paragraphs = [*notes, *map(markdown_text, layout.remarks)]
     return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
 
 
@@ -113,7 +113,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _label(label: Label) -> str:
-    return _text(label.text) + (f"<sup>{label.marks}</sup>" if label.marks else "")
+    return markdown_text(label.text) + (f"<sup>{label.marks}</sup>" if label.marks else "")
 
 
 def _cell(cell: Cell) -> str:
@@ -123,7 +123,7 @@ def _cell(cell: Cell) -> str:
     return value + std + interval + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
 
 
-def _text(source: str) -> str:
+def markdown_text(source: str) -> str:
     """Markdown for a text: simple math becomes Unicode and HTML, which shows everywhere; code stays code."""
     parts, position = [], 0
     for match in latex.MARKUP.finditer(source):

@@ -46,7 +46,8 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
         page (where MLflow's web interface shows the run),
-        `metric.<name>` (accuracies in [0, 1], seconds of training) and `count.<name>` (number of images).
+        `metric.<name>` (accuracies in [0, 1], seconds of training), `count.<name>` (number of images) and
+        `stability.<name>` (what `log_stability` logged of the pair, NaN where there is nothing).
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
@@ -326,6 +327,7 @@ def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
         **{f"metric.{key[5:]}": value for key, value in metrics.items() if key.startswith("test/")},
         f"metric.{TRAINING_SECONDS}": metrics.get("summary/seconds"),
         **_ood(experiment, run),
+        **_stability(experiment, run),
         **{f"count.{key[12:]}": int(value) for key, value in metrics.items() if key.startswith("test_images/")},
     }
 
@@ -345,6 +347,13 @@ def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
     found = {f"metric.{name}": metrics[f"ood/{name}"] for name in OOD_METRICS}
     counts = {f"count.{name}": int(metrics["ood/images"]) for name in OOD_METRICS}
     return {**found, **counts, "ood_provenance": tags["ood_provenance"]}
+
+
+def _stability(experiment: Experiment, run: Run) -> dict[str, float]:
+    """How far the run is from its original, if they were compared as they are now."""
+    if run.data.tags.get("stability_fingerprint") != experiment.stability_fingerprint:
+        return {}
+    return {f"stability.{key[10:]}": value for key, value in run.data.metrics.items() if key.startswith("stability/")}
 
 
 def run_of(uri: str, experiment: Experiment, evaluated: bool = False) -> Run | None:

@@ -102,15 +102,20 @@ class TrackedRun:
     def log_training(self, folder: Path) -> None:
         """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
 
-        Weights that differ from those that the run had take the marks off it that it is evaluated, and on which
-        corrupted images.
+        Weights that differ from those that the run had take the marks off it that it is evaluated, on which corrupted
+        images, and what it was compared with.
         """
         summary = flatten(read(folder / "summary.json"))
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
         texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
         names = ("history.json", "model.safetensors", "summary.json")
         self._post(
-            calls.withdraw("evaluated", "ood_fingerprint", unless={"weights_sha256": summary["weights_sha256"]}),
+            calls.withdraw(
+                "evaluated",
+                "ood_fingerprint",
+                "stability_fingerprint",
+                unless={"weights_sha256": summary["weights_sha256"]},
+            ),
             calls.epochs(read(folder / "history.json")),
             calls.metrics(numbers),
             calls.files(*names),
@@ -227,6 +232,23 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
     described, files = _ood_calls(folder)
     send(spool_of(experiment), calls.record(experiment, described), experiment.identifier, files)
     return True
+
+
+def log_stability(experiment: Experiment, numbers: Mapping[str, float]) -> None:
+    """Log how far an experiment is from its `original`, which differs in one example: metrics `stability/...`.
+
+    Until all of them are there, the run is not marked as compared.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: a number is not finite.
+    """
+    described = [
+        calls.withdraw("stability_fingerprint"),
+        calls.metrics({f"stability/{name}": value for name, value in numbers.items()}),
+        calls.tags({"stability_fingerprint": experiment.stability_fingerprint}),
+    ]
+    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
 
 
 def _is_evaluated(experiment: Experiment) -> bool:

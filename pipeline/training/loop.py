@@ -32,6 +32,7 @@ from pipeline.training.mixture import GlobalLearner, Mixture
 from pipeline.training.mode_connectivity import ModeConnectivity
 from pipeline.training.observer import Observer
 from pipeline.training.selection import BestEpoch, Validation
+from pipeline.training.theory import TheoryMeter
 
 StopRequest = Callable[[], str | None]
 """Asked after every step: None to go on, or the reason to save and stop."""
@@ -159,6 +160,10 @@ class TrainingRun:
         first_epoch = 1 if settings is None else settings.complete_from(epochs)
         self._best = BestEpoch(experiment.training.selection, first_epoch)
         self._validation = Validation(experiment, split, backend, mesh)
+        self._theory: TheoryMeter | None = None
+        if experiment.training.theory is not None and isinstance(settings, MovingAverageSettings):
+            snapshots = checkpoints.folder.with_name("theory")
+            self._theory = TheoryMeter(experiment, split, backend, self.learners, snapshots, mesh)
 
     @property
     def result_model(self) -> nn.Module:
@@ -252,6 +257,9 @@ class TrainingRun:
         trained = self.training_in(epoch)
         rates = {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
         record |= self._mesh.merge({key: value / size for key, value in progress.sums.items()} | rates)
+        if self._theory is not None and self._theory.is_due(epoch):
+            steps = sum(self.steps_in(before) for before in range(1, epoch + 1))
+            record |= self._theory.measure(epoch, steps, self.result_model)
         if self.mixture is not None:
             record |= self.mixture.after_epoch(
                 epoch,
@@ -278,6 +286,7 @@ class TrainingRun:
                 "learners": learners,
                 "mixture": None if self.mixture is None else self.mixture.state_dict(),
                 "best": self._best.state_dict(),
+                "theory": None if self._theory is None else self._theory.state_dict(),
             }
             self._checkpoints.save(state, *place)
         self._mesh.everyone.any(False)
@@ -301,6 +310,8 @@ class TrainingRun:
         if self.mixture is not None:
             self.mixture.load_state_dict(state["mixture"])
         self._best.load_state_dict(state["best"])
+        if self._theory is not None and state.get("theory") is not None:
+            self._theory.load_state_dict(state["theory"])
         if self.progress.epoch < self._experiment.training.epochs:
             observer.message(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
@@ -337,7 +348,7 @@ def build_learner(experiment: Experiment, name: str, backend: Backend, ranks: Ra
 def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
     """The rule that `settings` names."""
     if isinstance(settings, MovingAverageSettings):
-        return GlobalLearner(settings, learners, mesh)
+        return GlobalLearner(settings, learners, epochs, mesh)
     if isinstance(settings, GradientProjectionSettings):
         return GradientProjection(settings, learners)
     return ModeConnectivity(settings, learners, epochs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.config import MovingAverageSettings
+from pipeline.training.combinations import Combinations, Judge, Ratios, greedy_soup, tuned, uniform
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import ONE_PROCESS, Mesh
-from pipeline.training.weights import MovingAverage, copy_weights, recompute_batch_norm
+from pipeline.training.weights import MovingAverage, combine, copy_weights, recompute_batch_norm
 
 
 class Mixture(Protocol):
@@ -23,9 +25,7 @@ class Mixture(Protocol):
     def after_step(self, epoch: int) -> None:
         """A step of every learner that trains in `epoch` has ended."""
 
-    def after_epoch(
-        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
-    ) -> dict[str, float]:
+    def after_epoch(self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge) -> dict[str, float]:
         """An epoch has ended.
 
         Args:
@@ -50,42 +50,79 @@ class GlobalLearner:
     Args:
         settings: Mixing ratios, decay, when to hand back.
         learners: All with the same architecture and the same initial weights, from which theta_g starts too.
+        epochs: The last epoch, after which `settings.result` may be a soup.
         mesh: Which of them this process trains; the others' weights are asked of those that do.
     """
 
-    def __init__(self, settings: MovingAverageSettings, learners: Iterable[Learner], mesh: Mesh = ONE_PROCESS) -> None:
+    def __init__(
+        self, settings: MovingAverageSettings, learners: Iterable[Learner], epochs: int, mesh: Mesh = ONE_PROCESS
+    ) -> None:
         self._settings = settings
         self._learners = list(learners)
+        self._epochs = epochs
         self._mesh = mesh
         self._average = MovingAverage(self._learners[0].model, settings.decay, settings.decay_warmup)
+        self._tuned: Ratios | None = None
+        self._spreads: list[Tensor] = []
 
     @property
     def model(self) -> nn.Module:
         """The network with theta_g, in eval mode."""
         return self._average.model
 
+    def ratios_at(self, epoch: int) -> Ratios:
+        """The mixing ratios: those that were tuned last, or the schedule's."""
+        return self._tuned or self._settings.ratios_at(epoch)
+
     def after_step(self, epoch: int) -> None:
         """Follow the learners; under `every_batch` hand the result back at once in the epochs that redistribute."""
         self.update(epoch)
         if self._settings.redistribution == "every_batch" and self.redistributes_in(epoch):
-            self.redistribute()
+            self.redistribute(epoch)
 
-    def after_epoch(
-        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
-    ) -> dict[str, float]:
-        """Under `epoch_end`, hand the result back when it is time."""
+    def after_epoch(self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge) -> dict[str, float]:
+        """Under `epoch_end`, tune and hand the result back when it is time; after the last epoch, cook the soup.
+
+        Returns:
+            Mixing ratios, whether the learners restarted, and the geometric term at that moment.
+        """
         if self._settings.batch_norm == "recompute":
             recompute_batch_norm(self.model, images())
-        if self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
-            self.redistribute()
-        ratios = {f"mixing_ratio/{name}": ratio for name, ratio in self._settings.ratios_at(epoch).items()}
-        return {**ratios, "redistributed": float(self.redistributes_in(epoch))}
+        ratios = self.ratios_at(epoch)
+        if self._settings.ratios == "tuned" and self.redistributes_in(epoch):
+            self._tuned = tuned(ratios, self._combinations(images), judge)
+        if epoch == self._epochs and self._settings.result != "global_learner":
+            ratios = self._cook(images, judge)
+        elif self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
+            self.redistribute(epoch)
+        record = {f"mixing_ratio/{name}": ratio for name, ratio in ratios.items()}
+        record["redistributed"] = float(self.redistributes_in(epoch))
+        if self._spreads:
+            record["geometric_term"] = torch.stack(self._spreads).mean().item()
+            self._spreads = []
+        return record
+
+    def _combinations(self, images: Callable[[], Iterable[Tensor]]) -> Combinations:
+        recomputed = self._settings.batch_norm == "recompute"
+        return Combinations(self._learners, self._mesh, images if recomputed else None)
+
+    def _cook(self, images: Callable[[], Iterable[Tensor]], judge: Judge) -> Ratios:
+        """Replace theta_g by a soup of the learners as they are; returns its ratios."""
+        combinations, names = self._combinations(images), [learner.name for learner in self._learners]
+        greedy = self._settings.result == "greedy_soup"
+        ratios = greedy_soup(names, combinations, judge) if greedy else uniform(names, names)
+        copy_weights(combinations.at(ratios), self.model)
+        return ratios
 
     def update(self, epoch: int) -> None:
         """theta_g <- alpha' theta_g + (1 - alpha') sum_a gamma_a theta_a, after every step."""
-        ratios = self._settings.ratios_at(epoch)
+        self._average.update(self._sources(epoch), self._mesh.across)
+
+    def _sources(self, epoch: int) -> list[tuple[float, nn.Module]]:
+        """The mixing ratio and the network of every learner that this process trains."""
+        ratios = self.ratios_at(epoch)
         trained = [learner for learner in self._learners if self._mesh.trains(learner.name)]
-        self._average.update([(ratios[learner.name], self._source(learner)) for learner in trained], self._mesh.across)
+        return [(ratios[learner.name], self._source(learner)) for learner in trained]
 
     def _source(self, learner: Learner) -> nn.Module:
         if self._settings.source == "weight_averages" and learner.average is not None:
@@ -96,19 +133,35 @@ class GlobalLearner:
         """Whether the learners restart from theta_g in this epoch."""
         return self._settings.redistributes_in(epoch)
 
-    def redistribute(self) -> None:
+    def redistribute(self, epoch: int) -> None:
         """theta_a <- theta_g for every learner, BatchNorm statistics included.
 
-        Momentum buffers and the learners' own weight averages go on as they are (the authors' code; the papers are
-        silent).
+        Momentum buffers go on as they are unless `optimizer_state` resets them, the learners' own weight averages
+        always do (the authors' code; the papers are silent).
         """
+        self._spreads.append(self._spread(epoch))
         for learner in self._learners:
             copy_weights(self.model, learner.model)
+            if self._settings.optimizer_state == "reset":
+                learner.optimizer.state.clear()
+
+    @torch.no_grad()
+    def _spread(self, epoch: int) -> Tensor:
+        """sum_a gamma_a ||theta_a - theta_bar||^2 over parameters, with theta_bar = sum_a gamma_a theta_a: the
+        geometric term of Generalist++, Theorem 2."""
+        shares = [(ratio, [weight.detach() for weight in model.parameters()]) for ratio, model in self._sources(epoch)]
+        mean = combine(shares, self._mesh.across)
+        spread = torch.zeros((), dtype=torch.float64, device=mean[0].device)
+        for ratio, weights in shares:
+            distances = torch._foreach_norm(torch._foreach_sub(weights, mean))
+            spread += ratio * torch.stack(distances).double().square().sum()
+        return self._mesh.across.total(spread)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs; tensors are references, not copies."""
-        return self._average.state_dict()
+        return {**self._average.state_dict(), "tuned": self._tuned, "spreads": self._spreads}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._average.load_state_dict(state)
+        self._tuned, self._spreads = state.get("tuned"), state.get("spreads", [])

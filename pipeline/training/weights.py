@@ -51,6 +51,15 @@ def average_into(average: list[Tensor], sources: list[tuple[float, list[Tensor]]
             torch._foreach_add_(average, tensors, alpha=(1 - decay) * ratio)
 
 
+@torch.no_grad()
+def combine(sources: list[tuple[float, list[Tensor]]], ranks: Ranks = ALONE) -> list[Tensor]:
+    """sum of ratio * tensors of `sources`, (ratio, tensors) each, and of those that other ranks have."""
+    combined = [torch.empty_like(tensor) for tensor in sources[0][1]]
+    average_into(combined, sources, decay=0)
+    ranks.add_up(combined)
+    return combined
+
+
 def recompute_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace BatchNorm's running statistics by those of `batches` of images, each batch weighing the same."""
     torch.optim.swa_utils.update_bn(batches, model)
@@ -74,13 +83,10 @@ class MovingAverage:
     def update(self, sources: list[tuple[float, nn.Module]], ranks: Ranks = ALONE) -> None:
         """Move towards the combination of `sources`, (ratio, network) each, and of those that other ranks have."""
         decay = min(self._decay, (self._updates + 1) / (self._updates + 10)) if self._warmup else self._decay
-        average, tensors = weight_tensors(self.model), [(ratio, weight_tensors(model)) for ratio, model in sources]
+        tensors = [(ratio, weight_tensors(model)) for ratio, model in sources]
         if ranks.count > 1:
-            mixed = [torch.empty_like(tensor) for tensor in average]
-            average_into(mixed, tensors, decay=0)
-            ranks.add_up(mixed)
-            tensors = [(1.0, mixed)]
-        average_into(average, tensors, decay)
+            tensors = [(1.0, combine(tensors, ranks))]
+        average_into(weight_tensors(self.model), tensors, decay)
         for ours, theirs in zip(counters(self.model), counters(sources[0][1]), strict=True):
             ours.copy_(theirs)
         self._updates += 1

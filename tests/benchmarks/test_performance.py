@@ -10,9 +10,10 @@ from PIL import Image
 
 from benchmarks import performance
 from benchmarks.findings import BLOCKS, Results, number
-from benchmarks.performance import BLOCK, PAGES, PICTURES, fill, main, read_results
+from benchmarks.performance import PAGES, PICTURES, fill, main, read_results
 from benchmarks.pictures import draw
 from benchmarks.publishing import RESULTS
+from pipeline.reporting.blocks import BLOCK
 from tests.conftest import REPOSITORY
 
 EMPTY: dict[str, Results] = {"cpu": {}, "cuda": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import AdamSettings, Cell, Experiment, MovingAverageSettings, Params, cells, parse_params
+from pipeline.config import (
+    AblationFigure,
+    AdamSettings,
+    Cell,
+    Experiment,
+    MovingAverageSettings,
+    Params,
+    cells,
+    parse_params,
+)
 from pipeline.errors import RequestError
 from stages.compose import compose
 from tests.conftest import REPOSITORY, MakeParams
@@ -30,7 +40,8 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
 
 
 @pytest.mark.parametrize(
-    ("suite", "points", "experiments"), [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21)]
+    ("suite", "points", "experiments"),
+    [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21), ("cifar10_study", 3 * 20, 3 * 17)],
 )
 def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
     params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
@@ -39,6 +50,33 @@ def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points
     assert len({cell.experiment.fingerprint for cell in found}) == experiments
     assert len({id(cell.experiment) for cell in found}) == experiments
     assert len({cell.experiment.identifier for cell in found}) == experiments
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml")))
+def test_every_suite_draws_studies_that_it_has(suite: str) -> None:
+    params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
+    drawn = {figure.study for figure in params.figures.values() if isinstance(figure, AblationFigure)}
+    assert drawn and drawn <= set(params.ablation.studies)
+
+
+def test_the_study_of_fidelity_changes_what_the_authors_code_has_otherwise() -> None:
+    def params(protocol: str) -> Params:
+        overrides = ["suite=cifar10_study", f"protocol={protocol}"]
+        return parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
+
+    paper, theirs = params("paper"), mixture(params("reference_code").experiment(D, 1))
+    switched = of(cells(paper, ["switches"]), "switches", D)
+    default = switched.pop("as it is")
+    assert default.fingerprint == paper.experiment(D, 1).fingerprint
+    assert mixture(switched["gamma_1 ends at 0.4"]).mixing_ratios == theirs.mixing_ratios
+    assert mixture(switched["restart after every batch"]).redistribution == theirs.redistribution
+    averaged = switched["averages of averages"]
+    assert mixture(averaged).source == theirs.source
+    assert all(learner.weight_averaging is not None for learner in averaged.method.learners.values())
+    shared = switched["shared learning rate"].method.learners
+    assert shared["natural"].optimizer.learning_rate == shared["linf"].optimizer.learning_rate
+    assert mixture(switched["BatchNorm recomputed"]).batch_norm == "recompute"
+    assert len({one.fingerprint for one in switched.values()} | {default.fingerprint}) == 6
 
 
 def test_what_is_the_method_itself_has_its_name() -> None:
@@ -102,6 +140,79 @@ def test_every_learner_has_either_optimizer_and_joint_training_is_the_baseline()
             assert kinds == ["Adam"] and one.method.mixture is None
         else:
             assert "/".join(kinds) == setting
+
+
+def switched(values: Any, methods: Any = (D,)) -> Callable[[dict[str, Any]], None]:
+    return study(varies="settings", methods=list(methods), values=values)
+
+
+def test_settings_of_any_name_change_what_they_name_and_nothing_else(make_params: MakeParams) -> None:
+    params = make_params(
+        switched(
+            {
+                "as it is": {},
+                "to 0.4": {"mixture": {"mixing_ratios": {"linf": [1, 1, 1, 0.4], "natural": [0, 0, 0, 0.6]}}},
+                "shared rate": {"learners": {"natural": {"optimizer": {"learning_rate": 0.01}}}},
+            }
+        )
+    )
+    default = params.experiment(D, 1)
+    found = of(cells(params), "mine", D)
+    assert found["as it is"].identifier == f"{D}-1"
+    assert found["as it is"].fingerprint == default.fingerprint
+    ended = mixture(found["to 0.4"])
+    assert ended.mixing_ratios == {"linf": [1, 1, 1, 0.4], "natural": [0, 0, 0, 0.6]}
+    assert ended.model_copy(update={"mixing_ratios": mixture(default).mixing_ratios}) == mixture(default)
+    assert found["to 0.4"].method.learners == default.method.learners
+    learners = found["shared rate"].method.learners
+    assert learners["natural"].optimizer == default.method.learners["natural"].optimizer.model_copy(
+        update={"learning_rate": 0.01}
+    )
+    assert learners["linf"] == default.method.learners["linf"] and mixture(found["shared rate"]) == mixture(default)
+    assert list(found) == ["as it is", "to 0.4", "shared rate"]
+
+
+def test_methods_without_a_mixture_are_run_as_they_are(make_params: MakeParams) -> None:
+    params = make_params(switched({"as it is": {}}, ["nt", "at", D]))
+    assert [cell.experiment.identifier for cell in cells(params)] == ["nt-1", "at-1", f"{D}-1"]
+
+
+def test_another_objective_or_optimizer_replaces_the_whole_section(make_params: MakeParams) -> None:
+    adam = {"name": "adam", "learning_rate": 0.001}
+    values = {"l2": {"learners": {"linf": {"objective": {"name": "adversarial", "norm": "l2"}, "optimizer": adam}}}}
+    params = make_params(switched(values, ["at"]))
+    learner = of(cells(params), "mine", "at")["l2"].method.learners["linf"]
+    assert learner.objective == params.methods["at_l2"].learners["l2"].objective
+    assert isinstance(learner.optimizer, AdamSettings)
+
+
+@given(switches=st.lists(st.sampled_from(["redistribution", "batch_norm", "decay_warmup"]), unique=True))
+def test_switches_together_are_the_switches_one_after_the_other(
+    switches: list[str], tiny_content: dict[str, Any]
+) -> None:
+    other = {"redistribution": "every_batch", "batch_norm": "recompute", "decay_warmup": True}
+    together = {"mixture": {name: other[name] for name in switches}}
+    raw = deepcopy(tiny_content)
+    switched({"together": together})(raw)
+    found = of(cells(parse_params(raw)), "mine", D)["together"]
+    for name in switches:
+        raw["methods"][D]["mixture"][name] = other[name]
+    assert found.fingerprint == parse_params(raw).experiment(D, 1).fingerprint
+
+
+def test_pairs_differ_in_one_training_image_alone(make_params: MakeParams) -> None:
+    params = make_params(study(varies="replaced_example", methods=["at", D], values=[0, 47]))
+    found = cells(params)
+    assert [cell.setting for cell in found] == ["none", "example 0", "example 47"] * 2
+    assert all(cell.value is None for cell in found)
+    for method in ("at", D):
+        none, *others = of(found, "mine", method).values()
+        assert none.identifier == f"{method}-1"
+        assert none.fingerprint == params.experiment(method, 1).fingerprint
+        assert [one.identifier for one in others] == [f"{method}_mine_example_{position}-1" for position in (0, 47)]
+        assert [one.data.replaced_example for one in others] == [0, 47]
+        for one in others:
+            assert one.grid and one.model_copy(update={"name": none.name, "data": none.data}) == none
 
 
 def test_names_do_not_depend_on_what_is_asked_for() -> None:
@@ -179,10 +290,10 @@ IMPOSSIBLE = [
     (study(methods=["generalist"], varies="weight_averaging"), "unknown method 'generalist': did you mean"),
     (study(varies="second_ratio", values=[0.5]), f"{D}, every b: b divides the rest between two of three learners"),
     (study(varies="communication_interval", values=[9]), f"{D}, c = 9: it divides none of the epochs"),
-    (study(varies="first_ratio", values=[[1, 1, 0]]), f"{D}, 1-1-0: expected 4 ratios"),
+    (study(varies="first_ratio", values=[[1, 1, 0]]), f"{D}, 1-1-0: mixture.mixing_ratios.linf: expected 4 ratios"),
     (
         study(varies="first_ratio", values=[[1, 1, 1, 2]]),
-        f"{D}, 1-1-1-2: ratios at breakpoint number 4 leave the simplex",
+        f"{D}, 1-1-1-2: mixture.mixing_ratios: ratios at breakpoint number 4 leave the simplex",
     ),
     (
         study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint={D: "at_nt"}),
@@ -192,7 +303,24 @@ IMPOSSIBLE = [
         study(varies="first_ratio", values=[[0, 0, 0, 1], [0, 0, 0, 0.5]], labels=["↑", "→"]),
         f"mine: {D}, →: a different experiment is called '{D}_mine', too; settings",
     ),
+    (
+        study(varies="replaced_example", values=[48]),
+        f"{D}, example 48: 48 is not among the 48 training images, which count from 0",
+    ),
     (study(varies="second_ratio", methods=[T], values=[0.1, 0.1000001]), f"is called '{T}_mine_b_0_1', too"),
+    (
+        switched({"misspelt": {"mixture": {"redistributon": "every_batch"}}}),
+        f"{D}, misspelt: mixture.redistributon: unknown key; did you mean 'redistribution'",
+    ),
+    (
+        switched({"average": {"mixture": {"batch_norm": "averaged"}}}),
+        f"{D}, average: mixture.batch_norm: input should be 'average' or 'recompute' (got \"averaged\")",
+    ),
+    (
+        switched({"l2": {"learners": {"linf": {"objective": {"name": "adversarial", "norm": "l3"}}}}}),
+        f"{D}, l2: learners.linf.objective: norm 'l3' has no budget in threat_model",
+    ),
+    (switched({"twice": {}}, ["generalist"]), "generalist, every setting: unknown method 'generalist'"),
     (called_all, f"mine: {D}, all: a different experiment is called '{D}_mine_all', too"),
     (
         study(varies="first_ratio", values=[[0, 0, 0, 1]], labels=["increasing " * 10]),
@@ -233,6 +361,8 @@ def test_an_unknown_study_lists_the_valid_ones(make_params: MakeParams) -> None:
             "mine.labels: 1 values need as many labels, got 2",
         ),
         (study(varies="second_ratio", values=[1.5]), "mine.values.0: input should be less than or equal to 1"),
+        (switched({}), "mine.values: "),
+        (switched({"nothing": None}), "mine.values.nothing: expected a mapping (got null)"),
         (study(varies="gamma"), "mine.varies: unknown 'gamma'"),
         (
             study(varies="optimizers", adam={"name": "sgd", "learning_rate": 1}),

@@ -39,12 +39,12 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
     return settings
 
 
-@pytest.mark.parametrize("suite", ["digits", "cifar10", "cifar100", "svhn", "mnist", "imagenet", "cifar10_reduced"])
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml")))
 def test_every_suite_has_a_search_that_is_possible_and_holds_the_papers_setting(suite: str) -> None:
     search = Search.of(parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf"))))
     search.check(search.settings.trials)
     assert search.holds(search.default)
-    (own,) = search.experiments(search.default)
+    own = search.experiments(search.default)[0]
     assert own.fingerprint == search.params.experiment(search.settings.method, 1).fingerprint
     assert own.identifier == f"{search.settings.method}-1" and own.grid
 

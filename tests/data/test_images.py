@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
-from pipeline.data.images import ImageSet, load_split, to_unit_interval
+from pipeline.data.images import ImageSet, load_split, split_positions, to_unit_interval
 from pipeline.data.prepare import prepare
 from pipeline.errors import RequestError
 from pipeline.files import file_digest, read_record, write_record
@@ -100,6 +103,36 @@ def test_the_split_seed_decides_and_nothing_else(prepared: Path) -> None:
     assert rows(first.held_out) != rows(other.held_out)
     # Pinned: another torch or another split would train on held-out images of kept runs.
     assert first.held_out.labels[:20].tolist() == PINNED_HELD_OUT_LABELS
+
+
+@given(st.data(), st.sampled_from([None, 10, 150, 1337]), st.integers(1, 100))
+def test_one_training_image_gives_way_to_a_held_out_one(
+    data: st.DataObject, train_images: int | None, held_out: int
+) -> None:
+    options = {"train_images": train_images, "held_out_images": held_out}
+    position = data.draw(st.integers(0, (train_images or 1437 - held_out) - 1))
+    (before, chosen), (after, still) = (
+        split_positions(1437, digits(**options, replaced_example=value)) for value in (None, position)
+    )
+    assert torch.equal(chosen, still)
+    assert (before != after).nonzero().flatten().tolist() == [position]
+    assert after[position] == chosen[position % held_out]
+
+
+def test_the_pair_shares_all_other_images(prepared: Path) -> None:
+    whole, pair = load_split(prepared, digits()), load_split(prepared, digits(replaced_example=103))
+    before, after = rows(whole.train), rows(pair.train)
+    assert [place for place, (one, other) in enumerate(zip(before, after, strict=True)) if one != other] == [103]
+    assert after[103] == rows(whole.held_out)[3]
+    assert rows(pair.held_out) == rows(whole.held_out) and rows(pair.test) == rows(whole.test)
+    assert pair.digest == whole.digest
+
+
+def test_a_position_beyond_the_training_images_is_refused() -> None:
+    with pytest.raises(ValidationError, match="1337 is not among the 1337 training images, which count from 0"):
+        digits(replaced_example=1337)
+    with pytest.raises(RequestError, match=r"data\.replaced_example: 50 is not among the 20 training images"):
+        split_positions(120, digits(replaced_example=50))
 
 
 def test_all_test_images_keep_the_official_order(prepared: Path) -> None:

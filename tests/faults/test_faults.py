@@ -15,7 +15,8 @@ from tests.faults.places import Workshop
 from tests.faults.promises import FAULTS
 from tests.faults.trials import Outcome, compare
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the host, and for one whole run
+# The first test waits for the host, and for one whole run.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.processes]
 COUNT = 8
 SEED = 20261121
 

@@ -15,6 +15,7 @@ from pipeline import runs
 from pipeline.config import Experiment
 from pipeline.errors import PipelineError
 from pipeline.files import file_digest
+from pipeline.grid.local import free_port
 from pipeline.tracking import awaits_delivery, deliver_left, finished_runs, track
 from pipeline.tracking.calls import CALLS, Receiver
 from pipeline.tracking.run import spool_of
@@ -23,7 +24,9 @@ from pipeline.tracking.store import PATIENCE
 from stages import deliver
 from tests.stages.conftest import METHOD, MakeWorkplace, Workplace, lengthen, wait_for
 from tests.tracking.results import DATA, EXPERIMENT, all_runs, eventually, record, write_ood, write_results
-from tests.tracking.servers import Mode, Proxy, Server, free_port, proxy
+from tests.tracking.servers import Mode, Proxy, Server, proxy
+
+pytestmark = pytest.mark.processes
 
 COMMAND = (METHOD, "--seed", "1")
 TIMES = {"seconds", "images_per_second", "summary/seconds"}

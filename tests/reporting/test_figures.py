@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from pipeline.config import Cell, Params, Point, Search, cells, parse_params
+from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, cells, parse_params
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.trade_off import frontier
@@ -44,15 +44,15 @@ def numbers(method: str, seed: int) -> dict[str, float]:
     return {"natural": NATURAL[method] - shift / 2, "aa_linf": robust, "aa_l2": robust + 0.1}
 
 
-def history(learners: list[str], seed: int) -> list[dict[str, float]]:
+def history(learners: list[str], seed: int, split: str = "held_out") -> list[dict[str, float]]:
     return [
         {
             "epoch": epoch,
             "redistributed": float(epoch % 2 == 0),
             **{f"mixing_ratio/{name}": 1 / len(learners) for name in learners},
-            **{f"held_out/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
-            **({"held_out/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
-            **({"held_out/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
+            **{f"{split}/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
+            **({f"{split}/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
+            **({f"{split}/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
         }
         for epoch in range(1, EPOCHS + 1)
     ]
@@ -79,6 +79,11 @@ def _plant_all(suite: Params, folder: Path) -> None:
                 classes = {name: [share + 0.05 * seed for share in LOW_CLASSES] for name in ("natural", "pgd20_linf")}
                 records = history(list(experiment.method.learners), seed)
                 plant(folder / f"{method}-{seed}", experiment, numbers(method, seed), records, classes)
+        theirs = suite.model_dump(mode="json") | {"protocol": "reference_code"}
+        theirs["training"]["selection"]["split"] = "test"
+        experiment = parse_params(theirs).experiment("generalist_t", 1)
+        records = history(list(experiment.method.learners), 10, "test")
+        plant(folder / "reference_code", experiment, {}, records)
         for cell in grid(suite):
             number = {"c = 1": 0.6, "increasing": 0.7}.get(cell.setting)
             if number is not None:
@@ -266,6 +271,32 @@ def test_curves_are_means_over_seeds_with_the_schedule_below(suite: Params, runs
     for axes in figure.axes:
         assert [xs(line)[0] for line in lines(axes, "redistribution")] == [2, 4]
     assert "held-out images" in remark(figure) and "2 seeds" in remark(figure)
+
+
+def test_protocols_are_side_by_side_and_one_without_a_run_says_so(suite: Params, runs: pd.DataFrame) -> None:
+    settings = ProtocolsFigure(
+        kind="protocols", caption="both", method="generalist_t", protocols=["paper", "reference_code", "tuned"]
+    )
+    with style():
+        figure = draw_figure(settings, suite, runs)
+        figure.draw_without_rendering()
+    panels = [[axes for axes in figure.axes if axes.get_subplotspec().colspan.start == column] for column in range(3)]
+    assert [of_column[0].get_title() for of_column in panels] == ["paper", "reference code", "tuned"]
+    curves = [{line.get_label(): line for line in of_column[0].get_lines()} for of_column in panels]
+    assert ys(curves[0]["global"]) == pytest.approx([23, 33, 43])
+    assert ys(curves[1]["global"]) == pytest.approx([40, 50, 60])
+    assert curves[2] == {}
+    assert ["not measured" in [text.get_text() for text in column[0].texts] for column in panels] == [
+        False,
+        False,
+        True,
+    ]
+    assert remark(figure) == (
+        "Protocol paper: accuracies on held-out images, mean and standard deviation of 2 seeds. "
+        "Protocol reference code: accuracies on test images, 1 seed. Protocol tuned: not measured."
+    )
+    for of_column in panels[:2]:
+        assert [xs(line)[0] for line in lines(of_column[0], "redistribution")] == [2, 4]
 
 
 def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:

@@ -27,7 +27,7 @@ from pipeline.grid.local import LocalEngine, free_port
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.processes]
 METHOD = "generalist_d_nt_linf"
 EPOCHS = 8
 INTERVALS = [1, 2, 3, 4, 5]
@@ -89,7 +89,7 @@ class Story:
     def epochs(self) -> list[tuple[str, int]]:
         """Every experiment and epoch that a worker has finished."""
         lines = self.log("worker-1") + self.log("worker-2")
-        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS} ", lines)]
+        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS}  loss", lines)]
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ from tests.stages.conftest import Workplace, interrupt, wait_for
 from tests.training.ranks import together
 from tests.training.test_loop import StopAfter
 
+pytestmark = pytest.mark.processes
+
 SMALL = [
     "suite=imagenet",
     "data.name=imagefolder",

@@ -25,6 +25,8 @@ from tests.stages.conftest import (
     wait_for,
 )
 
+pytestmark = pytest.mark.processes
+
 ARGUMENTS = (METHOD, "--seed", "1")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError, RequestError
+from pipeline.grid.local import free_port
 from pipeline.tracking import (
     download,
     finished_runs,
@@ -27,7 +28,6 @@ from tests.tracking.results import (
     experiments,
     only_run,
 )
-from tests.tracking.servers import free_port
 
 
 def test_importing_the_package_does_not_import_mlflow() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ import cloudpickle
 import torch
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
+from pipeline.grid.local import free_port
 from pipeline.ranks import Ranks
 from pipeline.training.distributed import joined
 
@@ -28,9 +28,7 @@ def together(count: int, work: Work, folder: Path) -> list[Any]:
     them, a fork cannot compute gradients.
     """
     get_context("forkserver").set_forkserver_preload(["pipeline.training.loop"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started: ProcessContext | None = start_processes(  # type: ignore[no-untyped-call]
         _rank, (count, port, cloudpickle.dumps(work), folder), count, join=False, start_method="forkserver"
     )

@@ -21,6 +21,8 @@ from tests.training.test_distributed import TOLERANCE, distance
 from tests.training.test_loop import StopAfter
 from tests.training.test_methods import two_epochs
 
+pytestmark = pytest.mark.processes
+
 CPU = Backend(torch.device("cpu"), bfloat16=False)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import MovingAverageSettings, Params, interpolate
+from pipeline.errors import RequestError
 from pipeline.training.mixture import GlobalLearner
 from pipeline.training.weights import recompute_batch_norm, weight_tensors
 from tests.conftest import MakeParams
@@ -141,9 +142,9 @@ def test_g_copies_happen_from_the_warmup_on_at_every_interval(
     happened = []
     original = GlobalLearner.redistribute
 
-    def counted(self: GlobalLearner) -> None:
-        happened.append(self)
-        original(self)
+    def counted(self: GlobalLearner, epoch: int) -> None:
+        happened.append(epoch)
+        original(self, epoch)
 
     monkeypatch.setattr(GlobalLearner, "redistribute", counted)
     trained = run_method(make_params(mixture(T, redistribution=redistribution)), T)
@@ -259,3 +260,77 @@ def test_the_reference_protocol_trains(run_method: RunExperiment) -> None:
     assert record["learning_rate/natural"] == record["learning_rate/linf"]
     assert "test/global/natural" in record
     assert_same(trained.learner("linf"), trained.mixture)
+
+
+def test_the_geometric_term_is_the_spread_of_what_is_mixed(
+    make_params: MakeParams, run_method: RunExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: dict[int, float] = {}
+    original = GlobalLearner.redistribute
+
+    def observed(self: GlobalLearner, epoch: int) -> None:
+        gamma = self.ratios_at(epoch)
+        vectors = {
+            one.name: torch.cat([weight.detach().flatten().double() for weight in one.model.parameters()])
+            for one in self._learners
+        }
+        mean = sum((gamma[name] * vector for name, vector in vectors.items()), torch.tensor(0.0))
+        expected[epoch] = sum(gamma[name] * (vector - mean).square().sum().item() for name, vector in vectors.items())
+        original(self, epoch)
+
+    monkeypatch.setattr(GlobalLearner, "redistribute", observed)
+    records = run_method(make_params(ratios(T, linf=[0.4] * 4, natural=[0.4] * 4, l2=[0.2] * 4)), T).observer.records
+    found = {int(record["epoch"]): record["geometric_term"] for record in records if "geometric_term" in record}
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert min(found.values()) > 0
+
+
+@pytest.mark.parametrize(("optimizer_state", "kept"), [("keep", True), ("reset", False)])
+def test_momentum_goes_on_or_from_zero(
+    make_params: MakeParams, run_method: RunExperiment, optimizer_state: str, kept: bool
+) -> None:
+    trained = run_method(make_params(mixture(T, optimizer_state=optimizer_state)), T)
+    assert trained.observer.records[-1]["redistributed"] == 1
+    for learner in trained.state["learners"].values():
+        assert bool(learner["optimizer"]["state"]) == kept
+
+
+def test_tuned_ratios_stay_on_the_simplex_and_are_kept(make_params: MakeParams, run_method: RunExperiment) -> None:
+    params = make_params(mixture(T, ratios="tuned"))
+    trained = run_method(params, T)
+    used = [
+        {name: record[f"mixing_ratio/{name}"] for name in ("linf", "natural", "l2")}
+        for record in trained.observer.records
+    ]
+    assert used[1] == params.methods[T].mixture.ratios_at(2)  # type: ignore[union-attr]
+    assert used[2] == used[3] != params.methods[T].mixture.ratios_at(3)  # type: ignore[union-attr]
+    for ratios_used in (*used, trained.state["mixture"]["tuned"]):
+        assert min(ratios_used.values()) >= 0
+        assert sum(ratios_used.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("result", ["uniform_soup", "greedy_soup"])
+def test_a_soup_is_the_mean_of_its_learners_as_they_were_at_the_end(
+    make_params: MakeParams, run_method: RunExperiment, result: str
+) -> None:
+    trained = run_method(make_params(mixture(T, result=result), without_copies(T)), T)
+    gamma = {name: trained.observer.records[-1][f"mixing_ratio/{name}"] for name in trained.state["learners"]}
+    members = [name for name, ratio in gamma.items() if ratio > 0]
+    assert members if result == "greedy_soup" else len(members) == 3
+    for name, tensor in trained.mixture.items():
+        if tensor.is_floating_point():
+            mean = torch.stack([trained.learner(member)[name] for member in members]).mean(0)
+            torch.testing.assert_close(tensor, mean)
+    assert trained.result.selected_epoch == 4
+
+
+def test_a_soup_is_cooked_before_its_learners_become_one(make_params: MakeParams, run_method: RunExperiment) -> None:
+    trained = run_method(make_params(mixture(T, result="uniform_soup")), T)
+    first, second = trained.learner("linf"), trained.learner("natural")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("change", [{"ratios": "tuned"}, {"result": "greedy_soup"}])
+def test_the_test_set_never_chooses_ratios(make_params: MakeParams, change: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="the test images here"):
+        make_params(mixture(T, **change), lambda raw: raw["training"]["selection"].update(split="test"))

@@ -16,7 +16,7 @@ from pipeline.data.facts import DATASETS
 from pipeline.data.imagefolder.crops import CentreCrop
 from pipeline.data.imagefolder.loader import StoredImages, Workers, load_images, open_images, open_subset
 from pipeline.data.imagefolder.prepare import MANIFEST_FILE, read_manifest
-from pipeline.data.images import ImageSet
+from pipeline.data.images import ImageSet, split_positions
 from pipeline.errors import RequestError
 from pipeline.machine import readers
 from pipeline.streams import stream
@@ -71,8 +71,7 @@ def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredS
     _check_same(prepared, manifests)
     last = manifests[sizes[-1]]
     _check_contents(prepared, settings, last)
-    order = torch.randperm(last["images"]["train"], generator=stream(settings.split_seed, "split"))
-    held_out, others = order[: settings.held_out_images], order[settings.held_out_images :]
+    trained_on, held_out = split_positions(last["images"]["train"], settings)
     test = open_subset(prepared / str(sizes[-1]))
     if settings.test_images is not None:
         test_order = torch.randperm(len(test), generator=stream(settings.split_seed, "test"))
@@ -80,7 +79,7 @@ def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredS
     train = {size: open_images(prepared / str(size), "train") for size in sizes}
     digests = [manifest["digest"] for manifest in manifests.values()]
     return FolderSplit(
-        train={size: images.subset(others[: settings.train_images]) for size, images in train.items()},
+        train={size: images.subset(trained_on) for size, images in train.items()},
         digest=digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),
         held_out_images=train[sizes[-1]].subset(held_out),
         test_images=test,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -30,6 +31,48 @@ METRICS = {
 }
 
 
+@dataclass(frozen=True)
+class Curves:
+    """The training of one experiment over its seeds."""
+
+    mean: pd.DataFrame
+    """A row per epoch, the columns of the histories; empty where there is no run."""
+    std: pd.DataFrame
+    """The same of the standard deviation; NaN with one seed."""
+    runs: int
+    """How many there are."""
+
+    @property
+    def split(self) -> str:
+        """Which images accuracies are of, as the columns have it."""
+        return "test" if any(str(column).startswith("test/") for column in self.mean) else "held_out"
+
+    @property
+    def images(self) -> str:
+        """The same in words."""
+        return {"test": "test", "held_out": "held-out"}[self.split]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured of the result."""
+        return [metric for metric in METRICS if f"{self.split}/global/{metric}" in self.mean]
+
+    @property
+    def has_ratios(self) -> bool:
+        """Whether there are mixing ratios."""
+        return any(str(column).startswith("mixing_ratio/") for column in self.mean)
+
+    @property
+    def seeds_note(self) -> str:
+        """What to say of several seeds below a figure; nothing of one."""
+        return f" Mean and standard deviation of {self.runs} seeds." if self.runs > 1 else ""
+
+    @property
+    def redistributed(self) -> list[int]:
+        """The epochs in which the learners restarted from the global learner."""
+        return self.mean.index[self.mean["redistributed"] > 0].tolist() if "redistributed" in self.mean else []
+
+
 def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> Figure:
     """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`.
 
@@ -37,45 +80,26 @@ def draw(settings: TrainingCurvesFigure, params: Params, runs: pd.DataFrame) -> 
         RequestError, PipelineError: as `pipeline.tracking.read_histories`.
     """
     experiments = [params.experiment(settings.method, seed) for seed in params.seeds]
-    history = _over_seeds(list(read_histories(latest_runs(experiments, runs).values()).values()))
-    split = "test" if params.training.selection.split == "test" else "held_out"
-    learners = _learners(experiments[0])
-    shown = [metric for metric in METRICS if f"{split}/global/{metric}" in history["mean"]]
-    ratios = any(str(column).startswith("mixing_ratio/") for column in history["mean"])
-    count = max(len(shown), 1)
-    figure = new_figure(COLUMN_WIDTH, 0.7 + 0.95 * count + 0.7 * ratios)
-    heights = [1.0] * count + [0.7] * ratios
-    panels: list[Axes] = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
-    for axes, metric in zip(panels, shown, strict=False):
-        _draw_curves(axes, history, {name: f"{split}/{name}/{metric}" for name in learners}, learners, scale=100)
-        axes.set_ylabel(f"{METRICS[metric]} (%)")
-    if ratios:
-        _draw_curves(panels[-1], history, {name: f"mixing_ratio/{name}" for name in learners}, learners)
-        panels[-1].set(ylabel=r"mixing ratio $\gamma$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
-    if shown:
-        _finish(figure, panels, history["mean"], learners, params, settings.method)
-        images = "test" if split == "test" else "held-out"
-        note_below(figure, f"Accuracies on {images} images.{_seeds(history)}")
-    else:
-        panels[0].text(0.5, 0.5, "not measured", transform=panels[0].transAxes, ha="center", color=MISSING_TEXT)
-    panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))
+    curves = read_curves(latest_runs(experiments, runs).values())
+    learners = learners_of(experiments[0])
+    figure, (panels,) = draw_columns(COLUMN_WIDTH, [curves], learners)
+    if curves.metrics:
+        add_legend(figure, [curves], learners, experiments[0])
+        note_below(figure, f"Accuracies on {curves.images} images.{curves.seeds_note}")
+    panels[-1].set(xlim=(0, 1.015 * experiments[0].training.epochs))
     return figure
 
 
-def _over_seeds(histories: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Mean and standard deviation (NaN with one seed) over runs: a row per epoch, the columns of the histories."""
+def read_curves(run_ids: Iterable[str]) -> Curves:
+    """The training of runs that differ in their seeds. Raises as `pipeline.tracking.read_histories`."""
+    histories = list(read_histories(run_ids).values())
     if not histories:
-        return {"mean": pd.DataFrame(), "std": pd.DataFrame(), "count": pd.DataFrame()}
+        return Curves(pd.DataFrame(), pd.DataFrame(), 0)
     epochs = pd.concat(histories).groupby("epoch")
-    return {"mean": epochs.mean(), "std": epochs.std(), "count": epochs.size().to_frame("runs")}
+    return Curves(epochs.mean(), epochs.std(), len(histories))
 
 
-def _seeds(history: dict[str, pd.DataFrame]) -> str:
-    runs = int(history["count"]["runs"].max())
-    return f" Mean and standard deviation of {runs} seeds." if runs > 1 else ""
-
-
-def _learners(experiment: Experiment) -> dict[str, Look]:
+def learners_of(experiment: Experiment) -> dict[str, Look]:
     """The learners whose curves are drawn: where the only one is the result itself, the result."""
     method = experiment.method
     own = list(method.learners)
@@ -84,13 +108,54 @@ def _learners(experiment: Experiment) -> dict[str, Look]:
     return learner_looks(own)
 
 
-def _draw_curves(
-    axes: Axes, history: dict[str, pd.DataFrame], columns: dict[str, str], learners: dict[str, Look], scale: float = 1
+def draw_columns(width: float, columns: Sequence[Curves], learners: dict[str, Look]) -> tuple[Figure, list[list[Axes]]]:
+    """A column for each of `columns`, a panel for each metric that one of them has, and one for the mixing ratios.
+
+    Args:
+        width: Of the figure, inches.
+        columns: One that is empty says that it is not measured.
+        learners: Whose curves, and how they look.
+
+    Returns:
+        The figure, and the panels of each column from above.
+    """
+    shown = [metric for metric in METRICS if any(metric in curves.metrics for curves in columns)]
+    ratios = any(curves.has_ratios for curves in columns)
+    heights = [1.0] * max(len(shown), 1) + [0.7] * ratios
+    figure = new_figure(width, 0.7 + 0.95 * max(len(shown), 1) + 0.7 * ratios)
+    grid = figure.subplots(len(heights), len(columns), sharex="col", sharey="row", squeeze=False, height_ratios=heights)
+    panels: list[list[Axes]] = grid.T.tolist()
+    for of_column, curves in zip(panels, columns, strict=True):
+        _draw_column(of_column, curves, shown, learners)
+    for axes, metric in zip(panels[0], shown, strict=False):
+        axes.set_ylabel(f"{METRICS[metric]} (%)")
+    if ratios:
+        panels[0][-1].set(ylabel=r"mixing ratio $\gamma$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
+    figure.align_ylabels(panels[0])
+    return figure, panels
+
+
+def _draw_column(panels: list[Axes], curves: Curves, shown: list[str], learners: dict[str, Look]) -> None:
+    for axes, metric in zip(panels, shown, strict=False):
+        draw_curves(axes, curves, {name: f"{curves.split}/{name}/{metric}" for name in learners}, learners, scale=100)
+    if curves.has_ratios:
+        draw_curves(panels[-1], curves, {name: f"mixing_ratio/{name}" for name in learners}, learners)
+    for epoch in curves.redistributed if curves.metrics else []:
+        for axes in panels:
+            axes.axvline(epoch, zorder=0.5, gid="redistribution", **REDISTRIBUTION)
+    if not curves.metrics:
+        panels[0].text(0.5, 0.5, "not measured", transform=panels[0].transAxes, ha="center", color=MISSING_TEXT)
+    panels[-1].set_xlabel("epoch")
+
+
+def draw_curves(
+    axes: Axes, curves: Curves, columns: dict[str, str], learners: dict[str, Look], scale: float = 1
 ) -> None:
+    """Mean and standard deviation of `columns` of the histories, by the name whose look they have."""
     for name, column in columns.items():
-        if column not in history["mean"]:
+        if column not in curves.mean:
             continue
-        mean, std = (scale * history[part][column].dropna() for part in ("mean", "std"))
+        mean, std = (scale * part[column].dropna() for part in (curves.mean, curves.std))
         look = learners[name]
         width = 1.6 if name == "global" else 1.0
         axes.plot(mean.index, mean, **look.curve, linewidth=width, markevery=0.13, markersize=3, label=name)
@@ -98,17 +163,10 @@ def _draw_curves(
         axes.fill_between(std.index, low, high, color=look.colour, alpha=0.2, linewidth=0)
 
 
-def _finish(
-    figure: Figure, panels: list[Axes], mean: pd.DataFrame, learners: dict[str, Look], params: Params, method: str
-) -> None:
-    """Redistributions through all panels, and the legend above them."""
+def add_legend(figure: Figure, columns: Sequence[Curves], learners: dict[str, Look], experiment: Experiment) -> None:
+    """Which curve is whose, above the panels."""
     handles = [Line2D([], [], **look.curve, markersize=3, label=name) for name, look in learners.items()]
-    handles[0].set_label("global learner" if params.methods[method].mixture else "result")
-    redistributed = mean.index[mean["redistributed"] > 0].tolist() if "redistributed" in mean else []
-    for epoch in redistributed:
-        for axes in panels:
-            axes.axvline(epoch, zorder=0.5, gid="redistribution", **REDISTRIBUTION)
-    if redistributed:
+    handles[0].set_label("global learner" if experiment.method.mixture else "result")
+    if any(curves.redistributed for curves in columns):
         handles.append(Line2D([], [], label="redistribution", **REDISTRIBUTION))
-    figure.align_ylabels(panels)
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3 * len(columns), columnspacing=1.2)

@@ -240,7 +240,7 @@ def _accuracies(experiment: Experiment, metrics: dict[str, Any]) -> Iterator[Acc
 
 
 def _charts(history: list[dict[str, float]], selected: int) -> Iterator[LineChart]:
-    """Held-out accuracies, losses, mixing ratios and learning rates, as far as there are any."""
+    """Accuracies, losses, mixing ratios, learning rates and what is measured of the theory, as far as there are any."""
     split = "test" if any(key.startswith("test/") for record in history for key in record) else "held_out"
     shown = split.replace("_", "-").capitalize()
     for title, prefix, unit, factor, most in [
@@ -250,12 +250,17 @@ def _charts(history: list[dict[str, float]], selected: int) -> Iterator[LineChar
         ("Training accuracy", "train_accuracy/", "accuracy (%)", 100.0, 100.0),
         ("Mixing ratios", "mixing_ratio/", "ratio", 1.0, None),
         ("Learning rates", "learning_rate/", "learning rate", 1.0, None),
+        ("Regret per round (Theorem 1)", "theory/regret/", "regret", 1.0, None),
+        ("Slack of Theorem 1's bound", "theory/bound_slack/", "slack", 1.0, None),
+        ("Geometric term (Theorem 2)", "geometric_term", "squared distance", 1.0, None),
+        ("Cosine between task gradients", "theory/cosine/", "cosine", 1.0, None),
+        ("Loss barrier to the global learner", "theory/barrier/", "loss", 1.0, None),
     ]:
         keys = dict.fromkeys(key for record in history for key in record if key.startswith(prefix))
         if prefix == f"{split}/":
             keys = {key: None for key in keys if not key.startswith(f"{split}/global/")}
         series = {
-            key.removeprefix(prefix).replace("/", ", "): [
+            (key.removeprefix(prefix) or title).replace("/", ", "): [
                 (record["epoch"], factor * record[key]) for record in history if key in record
             ]
             for key in keys

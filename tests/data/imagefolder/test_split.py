@@ -46,6 +46,16 @@ def test_training_and_held_out_images_are_all_images_once(folders: Path) -> None
     assert fewer == (trained[:7], held_out)
 
 
+def test_one_training_image_gives_way_to_a_held_out_one(folders: Path) -> None:
+    trained, held_out = numbers(open_folders(folders, settings(), [48]))
+    assert numbers(open_folders(folders, settings(replaced_example=7), [48])) == (
+        [*trained[:7], held_out[2], *trained[8:]],
+        held_out,
+    )
+    with pytest.raises(RequestError, match="22 is not among the 22 training images"):
+        open_folders(folders, settings(replaced_example=22), [48])
+
+
 def test_sizes_have_the_same_images_and_another_digest(folders: Path) -> None:
     one, both = (open_folders(folders, settings(), sizes) for sizes in ([48], [40, 48]))
     assert both.train[40].numbers.tolist() == both.train[48].numbers.tolist() == one.train[48].numbers.tolist()

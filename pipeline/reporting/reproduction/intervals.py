@@ -1,0 +1,158 @@
+"""Differences between experiments with intervals: over other test images, and over other seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import stdev
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.reporting.reproduction.record import Verdicts
+
+Array = NDArray[np.float64]
+REPLICATES = 10_000
+"""Of the bootstrap."""
+AT_A_TIME = 1_000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A number that is made of accuracies."""
+
+    experiments: tuple[str, ...]
+    """Their names."""
+    views: tuple[tuple[str, ...], ...]
+    """Attacks (or `natural`); of several together, an image must be correct under all."""
+    value: Callable[[Array], Array]
+    """Accuracies in percent, (..., experiments, views), to the number, (...)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number in percentage points, with where it would lie with other images and with other seeds."""
+
+    value: float
+    """The mean over seeds."""
+    images_low: float
+    """Of the percentile bootstrap over test images; the same images for all experiments and seeds."""
+    images_high: float
+    seeds_low: float
+    """Of Student's t over the seeds; NaN with one."""
+    seeds_high: float
+    images: int
+    seeds: int
+
+    @property
+    def is_above(self) -> bool:
+        """Whether both intervals lie above zero."""
+        return self.images_low > 0 and self.seeds_low > 0
+
+    @property
+    def is_below(self) -> bool:
+        """Whether both lie below it."""
+        return self.images_high < 0 and self.seeds_high < 0
+
+    def is_within(self, margin: float) -> bool:
+        """Whether both lie between `-margin` and `margin`."""
+        return max(map(abs, (self.images_low, self.images_high, self.seeds_low, self.seeds_high))) < margin
+
+
+def difference(accuracies: Array) -> Array:
+    """Of the first experiment to the second, in the mean of all views."""
+    return np.asarray(accuracies[..., 0, :].mean(-1) - accuracies[..., 1, :].mean(-1))
+
+
+def between_views(accuracies: Array) -> Array:
+    """Of the first view to the second, of one experiment."""
+    return np.asarray(accuracies[..., 0, 0] - accuracies[..., 0, 1])
+
+
+def above_line(accuracies: Array) -> Array:
+    """How far the first experiment lies above the line through the others, in the plane of two views.
+
+    The line goes through what two methods reach, a and b; the distance is the shortest to it, in percentage points,
+    positive on the side where both accuracies grow. NaN where a and b are the same point.
+    """
+    point, a, b = (accuracies[..., number, :] for number in range(3))
+    along, from_a = b - a, point - a
+    cross = along[..., 1] * from_a[..., 0] - along[..., 0] * from_a[..., 1]
+    side = np.where(along[..., 1] - along[..., 0] >= 0, 1.0, -1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(side * cross / np.hypot(along[..., 0], along[..., 1]))
+
+
+def estimate(verdicts: Verdicts, contrast: Contrast, confidence: float = 0.95) -> Estimate | None:
+    """A contrast and its intervals, from the seeds and images that all its experiments have.
+
+    Two intervals instead of one: with three seeds, how seeds vary is known so badly that it must not hide in a sum.
+
+    Args:
+        verdicts: As in a record.
+        contrast: What is computed.
+        confidence: Of each interval, in (0, 1).
+
+    Returns:
+        None where an experiment or a view was not measured.
+    """
+    correct = _stack(verdicts, contrast)
+    if correct is None:
+        return None
+    by_seed = contrast.value(100 * correct.mean(axis=1))
+    replicates = _bootstrap(correct, contrast)
+    tail = 50 * (1 - confidence)
+    low, high = (float(end) for end in np.percentile(replicates, [tail, 100 - tail]))
+    mean, half = float(by_seed.mean()), half_width(by_seed.tolist(), confidence)
+    return Estimate(mean, low, high, mean - half, mean + half, correct.shape[1], correct.shape[0])
+
+
+def _stack(verdicts: Verdicts, contrast: Contrast) -> Array | None:
+    """Whether images were correct: (seeds, images, experiments, views), 0 or 1."""
+    by_seed = [verdicts.get(name, {}) for name in contrast.experiments]
+    seeds = sorted(set.intersection(*map(set, by_seed)))
+    attacks = sorted({attack for view in contrast.views for attack in view})
+    frames = [[own[seed].reindex(columns=attacks).dropna() for own in by_seed] for seed in seeds]
+    shared = set.intersection(*(set(frame.index) for of_seed in frames for frame in of_seed)) if frames else set()
+    if not shared:
+        return None
+    images = sorted(shared)
+    correct = [[_views(frame.loc[images], contrast.views) for frame in of_seed] for of_seed in frames]
+    return np.moveaxis(np.asarray(correct, dtype=np.float64), 1, 2)
+
+
+def _views(frame: pd.DataFrame, views: tuple[tuple[str, ...], ...]) -> Array:
+    return np.stack([frame[list(view)].to_numpy(dtype=bool).all(axis=1) for view in views], axis=-1).astype(np.float64)
+
+
+def _bootstrap(correct: Array, contrast: Contrast) -> Array:
+    """The number for images drawn anew, as many with replacement; mean over seeds, (REPLICATES,)."""
+    seeds, images, *rest = correct.shape
+    by_image = np.moveaxis(correct, 1, 0).reshape(images, -1)
+    drawn = np.concatenate([times @ by_image / images for times in _draws(images)])
+    accuracies = 100 * drawn.reshape(REPLICATES, seeds, *rest)
+    return np.asarray(contrast.value(accuracies).mean(axis=1))
+
+
+@cache
+def _draws(images: int) -> list[NDArray[np.uint8]]:
+    """How often each image is drawn in each replicate, `AT_A_TIME` replicates a piece; the same for every contrast."""
+    generator, offsets, pieces = np.random.default_rng(SEED), images * np.arange(AT_A_TIME)[:, None], []
+    for _ in range(REPLICATES // AT_A_TIME):
+        places = generator.integers(images, size=(AT_A_TIME, images)) + offsets
+        times = np.bincount(places.ravel(), minlength=AT_A_TIME * images)
+        pieces.append(times.reshape(AT_A_TIME, images).astype(np.uint8))
+    return pieces
+
+
+def half_width(values: Sequence[float], confidence: float) -> float:
+    """Half the width of Student's interval for the mean of few values; NaN with one."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return float("nan")
+    return float(t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values)))

@@ -1,0 +1,182 @@
+"""docs/reproduction.md: its numbers follow from records, none of them is typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.reproduction.claims import MARGIN, METHOD, ensemble
+from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
+from pipeline.reporting.reproduction.record import Record, Run
+from pipeline.reporting.results import SHORT
+from pipeline.reporting.tables import markdown_text
+
+PAGE = Path("docs/reproduction.md")
+STUDY = ("cifar10_study", "paper", "small_cnn")
+NOT_MEASURED = "Not measured (`make suite SUITE=cifar10_study && make ablation && python -m stages.reproduction`)."
+ORDER = [
+    (METHOD, "paper"),
+    ("at", "paper"),
+    (METHOD, "reference_code"),
+    ("generalist_t", "paper"),
+    ("generalist_d_linf_l2", "paper"),
+    ("trades_1", "paper"),
+]
+"""In which order the papers' full experiments are worth their time; the other rows follow."""
+
+
+def fill_page(page: str, findings: Iterable[Findings]) -> str:
+    """The page with all its blocks as the findings have it; what was not measured is said to be, with its command.
+
+    Raises:
+        KeyError: a block has a name that there is nothing for.
+    """
+    by_place = {
+        (one.record.suite.suite, one.record.suite.protocol, one.record.suite.architecture): one for one in findings
+    }
+    of_study: dict[str, Callable[[Findings], str]] = {
+        "study": _study,
+        "study_runs": _runs,
+        "study_settings": _settings,
+        "study_claims": _claims,
+    }
+    full = {protocol: by_place.get(("cifar10", protocol, "resnet18")) for protocol in ("paper", "reference_code")}
+
+    def text_of(name: str) -> str:
+        if name == "full":
+            return _full(full)
+        return of_study[name](by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
+
+    return fill_blocks(page, text_of)
+
+
+def _study(found: Findings) -> str:
+    """What was reached beside what the papers print."""
+    record, printed = found.record, paper_numbers("cifar10", "resnet18")
+    labels = _labels(record)
+    lines = []
+    for name, label in record.suite.methods.items():
+        lines += [[markdown_text(label), "here", *_here(found, name)], ["", "papers", *_paper(printed, name)]]
+    counts = found.rows.groupby("metric")["images"].max()
+    images = ", ".join(f"{labels[metric]} {counts[metric]:,}" for metric in METRICS if not pd.isna(counts[metric]))
+    seeds = ", ".join(map(str, record.suite.seeds))
+    return (
+        f"{_table(['Method', '', *labels.values()], lines)}\n\n**{markdown_text(record.suite.description)}.** Percent, "
+        f"mean over the seeds {seeds} with Student's 95 % interval over them. Test images: {images}. 'papers': "
+        "ResNet-18, 50,000 images, 120 epochs, AutoAttack; the two lines of a method are not comparable."
+    )
+
+
+def _runs(found: Findings) -> str:
+    lines = []
+    for name in found.record.names:
+        own = found.record.of(name)
+        kinds = [", ".join(sorted({getattr(run, key) for run in own})) or "--" for key in ("masking", "torch")]
+        lines.append([f"`{name}`", *kinds, _run(own)])
+    commits = ", ".join(sorted({f"`{_commit(run.commit)}`" for run in found.record.runs}))
+    header = ["Experiment", "Gradient masking", "torch", "Training of one seed, device, MLflow runs by seed"]
+    return f"{_table(header, lines)}\n\nCode: {commits}."
+
+
+def _commit(whole: str) -> str:
+    """Short, and whether files differed from it."""
+    return whole[:10] + "-dirty" * whole.endswith("-dirty")
+
+
+def _settings(found: Findings) -> str:
+    labels, lines = _labels(found.record), []
+    for row in found.settings.to_dict("records"):
+        shown = [row["study"].replace("_", " "), row["setting"], labels[row["metric"]]]
+        lines.append([*shown, *_estimate(row), row["apart"]])
+    header = ["Study", "Setting", "Accuracy", "Difference", "over images", "over seeds", "Apart from 0"]
+    return (
+        f"{_table(header, lines)}\n\nPercentage points, the setting minus "
+        f"{markdown_text(found.record.label(METHOD))} as it is; each interval is 95 % by itself, not corrected for "
+        "their number."
+    )
+
+
+def _claims(found: Findings) -> str:
+    lines = [
+        [row["text"], row["source"], row["measure"], *_estimate(row), f"**{row['verdict']}**"]
+        for row in found.claims.to_dict("records")
+    ]
+    header = ["Claim", "Papers", "Measured by", "Found", "over images", "over seeds", "Verdict"]
+    return (
+        f"{_table(header, lines)}\n\nPercentage points. Confirmed: both intervals above zero. Not confirmed: both "
+        "below it. That c matters is confirmed where both intervals of one value are on the same side of zero, and not "
+        f"confirmed where those of all are within {MARGIN:g} point of it."
+    )
+
+
+def _full(found: Mapping[str, Findings | None]) -> str:
+    """The rows of the papers' own experiment."""
+    printed = paper_numbers("cifar10", "resnet18")
+    others = [(name, "paper") for name, _ in printed]
+    lines = []
+    for name, protocol in dict.fromkeys([*ORDER, *others]):
+        one = found[protocol]
+        here = _here(one, name) if one else ["--"] * len(METRICS)
+        lines.append([f"`{name}`", f"`{protocol}`", "papers", *_paper(printed, name), ""])
+        lines.append(["", "", "here", *here, _run(one.record.of(name) if one else [])])
+    labels = ["Natural", "PGD-20 linf", "AA linf", "PGD-20 l2", "AA l2", "Union", "Worst case"]
+    return _table(["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"], lines)
+
+
+def _labels(record: Record) -> dict[str, str]:
+    """Names of the metrics."""
+    attack = ensemble(record)
+    return {
+        "natural": "Natural",
+        "pgd20_linf": "PGD-20 linf",
+        "aa_linf": f"{attack} linf",
+        "pgd20_l2": "PGD-20 l2",
+        "aa_l2": f"{attack} l2",
+        "union": "Union",
+        "worst_case_union": "Worst case",
+    }
+
+
+def _here(found: Findings, name: str) -> list[str]:
+    """What an experiment reached: mean and interval over seeds by metric."""
+    rows = found.rows[found.rows["name"] == name].set_index("metric").reindex(METRICS)
+    return [
+        _number(row["mean"], 1) + ("" if math.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
+        for row in rows.to_dict("records")
+    ]
+
+
+def _paper(printed: Printed, name: str) -> list[str]:
+    return [_number(printed.get((name, metric), math.nan), 2) for metric in METRICS]
+
+
+def _run(runs: Sequence[Run]) -> str:
+    """How long an experiment was trained, on what, and where its runs are."""
+    if not runs:
+        return "not measured"
+    devices = ", ".join(sorted({run.device for run in runs}))
+    ids = ", ".join(f"`{run.run_id[:SHORT]}`" for run in runs)
+    return f"{fmean(run.seconds for run in runs):,.0f} s, {devices}, {ids}"
+
+
+def _estimate(row: Mapping[Any, Any]) -> list[str]:
+    """The number and its two intervals as three cells."""
+    pairs = [(row[f"{kind}_low"], row[f"{kind}_high"]) for kind in ("images", "seeds")]
+    shown = ["--" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]" for low, high in pairs]
+    return ["--" if math.isnan(row["value"]) else f"{row['value']:+.1f}", *shown]
+
+
+def _number(value: float, digits: int) -> str:
+    return "--" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Markdown; the cells are Markdown already."""
+    rule = [":--" for _ in header]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))

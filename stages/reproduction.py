@@ -1,0 +1,75 @@
+"""Say what the suite's runs tell of the papers, from MLflow alone: their numbers, their claims, the authors' switches.
+
+Writes reports/<suite>/, small enough to be committed: tables, verdicts of every image (Parquet), curves by epoch (CSV),
+resolved experiments (YAML), and what follows from them (rows.csv, settings.csv, claims.csv); then docs/reproduction.md
+from all that reports/ has of any suite.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+REPORTS = Path("reports")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="read no runs and write nothing; fail where what is written is out of date"
+    )
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.errors import PipelineError
+        from pipeline.files import write_text
+
+        if not given.check:
+            cli.deliver_what_waits()
+            for path in _write_evidence(load_params(given.params)):
+                print(f"wrote {path}")
+        expected = _expected()
+        differ = [path for path, content in expected.items() if not path.exists() or path.read_text() != content]
+        if given.check and differ:
+            names = ", ".join(map(str, differ))
+            raise PipelineError(f"not up to date: {names}; 'python -m stages.reproduction' writes them")
+        for path in differ:
+            write_text(path, expected[path])
+            print(f"wrote {path}")
+
+    return cli.run(stage)
+
+
+def _write_evidence(params: Params) -> Iterator[Path]:
+    """The suite's own files and tables."""
+    from pipeline.reporting.reproduction import folder_of, gather, write_record
+    from pipeline.reporting.results import awaits_corrupted_images, collect
+    from pipeline.reporting.tables import write_table
+
+    folder = folder_of(params)
+    yield from write_record(gather(params), folder)
+    for name, results in collect(params).items():
+        if not awaits_corrupted_images(results):
+            yield from write_table(name, params, results, folder / "tables")
+
+
+def _expected() -> dict[Path, str]:
+    """What follows from all evidence: the files beside it, and the page where this folder has one."""
+    from pipeline.reporting.reproduction import PAGE, fill_page, find, read_records
+
+    findings = {folder: find(record) for folder, record in read_records(REPORTS).items()}
+    files = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
+    return files | ({PAGE: fill_page(PAGE.read_text(), findings.values())} if PAGE.exists() else {})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

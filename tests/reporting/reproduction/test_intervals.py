@@ -1,0 +1,129 @@
+"""Contrasts of accuracies: their geometry, and intervals that are as wide as theory has them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.reporting.reproduction.intervals import (
+    Contrast,
+    above_line,
+    between_views,
+    difference,
+    estimate,
+    half_width,
+)
+from pipeline.reporting.reproduction.record import Verdicts
+
+percent = st.integers(0, 100).map(float)
+place = st.tuples(percent, percent)
+
+
+def frame(**correct: list[bool | None]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.array(values, dtype="boolean") for name, values in correct.items()})
+
+
+def drawn(images: int, seeds: int, share: float, seed: int) -> dict[int, pd.DataFrame]:
+    generator = np.random.default_rng(seed)
+    return {one: frame(natural=(generator.random(images) < share).tolist()) for one in range(1, seeds + 1)}
+
+
+@pytest.mark.parametrize(
+    ("point", "distance"),
+    [((75.0, 25.0), 0.0), ((95.0, 5.0), 0.0), ((85.0, 25.0), math.sqrt(50)), ((75.0, 15.0), -math.sqrt(50))],
+)
+def test_the_distance_is_that_to_the_line_and_positive_above(point: tuple[float, float], distance: float) -> None:
+    ends = [(95.0, 5.0), (55.0, 45.0)]
+    assert above_line(np.array([point, *ends])) == pytest.approx(distance)
+
+
+@given(point=place, a=place, b=place, shift=percent)
+def test_the_line_has_no_direction_and_no_origin(
+    point: tuple[float, float], a: tuple[float, float], b: tuple[float, float], shift: float
+) -> None:
+    # A line from corner to corner of the same accuracy gains nothing on either side: there is no above.
+    assume(a != b and b[1] - a[1] != b[0] - a[0])
+    there, back = above_line(np.array([point, a, b])), above_line(np.array([point, b, a]))
+    assert there == pytest.approx(back, abs=1e-9)
+    assert above_line(np.array([point, a, b]) + shift) == pytest.approx(there, abs=1e-9)
+
+
+def test_a_line_through_one_point_is_none() -> None:
+    assert math.isnan(above_line(np.array([(3.0, 4.0), (1.0, 1.0), (1.0, 1.0)])))
+
+
+@given(st.lists(place, min_size=2, max_size=2))
+def test_differences_are_between_experiments_or_between_views(accuracies: list[tuple[float, float]]) -> None:
+    (a, b), (c, d) = accuracies
+    assert difference(np.array(accuracies)) == pytest.approx((a + b) / 2 - (c + d) / 2)
+    assert between_views(np.array(accuracies[:1])) == pytest.approx(a - b)
+
+
+def test_students_interval_of_three() -> None:
+    assert half_width([1.0, 2.0, 3.0], 0.95) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert math.isnan(half_width([1.0], 0.95))
+
+
+def test_intervals_are_as_wide_as_theory_has_them() -> None:
+    images = 800
+    verdicts: Verdicts = {"first": drawn(images, 1, 0.6, 1), "second": drawn(images, 1, 0.5, 2)}
+    found = estimate(verdicts, Contrast(("first", "second"), (("natural",),), difference))
+    assert found is not None
+    first, second = (verdicts[name][1]["natural"].to_numpy(dtype=float) for name in ("first", "second"))
+    assert found.value == pytest.approx(100 * (first - second).mean())
+    half = 1.96 * 100 * (first - second).std() / math.sqrt(images)
+    assert found.images_high - found.images_low == pytest.approx(2 * half, rel=0.05)
+    assert (found.images_high + found.images_low) / 2 == pytest.approx(found.value, abs=0.3)
+    assert math.isnan(found.seeds_low) and found.seeds == 1 and found.images == images
+    wider = estimate(verdicts, Contrast(("first", "second"), (("natural",),), difference), confidence=0.99)
+    assert wider is not None and wider.images_low < found.images_low and wider.images_high > found.images_high
+
+
+def test_images_are_paired() -> None:
+    same = drawn(300, 3, 0.5, 3)
+    found = estimate({"first": same, "second": same}, Contrast(("first", "second"), (("natural",),), difference))
+    assert found is not None
+    assert (found.value, found.images_low, found.images_high, found.seeds_low, found.seeds_high) == (0, 0, 0, 0, 0)
+    assert not found.is_above and not found.is_below and found.is_within(0.1)
+
+
+def test_the_interval_over_seeds_is_that_of_the_seeds_numbers() -> None:
+    right = {seed: frame(natural=[True] * (50 + seed) + [False] * (50 - seed)) for seed in (1, 2, 3)}
+    wrong = {seed: frame(natural=[False] * 100) for seed in (1, 2, 3, 4)}
+    found = estimate({"right": right, "wrong": wrong}, Contrast(("right", "wrong"), (("natural",),), difference))
+    assert found is not None and (found.value, found.seeds) == (pytest.approx(52), 3)
+    assert found.seeds_high - found.value == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert found.is_above
+
+
+def test_only_images_that_every_view_has_count_and_several_attacks_together_are_the_worst_case() -> None:
+    one = frame(natural=[True, True, False, True], a=[True, False, True, None], b=[False, True, True, None])
+    verdicts = {"one": {1: one}, "other": {1: frame(natural=[False] * 4, a=[False] * 4, b=[False] * 4)}}
+
+    def value(*views: tuple[str, ...]) -> float:
+        found = estimate(verdicts, Contrast(("one", "other"), views, difference))
+        assert found is not None
+        return found.value
+
+    assert value(("natural",)) == 75
+    assert value(("a",)) == pytest.approx(200 / 3)
+    assert value(("a",), ("b",)) == pytest.approx(200 / 3)
+    assert value(("a", "b")) == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(
+    "contrast",
+    [
+        Contrast(("one", "missing"), (("natural",),), difference),
+        Contrast(("one", "one"), (("pgd",),), difference),
+        Contrast(("one", "other"), (("natural",),), difference),
+    ],
+)
+def test_what_is_not_there_gives_no_number(contrast: Contrast) -> None:
+    verdicts = {"one": {1: frame(natural=[True])}, "other": {2: frame(natural=[True])}}
+    assert estimate(verdicts, contrast) is None

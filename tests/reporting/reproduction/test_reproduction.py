@@ -1,0 +1,284 @@
+"""From runs in a real MLflow store to committed files and the page: what is written, judged, and noticed when old."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.config import Experiment, Params, cells, parse_params
+from pipeline.evaluation.verdicts import verdict_frame
+from pipeline.files import file_digest
+from pipeline.reporting.blocks import BLOCK
+from pipeline.reporting.reproduction import fill_page, find, folder_of, gather, read_records, write_record
+from pipeline.reporting.reproduction.claims import BLURRED, Claim, judge
+from pipeline.reporting.reproduction.findings import paper_numbers
+from pipeline.reporting.reproduction.intervals import Estimate
+from pipeline.reporting.reproduction.record import Record
+from stages.compose import compose
+from stages.reproduction import main
+from tests.conftest import REPOSITORY
+from tests.reporting.planting import plant
+
+D = "generalist_d_nt_linf"
+NAMES = ("study", "study_claims", "study_settings", "study_runs", "full")
+SEEDS = (1, 2)
+IMAGES = 60
+ATTACKED = 30
+RIGHT = {"nt": (54, 3), "at": (36, 24), D: (51, 21), "early": (57, 27), "c = 2": (51, 21), "other": (30, 12)}
+"""How many of 60 images are right, by experiment: natural, and under every attack."""
+
+
+def verdicts(experiment: Experiment, natural: int, attacked: int) -> pd.DataFrame:
+    """The first images are right; one more with the second seed."""
+    more = experiment.seed - 1
+    labels = [0] * IMAGES
+
+    def predicted(right: int) -> list[int]:
+        return [int(image >= right) for image in range(IMAGES)]
+
+    frames = [verdict_frame("natural", labels, predicted(natural + more))]
+    for name, attack in experiment.evaluation.attacks.items():
+        count = ATTACKED if attack.name == "autoattack" else IMAGES
+        right = attacked // 2 if attack.name == "autoattack" else attacked + 3 * (name == "pgd10_linf")
+        frames.append(verdict_frame(name, labels[:count], predicted(right + more)[:count]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen(params: Params) -> Iterator[tuple[Experiment, tuple[int, int]]]:
+    for method in ("nt", "at", D):
+        yield from ((params.experiment(method, seed), RIGHT[method]) for seed in SEEDS)
+    for cell in cells(params):
+        if (cell.study, cell.setting) == ("decay_stages", "1-0-0-0"):
+            yield cell.experiment, RIGHT["early"]
+        elif (cell.study, cell.setting) == ("communication_interval", "c = 2"):
+            yield cell.experiment, RIGHT["c = 2"]
+    yield params.experiment("trades_1", 1), RIGHT["other"]
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    overrides = ["suite=cifar10_study", "seeds=[1,2]", "ablation.studies.communication_interval.values=[1,2]"]
+    made: dict[str, Any] = yaml.safe_load(compose(overrides, REPOSITORY / "conf"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def params(content: dict[str, Any]) -> Params:
+    return parse_params(content)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+        patch.chdir(folder)
+        for experiment, (natural, attacked) in chosen(params):
+            history = [{"epoch": 1, "loss/linf": 2.0}, {"epoch": 2, "loss/linf": 1.5, "held_out/global/natural": 0.5}]
+            shares = {"natural": natural / IMAGES, "pgd20_linf": attacked / IMAGES}
+            made = verdicts(experiment, natural, attacked)
+            plant(folder / experiment.identifier, experiment, shares, history, verdicts=made)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def record(params: Params, store: Path) -> Record:
+    return gather(params)
+
+
+@pytest.fixture(scope="module")
+def page(record: Record) -> str:
+    return fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [find(record)])
+
+
+def of_claims(record: Record) -> dict[str, dict[str, Any]]:
+    return {
+        str(row["claim"]): {str(key): value for key, value in row.items()}
+        for row in find(record).claims.to_dict("records")
+    }
+
+
+def test_evidence_is_what_the_runs_hold(record: Record, params: Params) -> None:
+    assert {run.identifier for run in record.runs} == {one.identifier for one, _ in chosen(params)}
+    run = record.of(D)[0]
+    assert (run.seed, run.device, run.seconds, run.metrics["pgd20_linf"]) == (1, "cpu", 1.0, 21 / IMAGES)
+    assert record.verdicts[D][2]["natural"].sum() == 52
+    assert record.verdicts[D][1]["aa_linf"].isna().sum() == IMAGES - ATTACKED
+    assert record.name("decay_stages", D, "1-1-1-0") == D
+    assert record.experiments[f"{D}-1"]["method"]["mixture"]["decay"] == 0.9
+    assert "root" not in record.experiments[f"{D}-1"]["data"]
+
+
+def test_files_hold_all_of_it_and_are_equal_however_often_they_are_written(record: Record, tmp_path: Path) -> None:
+    written = [write_record(record, tmp_path / name / "suite") for name in ("first", "second")]
+    assert [file_digest(path) for path in written[0]] == [file_digest(path) for path in written[1]]
+    assert len(written[0]) == 1 + 3 * len(record.runs)
+    (read,) = read_records(tmp_path / "first").values()
+    assert (read.suite, read.settings, read.runs) == (record.suite, record.settings, record.runs)
+    for name, by_seed in record.verdicts.items():
+        for seed, frame in by_seed.items():
+            pd.testing.assert_frame_equal(read.verdicts[name][seed], frame)
+    assert find(read).files() == find(record).files()
+
+
+def test_files_of_runs_that_are_no_more_are_removed(record: Record, tmp_path: Path) -> None:
+    write_record(record, tmp_path / "suite")
+    fewer = replace(record, runs=record.of("nt"))
+    assert {path for path in (tmp_path / "suite").rglob("*") if path.is_file()} == set(
+        write_record(fewer, tmp_path / "suite")
+    )
+
+
+def test_claims_are_judged_by_the_verdicts(record: Record) -> None:
+    found = of_claims(record)
+    line = found["line_nt_at_pgd20_linf"]
+    # From NT (90 %, 5 %) and AT (60 %, 40 %), one point better each with the second seed as the point itself is.
+    assert line["value"] == pytest.approx((35 * (85 - 90) + 30 * (35 - 5)) / (35**2 + 30**2) ** 0.5)
+    assert (line["images"], line["seeds"]) == (IMAGES, 2)
+    assert found["line_nt_at_aa_linf"]["images"] == ATTACKED
+    assert line["verdict"] == "confirmed"
+    early = found["late_decay_1-0-0-0"]
+    assert early["value"] == pytest.approx(-10) and early["verdict"] == "not confirmed"
+    assert found["interval"]["value"] == 0 and found["interval"]["verdict"] == "not confirmed"
+    for name in ("late_decay_1-1-0-0", "line_at_at_l2_pgd20_linf", "union_at_1", "union_at_linf_l2_2"):
+        assert found[name]["verdict"] == "not measured" and pd.isna(found[name]["value"])
+
+
+def number(images_low: float, images_high: float, seeds_low: float, seeds_high: float) -> Estimate:
+    return Estimate(0.0, images_low, images_high, seeds_low, seeds_high, 100, 3)
+
+
+ABOVE, BELOW, AROUND, CLOSE = (
+    number(1, 2, 0.1, 3),
+    number(-2, -1, -3, -1),
+    number(1, 2, -1, 4),
+    number(-0.5, 0.5, -0.9, 0.9),
+)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("differ", "found", "verdict"),
+    [
+        (False, [ABOVE], "confirmed"),
+        (False, [BELOW], "not confirmed"),
+        (False, [AROUND], BLURRED),
+        (False, [CLOSE], BLURRED),
+        (False, [number(1, 2, NAN, NAN)], BLURRED),
+        (False, [None], "not measured"),
+        (True, [CLOSE, ABOVE], "confirmed"),
+        (True, [CLOSE, BELOW], "confirmed"),
+        (True, [CLOSE, CLOSE], "not confirmed"),
+        (True, [CLOSE, AROUND], BLURRED),
+        (True, [number(-0.5, 0.5, NAN, NAN)], BLURRED),
+        (True, [CLOSE, None], "not measured"),
+        (True, [], "not measured"),
+    ],
+)
+def test_verdicts(differ: bool, found: list[Estimate | None], verdict: str) -> None:
+    assert judge(Claim("", "", "", "", (), differ), found) == verdict
+
+
+def test_settings_are_compared_with_the_method_and_attacks_with_each_other(record: Record) -> None:
+    frame = find(record).settings.set_index(["study", "setting", "metric"])
+    early = frame.loc[("decay_stages", "1-0-0-0", "pgd20_linf")]
+    assert (early["value"], early["apart"]) == (pytest.approx(10), "yes")
+    steps = frame.loc[("switches", "PGD-20 that takes 10 steps", "pgd20_linf")]
+    assert steps["value"] == pytest.approx(5)
+    missing = frame.loc[("switches", "BatchNorm recomputed", "natural")]
+    assert pd.isna(missing["value"]) and missing["apart"] == "not measured"
+
+
+def test_rows_have_intervals_over_seeds_and_no_paper_of_another_network(record: Record) -> None:
+    rows = find(record).rows.set_index(["name", "metric"])
+    assert rows.loc[(D, "pgd20_linf"), "mean"] == pytest.approx(35)
+    assert rows.loc[("trades_1", "natural"), "seeds"] == 1 and pd.isna(rows.loc[("trades_1", "natural"), "low"])
+    assert rows.loc[("generalist_t", "natural"), "seeds"] == 0
+    assert rows["paper"].isna().all()
+
+
+def test_the_papers_numbers_are_those_of_their_network() -> None:
+    assert paper_numbers("cifar10", "resnet18")["at", "natural"] == 84.32
+    assert paper_numbers("cifar10", "resnet18")["nt", "natural"] == 93.04
+    assert paper_numbers("cifar10", "small_cnn") == {}
+
+
+def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
+    assert "Generalist-D (NT + linf) lies above the line between NT and AT" in page
+    assert "**confirmed**" in page and "**not confirmed**" in page and "**not measured**" in page
+    assert "| here | 85.0 [85.0, 85.0] | 35.0 [35.0, 35.0] |" in page
+    assert "REDUCED, not comparable to the papers" in page
+    assert "APGD linf" in page and "PGD-20 that takes 10 steps" in page
+    full = page.partition("## The papers' experiment")[2]
+    assert "| papers | 84.32 | 48.29 | 44.37 |" in full and "| not measured |" in full
+    assert full.index("`generalist_d_nt_linf` | `paper`") < full.index("`at` | `paper`") < full.index("`trades_1`")
+
+
+def test_without_evidence_the_page_says_so_with_the_command() -> None:
+    filled = fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [])
+    assert {name for _, name, _ in BLOCK.findall(filled)} == set(NAMES)
+    assert filled.count("Not measured (`make suite SUITE=cifar10_study && make ablation && python") == 4
+    with pytest.raises(KeyError):
+        fill_page("<!-- measured: nothing -->\n<!-- end -->", [])
+
+
+def test_every_suite_has_a_folder_of_its_own(content: dict[str, Any], params: Params) -> None:
+    assert folder_of(params) == Path("reports/cifar10_study")
+    assert folder_of(parse_params(content | {"protocol": "reference_code"})) == Path(
+        "reports/cifar10_study_reference_code"
+    )
+    assert folder_of(parse_params(content | {"tables_folder": "reports/tables"})) == Path("reports/cifar10_study")
+
+
+def test_the_command_writes_everything_and_notices_what_is_old(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (tmp_path / "docs").mkdir()
+    shutil.copy(REPOSITORY / "docs/reproduction.md", "docs")
+    assert main([]) == 0
+    folder = Path("reports/cifar10_study")
+    for name in (
+        "reproduction.json",
+        "rows.csv",
+        "settings.csv",
+        "claims.csv",
+        "tables/table1.md",
+        f"curves/{D}-1.csv",
+    ):
+        assert (folder / name).exists()
+    assert str(tmp_path) not in (folder / f"experiments/{D}-1.yaml").read_text()
+    assert main(["--check"]) == 0
+    for path in (Path("docs/reproduction.md"), folder / "claims.csv"):
+        text = path.read_text()
+        path.write_text(text.replace("confirmed", "disproved", 1))
+        capsys.readouterr()
+        assert main(["--check"]) == 1
+        assert f"not up to date: {path}; 'python -m stages.reproduction' writes them" in capsys.readouterr().err
+        path.write_text(text)
+    assert main(["--check"]) == 0
+
+
+def test_without_runs_nothing_is_written(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"seeds": [7]}, sort_keys=False))
+    assert main([]) == 1
+    assert "no finished run of suite 'cifar10_study'" in capsys.readouterr().err
+    assert not (tmp_path / "reports").exists()
+
+
+def test_the_committed_page_and_files_are_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert main(["--check"]) == 0, capsys.readouterr().err

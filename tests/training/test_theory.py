@@ -1,0 +1,121 @@
+"""Regret, bound, cosines and barriers: their arithmetic, and what a real training measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pipeline.data.images import ImageSplit
+from pipeline.devices import Backend
+from pipeline.errors import Interrupted, PipelineError
+from pipeline.training.loop import train
+from pipeline.training.theory import best_in_hindsight, deviation, error_probability, regret
+from tests.conftest import MakeParams
+from tests.running import Recorder, RunExperiment, assert_same, run_experiment
+
+T = "generalist_t"
+SQUARES = st.integers(1, 5).flatmap(
+    lambda size: st.lists(st.lists(st.floats(0, 1), min_size=size, max_size=size), min_size=size, max_size=size)
+)
+
+
+def measured(raw: dict[str, Any]) -> None:
+    raw["training"]["theory"] = {"interval": 2, "images": 16}
+
+
+@given(losses=SQUARES)
+def test_regret_is_what_was_played_above_the_best_column(losses: list[list[float]]) -> None:
+    size = len(losses)
+    means = [sum(losses[moment][snapshot] for moment in range(size)) / size for snapshot in range(size)]
+    assert best_in_hindsight(losses) == pytest.approx(min(means))
+    played = sum(losses[moment][moment] for moment in range(size)) / size
+    assert regret(losses) == pytest.approx(played - min(means), abs=1e-12)
+
+
+def test_one_moment_leaves_nothing_to_regret() -> None:
+    assert regret([[0.7]]) == 0
+
+
+def test_the_deviation_of_theorem_1() -> None:
+    assert deviation(800) == pytest.approx(2 * math.sqrt(2 * math.log(20) / 800))
+
+
+class Constant(nn.Module):
+    """Gives the same logits for every input."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+def test_the_loss_is_the_probability_of_all_other_classes() -> None:
+    model = Constant(torch.tensor([0.0, math.log(3)]))
+    inputs = torch.zeros(4, 1, 4, 4)
+    assert error_probability(model, inputs, torch.tensor([1, 1, 1, 1])) == pytest.approx(0.25)
+    assert error_probability(model, inputs, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
+
+
+def test_everything_is_measured_at_its_time_and_in_its_range(
+    make_params: MakeParams, run_method: RunExperiment
+) -> None:
+    records = run_method(make_params(measured), T).observer.records
+    assert [any(key.startswith("theory/") for key in record) for record in records] == [False, True, False, True]
+    last = {key.removeprefix("theory/"): value for key, value in records[-1].items() if key.startswith("theory/")}
+    tasks = ["linf", "natural", "l2"]
+    cosines = ["cosine/linf/natural", "cosine/linf/l2", "cosine/natural/l2"]
+    shapes = ("loss/{}", "loss/global/{}", "regret/{}", "regret/global/{}", "bound_slack/{}", "barrier/{}")
+    assert sorted(last) == sorted([shape.format(task) for shape in shapes for task in tasks] + cosines + ["seconds"])
+    for task in tasks:
+        assert 0 <= last[f"loss/{task}"] <= 1
+        assert 0 <= last[f"barrier/{task}"] <= 1
+        assert -1 <= last[f"regret/{task}"] <= 1
+        assert last[f"bound_slack/{task}"] < 1 + deviation(1)
+    assert all(-1 <= last[name] <= 1 for name in cosines)
+
+
+def test_measuring_changes_no_weight(make_params: MakeParams, run_method: RunExperiment) -> None:
+    plain, watched = run_method(make_params(), T), run_method(make_params(measured), T)
+    assert_same(plain.mixture, watched.mixture)
+    assert_same(plain.learner("l2"), watched.learner("l2"))
+    assert make_params().experiment(T, 1).fingerprint == make_params(measured).experiment(T, 1).fingerprint
+
+
+def stopping_after(steps: int) -> Callable[[], str | None]:
+    remaining = iter([None] * (steps - 1))
+    return lambda: next(remaining, "enough")
+
+
+def test_a_stopped_training_measures_the_same(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    experiment = make_params(measured).experiment(T, 1)
+    whole = run_experiment(experiment, tiny_split, cpu, tmp_path / "whole").result.history
+    folder = tmp_path / "pieces"
+    with pytest.raises(Interrupted):
+        train(experiment, tiny_split, cpu, folder, Recorder(), stopping_after(7))
+    continued = train(experiment, tiny_split, cpu, folder, Recorder()).history
+    for ours, theirs in zip(continued, whole, strict=True):
+        timed = {"seconds", "images_per_second", "theory/seconds"}
+        assert {key: ours[key] for key in ours.keys() - timed} == {key: theirs[key] for key in theirs.keys() - timed}
+
+
+def test_a_missing_snapshot_is_named(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
+) -> None:
+    experiment = make_params(measured).experiment(T, 1)
+    with pytest.raises(Interrupted):
+        train(experiment, tiny_split, cpu, tmp_path, Recorder(), stopping_after(7))
+    (tmp_path / "theory" / "00002-linf.safetensors").unlink()
+    with pytest.raises(PipelineError, match=r"00002-linf\.safetensors cannot be read .*without training\.theory"):
+        train(experiment, tiny_split, cpu, tmp_path, Recorder())
