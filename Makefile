@@ -66,6 +66,10 @@ ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n
 	python -m stages.ablation --workers $(JOBS) $(GRID)
 	python -m stages.figures
 
+search: setup ## Search settings with Optuna through the grid, draw what it found: [JOBS=n] workers, [SEARCH="--trials 40"]
+	python -m stages.search --workers $(JOBS) $(SEARCH)
+	python -m stages.figures pareto
+
 beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
 	python -m stages.compose suite=digits_beyond
 	python -m stages.ablation --workers $(JOBS) --yes
