@@ -40,7 +40,16 @@ def record() -> Record:
     )
     learners = {"at": 1, "generalist_t": 3}
     return Record(
-        Suite("digits_beyond", "paper", "digits", "small_cnn", "", SEEDS, {name: name.upper().replace("_", " ") for name in METHODS}, {}),
+        Suite(
+            "digits_beyond",
+            "paper",
+            "digits",
+            "small_cnn",
+            "",
+            SEEDS,
+            {name: name.upper().replace("_", " ") for name in METHODS},
+            {},
+        ),
         [],
         runs,
         {name: {seed: verdicts(right) for seed in SEEDS} for name, right in RIGHT.items()},
