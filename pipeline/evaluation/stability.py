@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import Experiment, LearnerSettings, MovingAverageSettings, SGDSettings
+from pipeline.config import Experiment, LearnerSettings, MixtureSettings, MovingAverageSettings, SGDSettings
 from pipeline.data.images import ImageSet
 from pipeline.devices import Backend
 from pipeline.evaluation.pieces import fitting
@@ -36,6 +36,10 @@ EVERY_LABEL = "every_label"
 """Natural test images with every class as their label in turn: z of Definition 2 is any labelled image."""
 GRADIENTS_AT_A_TIME = 16
 """Each is as large as the network."""
+
+
+CHOSEN = ("tuned", "greedy_soup")
+"""Mixtures whose ratios depend on what networks score on held-out images."""
 
 
 def clipped(losses: Tensor) -> Tensor:
@@ -229,16 +233,21 @@ def stability_bound(experiment: Experiment, images: int, steepest: Mapping[str, 
         epochs: After which the weights were taken.
 
     Returns:
-        None where the argument does not hold at all: another optimizer than SGD, another mixture than `moving_average`.
+        None where the argument does not hold at all: another optimizer than SGD, or a mixture that is not a fixed
+        combination of its learners.
     """
     learners, mixture = experiment.method.learners, experiment.method.mixture
-    if not all(isinstance(learner.optimizer, SGDSettings) for learner in learners.values()):
-        return None
-    if mixture is not None and not isinstance(mixture, MovingAverageSettings):
+    by_gradients = all(isinstance(learner.optimizer, SGDSettings) for learner in learners.values())
+    if not by_gradients or (mixture is not None and not _is_fixed(mixture)):
         return None
     lipschitz = {name: _steepest(learner, steepest) for name, learner in learners.items()}
     distance = _distance(experiment, images, lipschitz, epochs)
     return Bound(distance, {name: norm * distance for name, norm in steepest.items()})
+
+
+def _is_fixed(mixture: MixtureSettings) -> bool:
+    """Whether networks are combined in given ratios."""
+    return isinstance(mixture, MovingAverageSettings) and {mixture.ratios, mixture.result}.isdisjoint(CHOSEN)
 
 
 def _steepest(learner: LearnerSettings, steepest: Mapping[str, float]) -> float:

@@ -234,5 +234,8 @@ def test_there_is_no_bound_for_other_optimizers_and_mixtures(make_params: MakePa
     def projection(raw: dict[str, Any]) -> None:
         raw["methods"][D]["mixture"] = {"rule": "gradient_projection", "natural": "natural", "robust": "linf"}
 
-    for change in (adam, projection):
+    def tuned(raw: dict[str, Any]) -> None:
+        raw["methods"][D]["mixture"]["ratios"] = "tuned"
+
+    for change in (adam, projection, tuned):
         assert stability_bound(make_params(change).experiment(D, 1), IMAGES, STEEPEST, 4) is None
