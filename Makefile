@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation faults faults-grid bad-input soak audit-deps test tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -38,7 +38,7 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
-	$(BIN)/uv pip install --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	.ci/system-packages
 	@touch $@
@@ -66,6 +66,19 @@ ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n
 	python -m stages.ablation --workers $(JOBS) $(GRID)
 	python -m stages.figures
 
+search: setup ## Search settings with Optuna through the grid, draw what it found: [JOBS=n] workers, [SEARCH="--trials 40"]
+	python -m stages.search --workers $(JOBS) $(SEARCH)
+	python -m stages.figures pareto
+
+beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
+	python -m stages.compose suite=digits_beyond
+	python -m stages.ablation --workers $(JOBS) --yes
+	python -m stages.stability
+	python -m stages.search --workers $(JOBS)
+	python -m stages.reproduction
+	python -m stages.figures
+	python -m stages.html --examples 0
+
 faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
 
@@ -83,6 +96,9 @@ audit-deps: setup ## Look up known vulnerabilities of every pinned package; fail
 
 test: setup ## Run the whole test suite, in JOBS processes
 	python -m pytest -n $(JOBS) --dist loadgroup
+
+test-failed: setup ## Run once more what failed last, one test after another
+	python -m pytest -n 0 --last-failed
 
 tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
 	python -m stages.report

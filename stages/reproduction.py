@@ -2,7 +2,7 @@
 
 Writes reports/<suite>/, small enough to be committed: tables, verdicts of every image (Parquet), curves by epoch (CSV),
 resolved experiments (YAML), and what follows from them (rows.csv, settings.csv, claims.csv); then docs/reproduction.md
-from all that reports/ has of any suite.
+and docs/findings.md from all that reports/ has of any suite.
 """
 
 from __future__ import annotations
@@ -67,11 +67,16 @@ def _write_evidence(params: Params) -> Iterator[Path]:
 
 def _expected() -> dict[Path, str]:
     """What follows from all evidence: the files beside it, and the page where this folder has one."""
-    from pipeline.reporting.reproduction import PAGE, fill_page, find, read_records
+    from pipeline.reporting import beyond, reproduction
 
-    findings = {folder: find(record) for folder, record in read_records(REPORTS).items()}
-    files = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
-    return files | ({PAGE: fill_page(PAGE.read_text(), findings.values())} if PAGE.exists() else {})
+    findings = {folder: reproduction.find(record) for folder, record in reproduction.read_records(REPORTS).items()}
+    expected = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
+    if reproduction.PAGE.exists():
+        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values())
+    if beyond.PAGE.exists():
+        records = [one.record for one in findings.values()]
+        expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records)
+    return expected
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def views(
     Raises:
         PipelineError: the weights are damaged or of another network.
     """
-    model, settings = _network(experiment, weights), experiment.evaluation
+    model, settings = network(experiment, weights), experiment.evaluation
     found = {}
     for name in names:
         attack = settings.attacks.get(name)
@@ -182,7 +182,16 @@ def views(
     return found
 
 
-def _network(experiment: Experiment, weights: bytes) -> nn.Module:
+def network(experiment: Experiment, weights: bytes) -> nn.Module:
+    """The network of an experiment, in eval mode, on the CPU.
+
+    Args:
+        experiment: Whose.
+        weights: The content of its `model.safetensors`.
+
+    Raises:
+        PipelineError: the weights are damaged or of another network.
+    """
     data = experiment.data
     model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
     try:

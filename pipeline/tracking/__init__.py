@@ -20,6 +20,8 @@ from pipeline.tracking.reading import (
     read_experiment,
     read_histories,
     read_run,
+    read_selected_epochs,
+    read_trials,
     runs_of_other_protocols,
 )
 from pipeline.tracking.registry import RegisteredModel, register_model
@@ -31,7 +33,9 @@ from pipeline.tracking.run import (
     ensure_ood_logged,
     evaluated,
     last_epoch,
+    log_stability,
     mark_failed,
+    mark_trial,
     track,
 )
 from pipeline.tracking.store import mask, tracking_uri
@@ -52,13 +56,17 @@ __all__ = [
     "evaluated",
     "finished_runs",
     "last_epoch",
+    "log_stability",
     "mark_failed",
+    "mark_trial",
     "mask",
     "read_artifacts",
     "read_class_accuracies",
     "read_experiment",
     "read_histories",
     "read_run",
+    "read_selected_epochs",
+    "read_trials",
     "register_model",
     "runs_of_other_protocols",
     "track",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.config import Experiment
+from pipeline.config import Experiment, Point
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.folders import working_folder
 from pipeline.provenance import git_commit
@@ -16,7 +16,7 @@ from pipeline.tracking import calls
 from pipeline.tracking.calls import Call
 from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.files import flatten, read
-from pipeline.tracking.reading import finished_runs, has_ood, run_of
+from pipeline.tracking.reading import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.spool import FOLDER, Spool
 from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
 
@@ -102,15 +102,20 @@ class TrackedRun:
     def log_training(self, folder: Path) -> None:
         """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
 
-        Weights that differ from those that the run had take the marks off it that it is evaluated, and on which
-        corrupted images.
+        Weights that differ from those that the run had take the marks off it that it is evaluated, on which corrupted
+        images, and what it was compared with.
         """
         summary = flatten(read(folder / "summary.json"))
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
         texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
         names = ("history.json", "model.safetensors", "summary.json")
         self._post(
-            calls.withdraw("evaluated", "ood_fingerprint", unless={"weights_sha256": summary["weights_sha256"]}),
+            calls.withdraw(
+                "evaluated",
+                "ood_fingerprint",
+                "stability_fingerprint",
+                unless={"weights_sha256": summary["weights_sha256"]},
+            ),
             calls.epochs(read(folder / "history.json")),
             calls.metrics(numbers),
             calls.files(*names),
@@ -229,6 +234,23 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
     return True
 
 
+def log_stability(experiment: Experiment, numbers: Mapping[str, float]) -> None:
+    """Log how far an experiment is from its `original`, which differs in one example: metrics `stability/...`.
+
+    Until all of them are there, the run is not marked as compared.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+        PipelineError: a number is not finite.
+    """
+    described = [
+        calls.withdraw("stability_fingerprint"),
+        calls.metrics({f"stability/{name}": value for name, value in numbers.items()}),
+        calls.tags({"stability_fingerprint": experiment.stability_fingerprint}),
+    ]
+    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
+
+
 def _is_evaluated(experiment: Experiment) -> bool:
     uri = tracking_uri()
     if is_absent(uri):
@@ -280,6 +302,22 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
     """
     described = [calls.tags({"failure": reason[-TAG_LENGTH:]}), calls.ended("FAILED")]
     send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
+
+
+def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -> None:
+    """Let the run of an experiment, if there is one, be found as that of a trial.
+
+    Args:
+        experiment: Of the trial.
+        digest: Of the search.
+        number: Of the trial, from 0; a run of several trials with equal settings is found as the last one's.
+        point: Its settings.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+    """
+    described = calls.tags({f"{TRIAL}{digest}": json.dumps({"trial": number, **asdict(point)})})
+    send(spool_of(experiment), calls.record(experiment, [described]), experiment.identifier)
 
 
 def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:

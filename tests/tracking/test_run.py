@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from pipeline.tracking import (
     ensure_logged,
     ensure_ood_logged,
     finished_runs,
+    log_stability,
     read_experiment,
     read_run,
     track,
@@ -168,6 +170,19 @@ def test_other_weights_take_the_numbers_on_corrupted_images_off_a_run(store: Pat
     assert finished_runs([EXPERIMENT])["metric.ood_c"].item() == 0.25
     train_and_evaluate(write_results(folder, weights="two"))
     assert "metric.ood_c" not in finished_runs([EXPERIMENT])
+
+
+def test_other_weights_or_settings_take_what_a_run_was_compared_with_off_it(store: Path) -> None:
+    folder = write_results(store / "results")
+    train_and_evaluate(folder)
+    assert "stability.weight_distance" not in finished_runs([EXPERIMENT])
+    log_stability(EXPERIMENT, {"weight_distance": 0.5, "natural/clipped_max": 0.25})
+    found = finished_runs([EXPERIMENT])
+    assert (found["stability.weight_distance"].item(), found["stability.natural/clipped_max"].item()) == (0.5, 0.25)
+    with pytest.raises(PipelineError, match="bound = nan"):
+        log_stability(EXPERIMENT, {"bound": math.nan})
+    train_and_evaluate(write_results(folder, weights="two"))
+    assert "stability.weight_distance" not in finished_runs([EXPERIMENT])
 
 
 def test_of_an_evaluation_that_lacks_a_file_nothing_is_logged(store: Path) -> None:

@@ -21,7 +21,9 @@ from pipeline.config import (
     FrameworkFigure,
     GradCAMFigure,
     Params,
+    ParetoFigure,
     ProtocolsFigure,
+    StabilityFigure,
     TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
@@ -34,7 +36,9 @@ from pipeline.reporting.figures import (
     class_wise,
     framework,
     grad_cam,
+    pareto,
     protocols,
+    stability,
     theory,
     trade_off,
     training_curves,
@@ -64,7 +68,7 @@ def write_figures(
         PipelineError: the MLflow store does not exist, is out of reach, or has no run of what the figures show.
     """
     figures = _chosen(params, names)
-    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure)]
+    studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure | StabilityFigure)]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
     runs = finished_runs(wanted) if wanted else pd.DataFrame()
@@ -109,10 +113,20 @@ def draw_figure(
             return theory.draw(settings, params, runs)
         case FrameworkFigure():
             return framework.draw(settings, params)
-        case AblationFigure():
-            return ablation.draw(settings, params, runs, grid)
+        case AblationFigure() | StabilityFigure():
+            return _draw_study(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
+        case ParetoFigure():
+            return pareto.draw(params)
+
+
+def _draw_study(
+    settings: AblationFigure | StabilityFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell]
+) -> Figure:
+    if isinstance(settings, AblationFigure):
+        return ablation.draw(settings, params, runs, grid)
+    return stability.draw(settings, params, runs, grid)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:

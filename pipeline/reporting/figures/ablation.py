@@ -100,7 +100,7 @@ def _draw_curves(settings: AblationFigure, params: Params, points: list[Setting]
             label = figure_text(params.methods[method].label)
             axes.errorbar(values, means, stds, **look.curve, label=label)
             missing = [value for value, mean in zip(values, means, strict=True) if math.isnan(mean)]
-            _mark_missing(axes, missing, [0.05] * len(missing), axes.get_xaxis_transform())
+            mark_missing(axes, missing, [0.05] * len(missing), axes.get_xaxis_transform())
         axes.set_ylabel(figure_text(metric.label))
         for value in {point.value for point in points if point.is_default}:
             axes.axvline(float(value or 0), color="#c9c9c9", linewidth=3, zorder=0, gid="default")
@@ -144,7 +144,7 @@ def _draw_column(axes: Axes, own: list[Setting], numbers: list[tuple[float, floa
     for row, ((mean, std), look) in enumerate(zip(numbers, chosen, strict=True)):
         axes.errorbar([mean], [row], xerr=[std], fmt=look.marker, color=look.colour, elinewidth=0.8, gid="point")
     missing = [row for row, (mean, _) in enumerate(numbers) if math.isnan(mean)]
-    _mark_missing(axes, [0.05] * len(missing), missing, axes.get_yaxis_transform())
+    mark_missing(axes, [0.05] * len(missing), missing, axes.get_yaxis_transform())
     axes.set(ylim=(len(own) - 0.4, -0.6))
     axes.set_yticks(range(len(own)), [figure_text(point.text) for point in own])
     for label, point in zip(axes.get_yticklabels(), own, strict=True):
@@ -166,7 +166,8 @@ def _draw_schedules(axes: Axes, own: list[Setting], varied: dict[str, Look]) -> 
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if len(own) > 3 else 3, columnspacing=1)
 
 
-def _mark_missing(axes: Axes, x: Sequence[float], y: Sequence[float], transform: Transform) -> None:
+def mark_missing(axes: Axes, x: Sequence[float], y: Sequence[float], transform: Transform) -> None:
+    """Grey crosses where numbers are not there; `transform` says what the coordinates are of."""
     if len(x):
         axes.plot(
             x, y, "x", color=MISSING, markersize=4, markeredgewidth=1, transform=transform, clip_on=False, gid="missing"

@@ -67,9 +67,9 @@ def _study(found: Findings) -> str:
     images = ", ".join(f"{labels[metric]} {counts[metric]:,}" for metric in METRICS if not pd.isna(counts[metric]))
     seeds = ", ".join(map(str, record.suite.seeds))
     return (
-        f"{_table(['Method', '', *labels.values()], lines)}\n\n**{markdown_text(record.suite.description)}.** Percent, "
-        f"mean over the seeds {seeds} with Student's 95 % interval over them. Test images: {images}. 'papers': "
-        "ResNet-18, 50,000 images, 120 epochs, AutoAttack; the two lines of a method are not comparable."
+        f"{markdown_table(['Method', '', *labels.values()], lines)}\n\n**{markdown_text(record.suite.description)}.** "
+        f"Percent, mean over the seeds {seeds} with Student's 95 % interval over them. Test images: {images}. "
+        "'papers': ResNet-18, 50,000 images, 120 epochs, AutoAttack; the two lines of a method are not comparable."
     )
 
 
@@ -81,7 +81,7 @@ def _runs(found: Findings) -> str:
         lines.append([f"`{name}`", *kinds, _run(own)])
     commits = ", ".join(sorted({f"`{_commit(run.commit)}`" for run in found.record.runs}))
     header = ["Experiment", "Gradient masking", "torch", "Training of one seed, device, MLflow runs by seed"]
-    return f"{_table(header, lines)}\n\nCode: {commits}."
+    return f"{markdown_table(header, lines)}\n\nCode: {commits}."
 
 
 def _commit(whole: str) -> str:
@@ -96,7 +96,7 @@ def _settings(found: Findings) -> str:
         lines.append([*shown, *_estimate(row), row["apart"]])
     header = ["Study", "Setting", "Accuracy", "Difference", "over images", "over seeds", "Apart from 0"]
     return (
-        f"{_table(header, lines)}\n\nPercentage points, the setting minus "
+        f"{markdown_table(header, lines)}\n\nPercentage points, the setting minus "
         f"{markdown_text(found.record.label(METHOD))} as it is; each interval is 95 % by itself, not corrected for "
         "their number."
     )
@@ -109,9 +109,9 @@ def _claims(found: Findings) -> str:
     ]
     header = ["Claim", "Papers", "Measured by", "Found", "over images", "over seeds", "Verdict"]
     return (
-        f"{_table(header, lines)}\n\nPercentage points. Confirmed: both intervals above zero. Not confirmed: both "
-        "below it. That c matters is confirmed where both intervals of one value are on the same side of zero, and not "
-        f"confirmed where those of all are within {MARGIN:g} point of it."
+        f"{markdown_table(header, lines)}\n\nPercentage points. Confirmed: both intervals above zero. Not confirmed: "
+        "both below it. That c matters is confirmed where both intervals of one value are on the same side of zero, "
+        f"and not confirmed where those of all are within {MARGIN:g} point of it."
     )
 
 
@@ -126,7 +126,9 @@ def _full(found: Mapping[str, Findings | None]) -> str:
         lines.append([f"`{name}`", f"`{protocol}`", "papers", *_paper(printed, name), ""])
         lines.append(["", "", "here", *here, _run(one.record.of(name) if one else [])])
     labels = ["Natural", "PGD-20 linf", "AA linf", "PGD-20 l2", "AA l2", "Union", "Worst case"]
-    return _table(["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"], lines)
+    return markdown_table(
+        ["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"], lines
+    )
 
 
 def _labels(record: Record) -> dict[str, str]:
@@ -176,7 +178,7 @@ def _number(value: float, digits: int) -> str:
     return "--" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Markdown; the cells are Markdown already."""
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are Markdown already."""
     rule = [":--" for _ in header]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))

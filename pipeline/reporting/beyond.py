@@ -1,0 +1,134 @@
+"""docs/findings.md: what the suite `digits_beyond` tells; its numbers follow from the record, none of them is typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.reproduction.intervals import Contrast, Estimate, difference, estimate, half_width
+from pipeline.reporting.reproduction.pages import markdown_table
+from pipeline.reporting.reproduction.record import Record
+from pipeline.reporting.tables import markdown_text
+
+PAGE = Path("docs/findings.md")
+SUITE = "digits_beyond"
+NOT_MEASURED = "Not measured (`make beyond`)."
+DEFAULT, AT = "generalist_d_nt_linf", "at"
+OBJECTIVES = {
+    "at": DEFAULT,
+    "trades": "generalist_d_trades",
+    "mart": "generalist_d_mart",
+    "score": "generalist_d_score",
+}
+"""The method with one learner, and Generalist-D with that learner."""
+MIXTURES = ("batch_norm_recomputed", "optimizer_state_reset", "tuned_ratios", "uniform_soup", "greedy_soup")
+LEARNERS = (DEFAULT, "generalist_t", "generalist_5", "generalist_8")
+THEORY = (DEFAULT, "generalist_t", "generalist_5")
+VIEWS: dict[str, tuple[str, ...]] = {
+    "Natural": ("natural",),
+    "PGD-20 linf": ("pgd20_linf",),
+    "PGD-20 l2": ("pgd20_l2",),
+    "PGD-20 l1": ("pgd20_l1",),
+    "worst of the three": ("pgd20_linf", "pgd20_l2", "pgd20_l1"),
+}
+"""Of several attacks, an image must be correct under all."""
+
+
+def fill_page(page: str, records: Iterable[Record]) -> str:
+    """The page with all its blocks as the record of the suite has it; without one they say which command makes it.
+
+    Raises:
+        KeyError: a block has a name that there is nothing for.
+    """
+    found = next((record for record in records if record.suite.suite == SUITE), None)
+    texts: dict[str, Callable[[Record], str]] = {
+        "objectives": _objectives,
+        "mixtures": _mixtures,
+        "learners": _learners,
+        "theory": _theory,
+    }
+    return fill_blocks(page, lambda name: texts[name](found) if found else NOT_MEASURED)
+
+
+def _objectives(record: Record) -> str:
+    """Each objective in Generalist-D against itself alone, and against Generalist-D with AT."""
+    pairs = [*((mixed, alone) for alone, mixed in OBJECTIVES.items())]
+    pairs += [(mixed, DEFAULT) for mixed in OBJECTIVES.values() if mixed != DEFAULT]
+    return _differences(record, pairs)
+
+
+def _mixtures(record: Record) -> str:
+    return _differences(record, [(name, DEFAULT) for name in MIXTURES])
+
+
+def _learners(record: Record) -> str:
+    """Accuracies and time of 2, 3, 5 and 8 learners, then what each changes against two."""
+    lines = []
+    for name in (AT, *LEARNERS):
+        if runs := record.of(name):
+            count = len(record.experiments[runs[0].identifier]["method"]["learners"])
+            accuracies = [_mean(record, name, view) for view in VIEWS.values()]
+            seconds = f"{fmean(run.seconds for run in runs):,.0f}"
+            lines.append([markdown_text(record.label(name)), str(count), *accuracies, seconds])
+    table = markdown_table(["Method", "Learners", *VIEWS, "Time (s)"], lines)
+    return f"{table}\n\n{_differences(record, [(name, DEFAULT) for name in LEARNERS[1:]])}"
+
+
+def _differences(record: Record, pairs: Sequence[tuple[str, str]]) -> str:
+    """A line for each pair, a column for each view: the first minus the second, with both intervals."""
+    lines = []
+    for first, second in pairs:
+        names = [markdown_text(record.label(name)) for name in (first, second)]
+        found = [estimate(record.verdicts, Contrast((first, second), (view,), difference)) for view in VIEWS.values()]
+        lines.append([f"{names[0]} minus {names[1]}", *map(_shown, found)])
+    images = max(len(frame) for by_seed in record.verdicts.values() for frame in by_seed.values())
+    return (
+        f"{markdown_table(['', *VIEWS], lines)}\n\nPercentage points, mean over the seeds "
+        f"{', '.join(map(str, record.suite.seeds))}, {images} test images; in brackets the 95 % interval over images, "
+        "then over seeds; bold where both lie on the same side of zero. Not corrected for their number."
+    )
+
+
+def _shown(found: Estimate | None) -> str:
+    if found is None:
+        return "--"
+    ends = [(found.images_low, found.images_high), (found.seeds_low, found.seeds_high)]
+    intervals = " ".join("--" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]" for low, high in ends)
+    value = f"{found.value:+.1f}"
+    return f"{f'**{value}**' if found.is_above or found.is_below else value} {intervals}"
+
+
+def _mean(record: Record, name: str, view: Sequence[str]) -> str:
+    """The mean accuracy over seeds, percent."""
+    frames = record.verdicts.get(name, {}).values()
+    return f"{100 * fmean(frame[list(view)].all(axis=1).mean() for frame in frames):.1f}" if frames else "--"
+
+
+def _theory(record: Record) -> str:
+    """What was measured after the last epoch of the methods, and what measuring cost."""
+    lines = []
+    for name in (one for one in THEORY if record.of(one)):
+        curves = [record.curves[run.identifier] for run in record.of(name)]
+        cost = [100 * curve["theory/seconds"].sum() / curve["seconds"].sum() for curve in curves]
+        for column in (one for one in curves[0] if one == "geometric_term" or one.startswith("theory/")):
+            if column != "theory/seconds":
+                lines.append([markdown_text(record.label(name)), f"`{column}`", *_first_and_last(curves, column)])
+        lines.append([markdown_text(record.label(name)), "time of measuring, % of training", "", _over_seeds(cost)])
+    table = markdown_table(["Method", "", "first measured", "last"], lines)
+    return f"{table}\n\nMean over seeds with Student's 95 % interval. What the names mean: [theory.md](theory.md)."
+
+
+def _first_and_last(curves: Sequence[pd.DataFrame], column: str) -> list[str]:
+    measured = [curve[column].dropna() for curve in curves]
+    return [_over_seeds([values.iloc[place] for values in measured]) for place in (0, -1)]
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    half = half_width(values, 0.95)
+    mean = fmean(values)
+    return f"{mean:.3g}" if math.isnan(half) else f"{mean:.3g} [{mean - half:.3g}, {mean + half:.3g}]"
