@@ -51,7 +51,8 @@ def fill_page(page: str, findings: Iterable[Findings]) -> str:
     def text_of(name: str) -> str:
         if name == "full":
             return _full(full)
-        return of_study[name](by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
+        write = of_study[name]
+        return write(by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
 
     return fill_blocks(page, text_of)
 
