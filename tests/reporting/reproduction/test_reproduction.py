@@ -27,7 +27,7 @@ from tests.conftest import REPOSITORY
 from tests.reporting.planting import plant
 
 D = "generalist_d_nt_linf"
-NAMES = ("study", "study_claims", "study_settings", "study_runs", "full")
+NAMES = ("study_scale", "study", "study_claims", "study_settings", "study_runs", "full")
 SEEDS = (1, 2)
 IMAGES = 60
 ATTACKED = 30
@@ -75,8 +75,9 @@ def params(content: dict[str, Any]) -> Params:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(params: Params, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("planted")
+    shutil.copy(empty_store, folder / "runs.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
         patch.chdir(folder)
@@ -213,6 +214,7 @@ def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
     assert "**confirmed**" in page and "**not confirmed**" in page and "**not measured**" in page
     assert "| here | 85.0 [85.0, 85.0] | 35.0 [35.0, 35.0] |" in page
     assert "REDUCED, not comparable to the papers" in page
+    assert "| training images | 5,000 | 50,000 |" in page and "| t', c, decay | 8, 1, 0.9 | 75, 5, 0.999 |" in page
     assert "APGD linf" in page and "PGD-20 that takes 10 steps" in page
     full = page.partition("## The papers' experiment")[2]
     assert "| papers | 84.32 | 48.29 | 44.37 |" in full and "| not measured |" in full
@@ -222,7 +224,7 @@ def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
 def test_without_evidence_the_page_says_so_with_the_command() -> None:
     filled = fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [])
     assert {name for _, name, _ in BLOCK.findall(filled)} == set(NAMES)
-    assert filled.count("Not measured (`make suite SUITE=cifar10_study && make ablation && python") == 4
+    assert filled.count("Not measured (`make suite SUITE=cifar10_study && make ablation && python") == 5
     with pytest.raises(KeyError):
         fill_page("<!-- measured: nothing -->\n<!-- end -->", [])
 
