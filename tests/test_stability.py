@@ -117,16 +117,16 @@ def test_every_trained_pair_has_its_numbers(compared: pd.DataFrame, params: Para
         (method, attack) for method in METHODS for attack in ATTACKS
     ]
     assert set(compared["replaced_example"]) == {0} and set(compared["training_images"]) == {48}
-    assert (compared["clipped_max"] > 0).all() and (compared["clipped_max"] <= 1).all()
+    assert (compared["error_probability_max"] > 0).all() and (compared["error_probability_max"] <= 1).all()
     for part in ("max", "mean"):
-        assert (compared[f"clipped_{part}"] <= compared[f"cross_entropy_{part}"]).all()
+        assert (compared[f"error_probability_{part}"] <= compared[f"cross_entropy_{part}"]).all()
     assert (compared["weight_distance"] > 0).all() and (compared["weight_distance_bound"] > 0).all()
     labelled = compared.set_index(["method", "attack"])
     for method in METHODS:
         natural, every = labelled.loc[(method, "natural")], labelled.loc[(method, "every_label")]
         assert every["cross_entropy_max"] >= natural["cross_entropy_max"]
         assert natural["bound"] == pytest.approx(natural["gradient_norm"] * natural["weight_distance_bound"])
-        assert math.isnan(every["bound"]) and math.isnan(every["clipped_gap"])
+        assert math.isnan(every["bound"]) and math.isnan(every["error_probability_gap"])
 
 
 def test_the_details_say_where_each_number_is_from(compared: pd.DataFrame, params: Params) -> None:
@@ -152,9 +152,9 @@ def test_the_numbers_are_on_the_runs_of_the_replaced_examples(compared: pd.DataF
     for _, run in runs.iterrows():
         cell = experiments[run["fingerprint"]]
         if cell.setting == "none":
-            assert math.isnan(run["stability.natural/clipped_max"])
+            assert math.isnan(run["stability.natural/error_probability_max"])
             continue
-        for name in ("clipped_max", "cross_entropy_gap_replaced", "bound"):
+        for name in ("error_probability_max", "cross_entropy_gap_replaced", "bound"):
             assert run[f"stability.pgd20_linf/{name}"] == labelled.loc[(cell.method, "pgd20_linf"), name]
 
 
@@ -198,9 +198,9 @@ def test_the_figure_has_a_mark_for_every_number(compared: pd.DataFrame, params: 
     panels = dict(zip([(method, attack) for method in METHODS for attack in ATTACKS[:2]], figure.axes, strict=True))
     for (method, attack), axes in panels.items():
         row = labelled.loc[(method, attack)]
-        assert marks(axes, "largest difference") == [row["clipped_max"]]
-        assert marks(axes, "mean difference") == [row["clipped_mean"]]
-        assert marks(axes, "|generalisation gap|") == [abs(row["clipped_gap_replaced"])]
+        assert marks(axes, "largest difference") == [row["error_probability_max"]]
+        assert marks(axes, "mean difference") == [row["error_probability_mean"]]
+        assert marks(axes, "|generalisation gap|") == [abs(row["error_probability_gap_replaced"])]
         assert marks(axes, "bound, if losses were convex") == [row["bound"]]
         assert len(marks(axes, "missing")) == 1, "example 47 is not trained"
         assert axes.get_xscale() == "log"
