@@ -27,7 +27,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup ood repro cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,10 @@ plan: setup ## Say what the ablation grid will cost in time, disk and memory
 ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]
 	python -m stages.ablation --workers $(JOBS) $(GRID)
 	python -m stages.figures
+
+search: setup ## Search settings with Optuna through the grid, draw what it found: [JOBS=n] workers, [SEARCH="--trials 40"]
+	python -m stages.search --workers $(JOBS) $(SEARCH)
+	python -m stages.figures pareto
 
 beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
 	python -m stages.compose suite=digits_beyond

@@ -47,6 +47,7 @@ COMMANDS: dict[str, list[str]] = {
     "ood": [METHOD, "--seed", "1"],
     "ui": ["--port", "5999"],
     "ablation": [],
+    "search": [],
 }
 """Arguments of the stages that are timed to their first line, in an order in which each finds what it needs."""
 AWAITED = ("prepare", "train", "evaluate", "report", "figures", "corrupt")

@@ -46,10 +46,11 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from pipeline.config import Experiment, cells
+from pipeline.config import Experiment, Search, cells, load_params
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from pipeline.files import Busy, exclusive
 from pipeline.grid.plan import Cost, costs
+from pipeline.grid.search import run_search
 from pipeline.grid.settings import read_params, unfinished
 from pipeline.grid.slots import gpu_slot
 from pipeline.grid.summary import write_summary
@@ -193,8 +194,7 @@ def ablation_grid(
     )
     with get_client(sync_client=True) as client:
         deployment = find_deployment(client)
-        workers = limit or len(_online(client, deployment)) or 1
-        groups = group(missing, expected_seconds(missing) if group_seconds else {}, group_seconds, workers)
+        groups = _grouped(missing, group_seconds, limit or len(_online(client, deployment)))
         if dry_run:
             for number, members in enumerate(groups, start=1):
                 print(f"run {number}: {', '.join(one.identifier for one in members)}")
@@ -217,6 +217,11 @@ def _refuse_a_fourth_start() -> None:
     """An automation starts a crashed grid again; one that always crashes must come to an end."""
     if flow_run.get_run_count() > STARTS:
         raise PipelineError(f"this grid has crashed {STARTS} times; see the logs of its earlier starts")
+
+
+def _grouped(experiments: Sequence[Experiment], seconds: float, workers: int) -> list[list[Experiment]]:
+    """What share a run, as `group`; with 0 seconds each stays alone, and nothing is probed."""
+    return group(experiments, expected_seconds(experiments) if seconds else {}, seconds, max(workers, 1))
 
 
 def expected_seconds(experiments: Sequence[Experiment]) -> dict[str, Cost]:
@@ -291,6 +296,38 @@ def find_deployment(client: SyncPrefectClient) -> DeploymentResponse:
     if deployment.work_pool_name is None:
         raise RequestError(f"the deployment '{DEPLOYMENT}' has no work pool: {way_out}")
     return deployment
+
+
+# --- The search
+
+
+@flow(name="search", log_prints=True)
+def search(trials: int | None = None, group_seconds: float = 120.0, params: str = "params.yaml") -> State[Any]:
+    """Try settings of a mixture, the experiments of every trial as those of a grid; see `pipeline.grid.search`.
+
+    Args:
+        trials: In all, those of earlier calls among them (null: that of the file).
+        group_seconds: As that of `ablation_grid`.
+        params: The file.
+    """
+    wanted = Search.of(load_params(Path(params)))
+    with get_client(sync_client=True) as client:
+        deployment = find_deployment(client)
+
+        def complete(experiments: list[Experiment]) -> dict[str, str]:
+            submission = Submission(client, deployment, wanted.params.ablation.attempts, limit=None)
+            submission.run(_grouped(unfinished(experiments), group_seconds, len(_online(client, deployment))))
+            return submission.set_aside
+
+        try:
+            text = run_search(wanted, trials or wanted.settings.trials, complete)
+        except PipelineError as error:
+            return Failed(message=str(error))
+    create_markdown_artifact(text, key="search", description=f"suite {wanted.params.suite}")
+    return Completed(message="every trial is done")
+
+
+# --- Submission
 
 
 class Submission:

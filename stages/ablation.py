@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages import cli
 from stages.plan import chosen, grid_parser, plan
@@ -34,23 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.files import exclusive
-        from pipeline.grid.local import end_leftovers
-
         _, experiments = chosen(given)
-        if given.dry_run or os.environ.get("PREFECT_API_URL"):
-            _finish(given, experiments, _run)
-            return
-        with exclusive(HOME / "lock", "the grid in this folder"):
-            end_leftovers(HOME)
-            _finish(given, experiments, _run_locally)
+        if given.dry_run:
+            _is_left(given, experiments)
+        else:
+            on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
 
-    with _unwound_by_signals():
+    with unwound_by_signals():
         return cli.run(stage)
 
 
 @contextmanager
-def _unwound_by_signals() -> Iterator[None]:
+def unwound_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt on Ctrl-C, SIGTERM and a terminal that is closed, so that all that was started ends."""
     received: list[int] = []
 
@@ -72,57 +67,93 @@ def _unwound_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _finish(given: Namespace, experiments: list[Experiment], run: Callable[[Namespace], None]) -> None:
-    """Plan what is not done, and run it."""
+def on_workers(what: str, workers: int, is_left: Callable[[], bool], run: Callable[[], Any]) -> None:
+    """Run a flow in this process: on the server that PREFECT_API_URL names, or on one that ends with it.
+
+    Args:
+        what: The flow, for messages.
+        workers: Of a server of its own.
+        is_left: Finds out, before a server is started, whether there is anything to do.
+        run: Runs the flow, and returns the state in which it ends.
+
+    Raises:
+        RequestError: another process works in this folder, or the server that is named does not answer.
+        PipelineError: the flow has failed; or as `is_left`.
+    """
+    from pipeline.files import exclusive
+    from pipeline.grid.local import end_leftovers
+
+    if os.environ.get("PREFECT_API_URL"):
+        if is_left():
+            _to_its_end(what, run)
+        return
+    with exclusive(HOME / "lock", "the grid in this folder"):
+        end_leftovers(HOME)
+        if is_left():
+            _locally(what, workers, run)
+
+
+def check_named_server() -> None:
+    """Find out that the server which PREFECT_API_URL names answers, where there is one.
+
+    Raises:
+        RequestError: it does not, or it lacks the deployments.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        from pipeline.flows import check_server
+
+        check_server()
+
+
+def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
+    from pipeline.grid.local import local_engine
+    from pipeline.machine import threads_each
+
+    print(f"starting a Prefect server and {workers} workers; their logs: {HOME / 'logs'}", flush=True)
+    with local_engine(HOME, workers, threads_each(workers)) as engine:
+        os.environ.update(engine.environment)
+        print(f"{engine.url.removesuffix('/api')} shows them while they run", flush=True)
+        _to_its_end(what, run)
+
+
+def _to_its_end(what: str, run: Callable[[], Any]) -> None:
+    """Run the flow against the server that the environment names."""
+    from pipeline.errors import PipelineError
+    from pipeline.flows import install_automations, send_what_is_left
+
+    install_automations()
+    try:
+        state = run()
+    finally:
+        send_what_is_left()
+    if not state.is_completed():
+        raise PipelineError(f"{what} ended {state.name}: {state.message}")
+
+
+def _is_left(given: Namespace, experiments: list[Experiment]) -> bool:
+    """Say what is not done, and what it will cost."""
     from pipeline.grid.settings import unfinished
 
     if not unfinished(experiments):
         print("every experiment of the grid is done")
-        return
-    if run is _run and not given.dry_run:
-        _check_server()
-    plan(given, each=given.dry_run)
+        return False
     if not given.dry_run:
-        run(given)
+        check_named_server()
+    plan(given, each=given.dry_run)
+    return True
 
 
-def _run_locally(given: Namespace) -> None:
-    from pipeline.grid.local import local_engine
-    from pipeline.machine import threads_each
+def _run(given: Namespace) -> Any:
+    from pipeline.flows import ablation_grid
 
-    threads = threads_each(given.workers)
-    print(f"starting a Prefect server and {given.workers} workers; their logs: {HOME / 'logs'}", flush=True)
-    with local_engine(HOME, given.workers, threads) as engine:
-        os.environ.update(engine.environment)
-        print(f"{engine.url.removesuffix('/api')} shows them while they run", flush=True)
-        _run(given)
-
-
-def _check_server() -> None:
-    from pipeline.flows import check_server
-
-    check_server()
-
-
-def _run(given: Namespace) -> None:
-    """Run the flow in this process, against the server that the environment names."""
-    from pipeline.errors import PipelineError
-    from pipeline.flows import ablation_grid, install_automations, send_what_is_left
-
-    install_automations()
-    try:
-        state = ablation_grid(
-            studies=given.studies,
-            seeds=given.seeds,
-            suite=given.suite,
-            limit=given.limit,
-            params=str(given.params),
-            return_state=True,
-        )
-    finally:
-        send_what_is_left()
-    if not state.is_completed():
-        raise PipelineError(f"the grid ended {state.name}: {state.message}")
+    return ablation_grid(
+        studies=given.studies,
+        seeds=given.seeds,
+        suite=given.suite,
+        limit=given.limit,
+        params=str(given.params),
+        return_state=True,
+    )
 
 
 if __name__ == "__main__":

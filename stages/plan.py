@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stages import cli
@@ -47,25 +48,44 @@ def plan(given: argparse.Namespace, each: bool) -> None:
         RequestError: the grid has impossible cells, or the data cannot be prepared.
         PipelineError: the budget is exceeded, and there is no `--yes`.
     """
-    from pipeline.errors import PipelineError
-    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
     from pipeline.grid.settings import unfinished
-    from pipeline.runs import ensure_prepared
 
     params, experiments = chosen(given)
     missing = unfinished(experiments)
     print(f"{len(experiments)} experiments: {len(experiments) - len(missing)} are done, {len(missing)} are not")
-    if not missing:
-        return
-    ensure_prepared(missing[0])
-    expected = costs(missing, given.workers)
-    for one in missing if each else []:
-        cost = expected[one.fingerprint]
+    if missing:
+        announce(params, missing, given, "choose --studies or --seeds", each)
+
+
+def announce(
+    params: Params, experiments: Sequence[Experiment], given: argparse.Namespace, fewer: str, each: bool = False
+) -> None:
+    """Print what experiments will cost.
+
+    Args:
+        params: Has the budget.
+        experiments: What is to be done; one that stands for others of the same cost is given as often.
+        given: `workers`, and with `yes` no budget is kept.
+        fewer: What to do where it is exceeded.
+        each: Also a line for every experiment.
+
+    Raises:
+        RequestError: the data cannot be prepared.
+        PipelineError: the budget is exceeded, and there is no `--yes`.
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
+    from pipeline.runs import ensure_prepared
+
+    ensure_prepared(experiments[0])
+    found = costs(experiments, given.workers)
+    expected = [found[one.fingerprint] for one in experiments]
+    for one, cost in zip(experiments, expected, strict=True) if each else []:
         seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"
         sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
         print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
-    total, disk = sum(cost.seconds for cost in expected.values()), sum(cost.disk_bytes for cost in expected.values())
-    memory = max(cost.memory_bytes for cost in expected.values())
+    total, disk = sum(cost.seconds for cost in expected), sum(cost.disk_bytes for cost in expected)
+    memory = max(cost.memory_bytes for cost in expected)
     print(
         f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / given.workers)} with "
         f"{given.workers}; {describe_bytes(disk)} on the disk; {describe_bytes(memory)} of memory for each worker"
@@ -74,8 +94,7 @@ def plan(given: argparse.Namespace, each: bool) -> None:
     if (total > 3600 * budget.budget_hours or disk > 1e9 * budget.budget_gigabytes) and not given.yes:
         raise PipelineError(
             f"that exceeds the budget of {budget.budget_hours:g} h and {budget.budget_gigabytes:g} GB "
-            "(ablation.budget_hours and ablation.budget_gigabytes of params.yaml): choose --studies or --seeds, or say "
-            "--yes"
+            f"(ablation.budget_hours and ablation.budget_gigabytes of params.yaml): {fewer}, or say --yes"
         )
 
 

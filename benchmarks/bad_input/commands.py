@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "--studies": ("x", "gamma"),
         "--suite": ("x", "digits,mnist", "{a}"),
     },
+    "search": {"--trials": FROM_1, "--workers": FROM_1},
     "prepare_imagefolder": {"--size": (*FROM_1, "Original"), "--workers": FROM_1, "--images-per-shard": FROM_1},
     "ui": {"--port": (*WHOLE, "0", "65536", "99999999999")},
 }

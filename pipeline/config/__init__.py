@@ -8,6 +8,7 @@ from pipeline.config.figures import (
     FigureSettings,
     FrameworkFigure,
     GradCAMFigure,
+    ParetoFigure,
     ProtocolsFigure,
     StabilityFigure,
     TheoryFigure,
@@ -46,10 +47,12 @@ from pipeline.config.schema import (
     TableSettings,
 )
 from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
+from pipeline.config.trials import OBJECTIVES, Point, Search, point_from
 from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
+    "OBJECTIVES",
     "OOD_METRICS",
     "STREAMED",
     "TRAINING_SECONDS",
@@ -82,9 +85,12 @@ __all__ = [
     "OODSettings",
     "PGDAttackSettings",
     "Params",
+    "ParetoFigure",
     "Phase",
+    "Point",
     "ProtocolsFigure",
     "SGDSettings",
+    "Search",
     "SelectionSettings",
     "Sizes",
     "StabilityFigure",
@@ -101,4 +107,5 @@ __all__ = [
     "load_params",
     "parse_fraction",
     "parse_params",
+    "point_from",
 ]

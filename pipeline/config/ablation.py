@@ -113,7 +113,7 @@ def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[C
         for variation in _variations(params, settings, method):
             try:
                 varied = _check(params, variation)
-                name = _name(study, method, variation.setting)
+                name = cell_name(study, method, variation.setting)
             except ValueError as error:
                 yield f"{study}: {method}, {variation.setting}: {error}"
                 continue
@@ -123,7 +123,7 @@ def _study_cells(params: Params, study: str, seeds: Sequence[int]) -> Iterator[C
                 yield Cell(study, method, variation.setting, variation.value, experiment)
 
 
-def _name(study: str, method: str, setting: str) -> str:
+def cell_name(study: str, method: str, setting: str) -> str:
     """What experiments of a cell are called, if they are no others. Raises ValueError where that is too long."""
     name = re.sub(r"[^a-z0-9]+", "_", f"{method}_{study}_{setting}".lower()).strip("_")
     if len(name) > LONGEST_NAME:
@@ -143,11 +143,16 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
     """The method of a variation, checked as if it were in the file. Raises ValueError with what is wrong."""
     if variation.problem is not None:
         raise ValueError(variation.problem)
+    return checked_method(variation.method, params)
+
+
+def checked_method(content: dict[str, Any], params: Params) -> MethodSettings:
+    """A method from plain values, checked as if it were in the file. Raises ValueError with what is wrong."""
     context = cross_references(params.model_dump(mode="json", include={"training", "data", "threat_model"}))
     try:
-        return MethodSettings.model_validate(variation.method, context=context)
+        return MethodSettings.model_validate(content, context=context)
     except ValidationError as error:
-        messages = [describe(problem, variation.method, MethodSettings) for problem in error.errors()]
+        messages = [describe(problem, content, MethodSettings) for problem in error.errors()]
         raise ValueError("; ".join(messages)) from None
 
 
@@ -203,23 +208,29 @@ def _changed(key: str, before: Any, value: Any) -> Any:
     return value if is_of_other_kind else _merged(before, value)
 
 
-def _with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A method, as plain values, with changes to its mixture."""
     return {**content, "mixture": {**content["mixture"], **changes}}
 
 
 def _first_ratios(
     study: FirstRatioStudy, mixture: MovingAverageSettings, content: dict[str, Any]
 ) -> Iterator[_Variation]:
-    first, *others = mixture.mixing_ratios
-    last = {name: mixture.mixing_ratios[name][-1] for name in others}
-    total = sum(last.values())
-    shares = {name: ratio / total if total else 1 / len(others) for name, ratio in last.items()}
+    first, shares = next(iter(mixture.mixing_ratios)), shares_of_rest(mixture)
     labels = study.labels or ["-".join(f"{ratio:g}" for ratio in values) for values in study.values]
     for label, values in zip(labels, study.values, strict=True):
         ratios = {first: values} | {
-            name: [_rounded(share * (1 - ratio)) for ratio in values] for name, share in shares.items()
+            name: [rounded(share * (1 - ratio)) for ratio in values] for name, share in shares.items()
         }
-        yield _Variation(label, None, _with_mixture(content, mixing_ratios=ratios))
+        yield _Variation(label, None, with_mixture(content, mixing_ratios=ratios))
+
+
+def shares_of_rest(mixture: MovingAverageSettings) -> dict[str, float]:
+    """How all learners but the first share what it leaves at the last breakpoint: evenly, where it leaves nothing."""
+    _, *others = mixture.mixing_ratios
+    last = {name: mixture.mixing_ratios[name][-1] for name in others}
+    total = sum(last.values())
+    return {name: ratio / total if total else 1 / len(others) for name, ratio in last.items()}
 
 
 def _second_ratios(
@@ -233,10 +244,10 @@ def _second_ratios(
     for b in study.values:
         mixed = {
             first: ratios,
-            second: [_rounded(b * (1 - ratio)) for ratio in ratios],
-            third: [_rounded((1 - b) * (1 - ratio)) for ratio in ratios],
+            second: [rounded(b * (1 - ratio)) for ratio in ratios],
+            third: [rounded((1 - b) * (1 - ratio)) for ratio in ratios],
         }
-        yield _Variation(f"b = {b:g}", b, _with_mixture(content, mixing_ratios=mixed))
+        yield _Variation(f"b = {b:g}", b, with_mixture(content, mixing_ratios=mixed))
 
 
 def _intervals(
@@ -252,7 +263,7 @@ def _intervals(
                 "learners would never restart from the global learner"
             )
         )
-        varied = _with_mixture(content, communication_interval=interval)
+        varied = with_mixture(content, communication_interval=interval)
         yield _Variation(f"c = {interval}", float(interval), varied, problem)
 
 
@@ -264,7 +275,7 @@ def _averages(mixture: MovingAverageSettings, content: dict[str, Any]) -> Iterat
             name: {**learner, "weight_averaging": average if name in averaged else None}
             for name, learner in content["learners"].items()
         }
-        varied = _with_mixture(content, source="weight_averages" if averaged else "learners")
+        varied = with_mixture(content, source="weight_averages" if averaged else "learners")
         yield _Variation(setting, None, {**varied, "learners": learners})
 
 
@@ -310,6 +321,6 @@ def _with_adam(study: OptimizersStudy, content: dict[str, Any], names: Iterable[
     return {**content, "learners": learners}
 
 
-def _rounded(ratio: float) -> float:
+def rounded(ratio: float) -> float:
     """Without the last digits of binary arithmetic, so that 1 - 0.8 is 0.2 and equal cells have equal fingerprints."""
     return round(ratio, 12)

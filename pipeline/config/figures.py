@@ -5,22 +5,15 @@ Names of other sections are checked when figures are drawn, not before: training
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, Protocol, Whole, unless
-
-
-def _once(values: list[str]) -> list[str]:
-    repeated = sorted(value for value, times in Counter(values).items() if times > 1)
-    return unless([f"'{value}' is given more than once" for value in repeated], values)
-
+from pipeline.config.values import Closed, Protocol, Whole, once
 
 Kind = Literal["method", "metric", "attack", "study"]
-Methods = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
 
 
 class Axis(Closed):
@@ -58,8 +51,8 @@ class TradeOffFigure(Captioned):
     @field_validator("groups")
     @classmethod
     def _differ(cls, value: list[Group]) -> list[Group]:
-        _once([group.label for group in value])
-        _once([method for group in value for method in group.methods])
+        once([group.label for group in value])
+        once([method for group in value for method in group.methods])
         return value
 
     @property
@@ -104,7 +97,7 @@ class ProtocolsFigure(Captioned):
 
     kind: Literal["protocols"]
     method: str
-    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(_once)]
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(once)]
     """From left to right; one without a run is said to be not measured."""
 
     def names(self) -> Iterator[tuple[Kind, str]]:
@@ -185,6 +178,16 @@ class StabilityFigure(Captioned):
         yield from (("method", method) for method in self.methods or [])
 
 
+class ParetoFigure(Captioned):
+    """Every trial of the search between its two objectives, and the frontier of those that no other one beats."""
+
+    kind: Literal["pareto"]
+
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        """What other sections of the file must declare: `search`, which says itself what is wrong with it."""
+        yield from ()
+
+
 FigureSettings = Annotated[
     TradeOffFigure
     | ClassWiseFigure
@@ -194,6 +197,7 @@ FigureSettings = Annotated[
     | FrameworkFigure
     | AblationFigure
     | GradCAMFigure
-    | StabilityFigure,
+    | StabilityFigure
+    | ParetoFigure,
     Field(discriminator="kind"),
 ]

@@ -25,6 +25,7 @@ from pydantic import (
 from pipeline.config.figures import FigureSettings
 from pipeline.config.mixture import RULES, MixtureSettings
 from pipeline.config.optimizers import OptimizerSettings
+from pipeline.config.search import SearchSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Phases, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.studies import AblationSettings
 from pipeline.config.values import (
@@ -37,6 +38,7 @@ from pipeline.config.values import (
     Protocol,
     Real,
     Schedule,
+    Seeds,
     TruthValue,
     Whole,
     context,
@@ -532,7 +534,7 @@ class Params(Closed):
     suite: Name
     description: str
     protocol: Protocol
-    seeds: list[Annotated[Whole, Field(ge=0)]] = Field(min_length=1)
+    seeds: Seeds
     tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
     """Where the report stage writes this suite's tables, below `reports/`."""
     figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
@@ -550,17 +552,13 @@ class Params(Closed):
     ood: OODSettings = OODSettings()
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
+    search: SearchSettings | None = None
     figures: dict[Name, FigureSettings] = Field(default_factory=dict)
 
     @field_validator("tables")
     @classmethod
     def _have_files_of_their_own(cls, value: dict[str, TableSettings]) -> dict[str, TableSettings]:
         return unless(_repeated([table.file or name for name, table in value.items()]), value)
-
-    @field_validator("seeds")
-    @classmethod
-    def _differ(cls, value: list[int]) -> list[int]:
-        return unless(_repeated(value), value)
 
     def experiments(self) -> Iterator[Experiment]:
         """Every experiment of the suite: each method with each seed, in the order of the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -97,6 +98,12 @@ def unless(problems: list[str], value: T) -> T:
     return value
 
 
+def once(values: list[T]) -> list[T]:
+    """`values`, or a ValueError with those that are given more than once."""
+    repeated = sorted(repr(value) for value, times in Counter(values).items() if times > 1)
+    return unless([f"{value} is given more than once" for value in repeated], values)
+
+
 def context(info: ValidationInfo, key: str) -> Any:
     """A fact of another section of the file; None where it is not known."""
     return (info.context or {}).get(key)
@@ -113,6 +120,7 @@ def _check_breakpoints(epochs: list[float], info: ValidationInfo) -> list[float]
     return unless(problems, epochs)
 
 
+Seeds = Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=1), AfterValidator(once)]
 Breakpoints = Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1), AfterValidator(_check_breakpoints)]
 
 

@@ -20,6 +20,8 @@ from pipeline.tracking.reading import (
     read_experiment,
     read_histories,
     read_run,
+    read_selected_epochs,
+    read_trials,
     runs_of_other_protocols,
 )
 from pipeline.tracking.registry import RegisteredModel, register_model
@@ -33,6 +35,7 @@ from pipeline.tracking.run import (
     last_epoch,
     log_stability,
     mark_failed,
+    mark_trial,
     track,
 )
 from pipeline.tracking.store import mask, tracking_uri
@@ -55,12 +58,15 @@ __all__ = [
     "last_epoch",
     "log_stability",
     "mark_failed",
+    "mark_trial",
     "mask",
     "read_artifacts",
     "read_class_accuracies",
     "read_experiment",
     "read_histories",
     "read_run",
+    "read_selected_epochs",
+    "read_trials",
     "register_model",
     "runs_of_other_protocols",
     "track",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Point
 from pipeline.errors import PipelineError, RequestError
 from pipeline.tracking.files import read as read_json
 from pipeline.tracking.store import (
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 USER_INTERFACE = "http://127.0.0.1:5000"
 """Where `make ui` shows a store that is a database."""
 ARTIFACTS_AT_A_TIME = 8
+TRIAL = "trial_of_"
+"""With the digest of a search behind it, the tag of its trials' runs: JSON, the trial's number and settings."""
 T = TypeVar("T")
 RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
 
@@ -201,6 +203,52 @@ def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
         RequestError, PipelineError: as `finished_runs`.
     """
     return read_artifacts(run_ids, "history.json", lambda path: pd.DataFrame(json.loads(path.read_text())))
+
+
+def read_selected_epochs(run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The records of the epochs whose weights were kept.
+
+    Returns:
+        By run, what training recorded in that epoch, by the names of `read_histories`. Runs whose files do not tell are
+        left out.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    wanted = list(dict.fromkeys(run_ids))
+    summaries = read_artifacts(wanted, "summary.json", lambda path: json.loads(path.read_text()))
+    histories = read_artifacts(wanted, "history.json", lambda path: json.loads(path.read_text()))
+    return {
+        run: record
+        for run, summary in summaries.items()
+        for record in histories.get(run, [])
+        if record["epoch"] == summary.get("selected_epoch")
+    }
+
+
+def read_trials(suite: str, digest: str) -> pd.DataFrame:
+    """The runs of the trials of a search, as `mark_trial` has marked them.
+
+    Args:
+        suite: Of its experiments.
+        digest: Of the search.
+
+    Returns:
+        One row per run: `run_id`, `seed`, `trial` (its number, from 0), and the settings of a `Point` by name.
+
+    Raises:
+        RequestError, PipelineError: as `finished_runs`.
+    """
+    uri, tag = tracking_uri(), f"{TRIAL}{digest}"
+    require_store(uri)
+    with reported(uri):
+        client, experiment_id = open_store(uri, suite, create=False)
+        found = [] if experiment_id is None else list(search(client, experiment_id, f"tags.{tag} != ''"))
+    rows = [
+        {"run_id": run.info.run_id, "seed": int(run.data.tags["seed"]), **json.loads(run.data.tags[tag])}
+        for run in found
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "seed", "trial", *(field.name for field in fields(Point))])
 
 
 def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:

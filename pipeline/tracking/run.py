@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.config import Experiment
+from pipeline.config import Experiment, Point
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.folders import working_folder
 from pipeline.provenance import git_commit
@@ -16,7 +16,7 @@ from pipeline.tracking import calls
 from pipeline.tracking.calls import Call
 from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.files import flatten, read
-from pipeline.tracking.reading import finished_runs, has_ood, run_of
+from pipeline.tracking.reading import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.spool import FOLDER, Spool
 from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
 
@@ -302,6 +302,22 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
     """
     described = [calls.tags({"failure": reason[-TAG_LENGTH:]}), calls.ended("FAILED")]
     send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
+
+
+def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -> None:
+    """Let the run of an experiment, if there is one, be found as that of a trial.
+
+    Args:
+        experiment: Of the trial.
+        digest: Of the search.
+        number: Of the trial, from 0; a run of several trials with equal settings is found as the last one's.
+        point: Its settings.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+    """
+    described = calls.tags({f"{TRIAL}{digest}": json.dumps({"trial": number, **asdict(point)})})
+    send(spool_of(experiment), calls.record(experiment, [described]), experiment.identifier)
 
 
 def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:

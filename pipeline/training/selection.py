@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.predictions import predictions
@@ -51,22 +52,34 @@ class Validation:
         return epoch % self._settings.validation_interval == 0 or epoch == self._settings.epochs
 
     def measure(self, result: nn.Module, learners: list[Learner], epoch: int) -> dict[str, float]:
-        """Accuracies in [0, 1], for example `held_out/global/natural` or `held_out/linf/pgd_linf`."""
-        record = self._accuracies("global", result, list(self._attacks), epoch, self._mesh.everyone)
+        """Accuracies in [0, 1], for example `held_out/global/natural` or `held_out/linf/pgd_linf`.
+
+        Where a learner trains against attacks, `held_out/global/worst_case_union` is the share of images that the
+        result gets right under the attacks of every norm that a learner trains in.
+        """
+        correct = self._correct("global", result, list(self._attacks), epoch, self._mesh.everyone)
+        if self._trained_norms:
+            attacked = torch.stack([correct[f"pgd_{norm}"] for norm in self._trained_norms])
+            correct["worst_case_union"] = attacked.all(dim=0)
+        record = self._accuracies("global", correct)
         for learner in learners:
             norms = list(learner.objective.norms())
-            record |= self._accuracies(learner.name, learner.model, norms, epoch, self._mesh.data)
+            correct = self._correct(learner.name, learner.model, norms, epoch, self._mesh.data)
+            record |= self._accuracies(learner.name, correct)
         return self._mesh.merge(record)
 
-    def _accuracies(self, name: str, model: nn.Module, norms: list[Norm], epoch: int, ranks: Ranks) -> dict[str, float]:
+    def _correct(self, name: str, model: nn.Module, norms: list[Norm], epoch: int, ranks: Ranks) -> dict[str, Tensor]:
+        """By metric, which images a network gets right: (n,) truth values."""
         attacks: dict[str, PGD | None] = {f"pgd_{norm}": self._attacks[norm] for norm in norms}
-        record = {}
+        correct = {}
         for metric, attack in [("natural", None), *attacks.items()]:
             seed = stream_seed(self._seed, "validation", name, metric, epoch)
             predicted = predictions(model, self._images, attack, seed, self._backend, self._batch_size, ranks=ranks)
-            correct = predicted == self._images.labels.cpu()
-            record[f"{self._split_name}/{name}/{metric}"] = correct.double().mean().item()
-        return record
+            correct[metric] = predicted == self._images.labels.cpu()
+        return correct
+
+    def _accuracies(self, name: str, correct: Mapping[str, Tensor]) -> dict[str, float]:
+        return {f"{self._split_name}/{name}/{metric}": each.double().mean().item() for metric, each in correct.items()}
 
     def score(self, accuracies: Mapping[str, float]) -> float:
         """Mean of the result's natural accuracy and its PGD accuracy in every norm that a learner trains in."""

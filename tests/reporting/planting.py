@@ -28,7 +28,7 @@ def plant(
         folder: An empty place for its files.
         experiment: Whose run it is.
         metrics: Accuracies in [0, 1] by the name of the metric.
-        history: A record per epoch; `epoch` is there.
+        history: A record per epoch; `epoch` is there. The last epoch is the selected one.
         classes: The accuracies of the classes, by attack.
         verdicts: As `evaluate` writes them; None: two images that are always right.
     """
@@ -43,6 +43,7 @@ def plant(
             "fingerprint": experiment.fingerprint,
             "data_digest": "0" * 64,
             "weights_sha256": experiment.fingerprint,
+            "selected_epoch": len(history),
             "seconds": 1.0,
             "device": "cpu",
             "torch": "2.0",

@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from pipeline.config import Cell, Params, ProtocolsFigure, cells, parse_params
+from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, TheoryFigure, cells, parse_params
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.style import style
-from pipeline.tracking import finished_runs, read_class_accuracies
+from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
 from stages.figures import main
 from tests.reporting.planting import plant
 
@@ -33,6 +33,8 @@ NATURAL = {"nt": 0.99, "at": 0.8, "at_l2": 0.82, "generalist_d_nt_linf": 0.9, "g
 ROBUST = {"nt": 0.0, "at": 0.5, "at_l2": 0.4, "generalist_d_nt_linf": 0.48, "generalist_t": 0.52}
 EPOCHS = 4
 LOW_CLASSES = [0.1 * label for label in range(10)]
+TRIALS = {Point(0.1, 1, 2): (0.5, 0.1), Point(0.2, 2, 2): (0.4, 0.3), Point(0.3, 1, 3): (0.3, 0.2)}
+"""Natural accuracy and worst-case union on held-out images of the settings that a search has tried."""
 
 
 def numbers(method: str, seed: int) -> dict[str, float]:
@@ -50,6 +52,10 @@ def history(learners: list[str], seed: int, split: str = "held_out") -> list[dic
             **{f"mixing_ratio/{name}": 1 / len(learners) for name in learners},
             **{f"{split}/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
             **({f"{split}/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
+            **({f"{split}/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
+            **({"geometric_term": 8.0 / epoch} if epoch % 2 == 0 else {}),
+            **({f"theory/regret/{name}": 0.1 * seed / epoch for name in learners} if epoch % 2 == 0 else {}),
+            **({"theory/cosine/linf/natural": -0.5} if epoch % 2 == 0 and len(learners) == 3 else {}),
         }
         for epoch in range(1, EPOCHS + 1)
     ]
@@ -58,6 +64,7 @@ def history(learners: list[str], seed: int, split: str = "held_out") -> list[dic
 def content_with_two_seeds(tiny_content: dict[str, Any]) -> dict[str, Any]:
     content = deepcopy(tiny_content)
     content["seeds"] = [1, 2]
+    content["search"]["seeds"] = [1, 2]
     return content
 
 
@@ -87,6 +94,7 @@ def _plant_all(suite: Params, folder: Path) -> None:
                 name = f"{cell.study}-{cell.method}-{cell.setting}-{cell.experiment.seed}"
                 if cell.study in ("communication_interval", "gamma_trend"):
                     plant(folder / name, cell.experiment, metrics)
+        plant_trials(suite, folder)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,6 +105,18 @@ def store(suite: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
         _plant_all(suite, folder)
         yield folder
+
+
+def plant_trials(suite: Params, folder: Path) -> None:
+    """Both seeds of every trial, the second two points above the first."""
+    search = Search.of(suite)
+    for number, (point, (natural, robust)) in enumerate(TRIALS.items()):
+        for one in search.experiments(point):
+            shift = 0.02 * (one.seed - 1) - 0.01
+            held_out = {"natural": natural + shift, "worst_case_union": robust + shift}
+            records = [{"epoch": 1, **{f"held_out/global/{name}": value for name, value in held_out.items()}}]
+            plant(folder / f"trial-{number}-{one.seed}", one, {}, records)
+            mark_trial(one, search.digest, number, point)
 
 
 def grid(suite: Params) -> list[Cell]:
@@ -282,6 +302,22 @@ def test_protocols_are_side_by_side_and_one_without_a_run_says_so(suite: Params,
         assert [xs(line)[0] for line in lines(of_column[0], "redistribution")] == [2, 4]
 
 
+def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
+    suite: Params, runs: pd.DataFrame
+) -> None:
+    settings = TheoryFigure(kind="theory", caption="", method="generalist_t")
+    with style():
+        figure = draw_figure(settings, suite, runs)
+    regret, term, cosine, barrier = figure.axes
+    assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2"}
+    curve = regret.get_lines()[0]
+    assert xs(curve) == [2, 4]
+    assert ys(curve) == pytest.approx([0.075, 0.0375])
+    assert ys(term.get_lines()[0]) == [4, 2]
+    assert [line.get_label() for line in cosine.get_lines()] == ["linf, natural"]
+    assert [text.get_text() for text in barrier.texts] == ["not measured"]
+
+
 def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:
     figure = drawn("training_curves_t", suite, runs, method="nt")
     assert [line.get_label() for line in figure.axes[0].get_lines() if line.get_gid() is None] == ["global"]
@@ -318,6 +354,34 @@ def test_a_study_of_ratios_has_its_schedules_above_and_a_row_for_each(suite: Par
 def test_a_study_that_does_not_vary_the_method_is_refused(suite: Params, runs: pd.DataFrame) -> None:
     with pytest.raises(RequestError, match=r"'gamma_trend' varies none of generalist_d_nt_linf\. Valid: generalist_t"):
         drawn("gamma_trend", suite, runs, methods=["generalist_d_nt_linf"])
+
+
+def test_a_search_is_its_trials_with_their_frontier_and_the_setting_in_the_tables(
+    suite: Params, runs: pd.DataFrame
+) -> None:
+    figure = drawn("pareto", suite, runs)
+    (axes,) = figure.axes
+    assert points(axes) == {(50, 10), (40, 30), (30, 20), (43, 16)}
+    (best,) = lines(axes, "frontier")
+    assert (xs(best), ys(best)) == (pytest.approx([40, 50]), pytest.approx([30, 10]))
+    said = {text.get_text() for text in texts(figure)}
+    assert {r"$\gamma_1$ 0.1, $c$ 1, $t'$ 2", r"$\gamma_1$ 0.2, $c$ 2, $t'$ 2", "as in the tables"} <= said
+    assert not any("0.3" in text for text in said if text.startswith(r"$\gamma_1$"))
+    markers = {line.get_marker() for line in figure.legends[0].get_lines()}
+    assert markers == {"o", "s", "*", "None"}, "all three differ without colour"
+    assert remark(figure).startswith("Generalist-T, 3 settings") and "over seeds" in remark(figure)
+
+
+def test_a_search_without_trials_says_so(suite: Params, runs: pd.DataFrame) -> None:
+    assert suite.search is not None
+    another = suite.model_copy(update={"search": suite.search.model_copy(update={"sampler_seed": 9})})
+    figure = drawn("pareto", another, runs)
+    assert points(figure.axes[0]) == {(43, 16)}
+    assert "No trial is measured: 'make search'." in remark(figure)
+    without = suite.model_copy(update={"search": suite.search.model_copy(update={"method": "generalist_d_linf_l2"})})
+    figure = drawn("pareto", without, runs)
+    assert "nothing is measured" in {text.get_text() for text in texts(figure)}
+    assert "Not measured: the setting in the tables." in remark(figure)
 
 
 def test_the_framework_is_that_of_the_resolved_experiment(suite: Params, runs: pd.DataFrame) -> None:
@@ -399,7 +463,7 @@ def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs
 
 
 def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path: Path) -> None:
-    names = ["trade_off_natural", "gamma_trend", "training_curves_t"]
+    names = ["trade_off_natural", "gamma_trend", "training_curves_t", "pareto"]
     written = [list(write_figures(suite, names, tmp_path / folder)) for folder in ("first", "second")]
     expected = [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
     assert [path.name for path in written[0]] == expected

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.config import Search, load_params
 from pipeline.grid.local import LocalEngine, free_port
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
@@ -32,6 +34,18 @@ INTERVALS = [1, 2, 3, 4, 5]
 RATIOS = [[1, 1, 1, 0], [1, 1, 0.8, 0.2], [1, 1, 1, 0.5], [0.5, 0.5, 0.5, 0.5]]
 DONE = len(INTERVALS) + len(RATIOS) - 1  # 1-1-1-0 is c = 2
 PATIENCE = 600.0
+SEARCH = {
+    "method": METHOD,
+    "space": {
+        "first_ratio_end": {"low": 0, "high": 0.5},
+        "communication_interval": {"low": 2, "high": 2},
+        "warmup_epochs": {"low": 1, "high": 4},
+    },
+    "trials": 3,
+    "at_a_time": 2,
+    "seeds": [1],
+}
+"""The method as it is, which the grid trains, too, and two others."""
 
 
 def eight_and_a_broken_one(content: dict[str, Any]) -> None:
@@ -49,6 +63,7 @@ def eight_and_a_broken_one(content: dict[str, Any]) -> None:
     }
     content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
     interval = {"label": "c", "varies": "communication_interval"}
+    content["search"] = SEARCH
     content["ablation"]["studies"] = {
         "intervals": {**interval, "methods": [METHOD], "values": INTERVALS},
         "broken": {**interval, "methods": ["broken"], "values": [2]},
@@ -216,6 +231,54 @@ def test_a_dry_run_of_another_suite_submits_nothing(story: Story) -> None:
     assert "dry run: 6 runs of 6 experiments" in said
     assert "run 6: generalist_t_communication_interval_c_4-2" in said
     assert not list(story.place.folder.glob("results/ablation/digits/generalist_t*"))
+
+
+def test_a_search_that_is_killed_goes_on_with_the_same_workers(story: Story) -> None:
+    place, environment = story.place, story.engine.environment
+    first = place.start("search", **environment)
+    wait_for(lambda: trials_in(place, "RUNNING") == 2, first)
+    first.kill()
+    finish(first)
+    second = place.run("search", **environment)
+    second.expect(0)
+    said = second.out + second.err
+    assert "0 of 3 trials are done; now 0, 1" in said and "2 of 3 trials are done; now 2" in said
+    assert trials_in(place, "COMPLETE") == 3 and trials_in(place, "RUNNING") == 0
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    (suite,) = (item for item in client.search_experiments() if item.name == "generalist/digits")
+    search = Search.of(load_params(place.folder / "params.yaml"))
+    runs = client.search_runs([suite.experiment_id], f"tags.trial_of_{search.digest} != ''")
+    assert {run.data.tags["method"] == METHOD for run in runs} == {True, False} and len(runs) == 3
+    trained = [name for name, epoch in story.epochs() if epoch == 1]
+    assert max(Counter(trained).values()) == 1 and sum("_search_" in name for name in trained) == 2
+    summary = (place.folder / "results/ablation/digits/search.md").read_text()
+    assert summary.startswith(f"{METHOD}: 3 trials, 0 failed, ") and "as in params.yaml" in summary
+
+    third = place.run("search")
+    third.expect(0)
+    assert third.out == f"{summary}\n", "what is done needs no server"
+
+
+def trials_in(place: Workplace, state: str) -> int:
+    """Trials of the only search with all of their settings."""
+    count = 0
+    for file in place.folder.glob("runs/searches/*/optuna.db"):
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+            query = (
+                "select count(*) from trials where state = ? and "
+                "(select count(*) from trial_params where trial_params.trial_id = trials.trial_id) = 3"
+            )
+            with contextlib.suppress(sqlite3.OperationalError):  # it is being made
+                count += connection.execute(query, [state]).fetchone()[0]
+    return count
+
+
+def test_a_search_that_is_not_possible_is_refused(workplace: Workplace) -> None:
+    before = workplace.files()
+    workplace.run("search").expect(2, "the search is not possible, nothing was started", "lies beyond the last epoch")
+    assert workplace.files() == before
+    workplace.change(lambda content: content["search"].update(method="at"))
+    workplace.run("search").expect(2, "search.method: 'at' has no mixture", "Valid: generalist_d_nt_linf")
 
 
 def test_a_finished_grid_is_done_at_once(story: Story) -> None:

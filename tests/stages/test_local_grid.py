@@ -130,7 +130,7 @@ def terminal() -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_unwind_once_unless_a_person_insists(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with ablation._unwound_by_signals():
+    with ablation.unwound_by_signals():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -143,7 +143,7 @@ def test_signals_unwind_once_unless_a_person_insists(number: signal.Signals) -> 
 def test_a_grid_under_nohup_outlives_its_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with ablation._unwound_by_signals():
+        with ablation.unwound_by_signals():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -181,6 +181,8 @@ def test_the_record_has_curves_of_every_learner_and_of_the_global_one(
         assert 0 <= record[f"train_accuracy/{learner}"] <= 1
         assert 0 <= record[f"held_out/{learner}/natural"] <= 1
     assert {"held_out/global/natural", "held_out/global/pgd_linf", "held_out/global/pgd_l2"} <= record.keys()
+    either = [record["held_out/global/pgd_linf"], record["held_out/global/pgd_l2"]]
+    assert sum(either) - 1 <= record["held_out/global/worst_case_union"] <= min(either)
     assert {"held_out/linf/pgd_linf", "held_out/l2/pgd_l2"} <= record.keys()
     assert record["mixing_ratio/linf"] == 1.0
 

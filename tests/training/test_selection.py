@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
+from pipeline.attacks.pgd import PGD
 from pipeline.config import MovingAverageSettings, SelectionSettings
+from pipeline.data.images import ImageSet, ImageSplit
+from pipeline.devices import Backend
 from pipeline.models import build_model
-from pipeline.training.selection import BestEpoch
+from pipeline.training.selection import BestEpoch, Validation
 from tests.conftest import MakeParams
 from tests.running import RunExperiment
 
@@ -72,3 +78,33 @@ def test_the_score_is_the_mean_over_the_learners_tasks(make_params: MakeParams, 
     candidates = scores[2:]
     assert trained.state["best"]["score"] == pytest.approx(max(candidates))
     assert trained.result.selected_epoch == 3 + candidates.index(max(candidates))
+
+
+WRONG = {None: [4], "linf": [0, 1, 2], "l2": [2, 3]}
+"""Held-out images that a network gets wrong, as they are and under the attack of a norm."""
+
+
+@pytest.mark.parametrize(("method", "wrong"), [("generalist_t", 4), ("generalist_d_nt_linf", 3), ("at_l2", 2)])
+def test_the_worst_case_is_counted_image_by_image_over_the_norms_that_learners_train_in(
+    make_params: MakeParams,
+    tiny_split: ImageSplit,
+    cpu: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    wrong: int,
+) -> None:
+    def planted(model: nn.Module, images: ImageSet, attack: PGD | None, *rest: Any, **options: Any) -> torch.Tensor:
+        missed, predicted = WRONG[attack and attack.norm], images.labels.clone()
+        predicted[missed] = (predicted[missed] + 1) % 10
+        return predicted
+
+    monkeypatch.setattr("pipeline.training.selection.predictions", planted)
+    model = build_model("small_cnn", "digits")
+    record = Validation(make_params().experiment(method, 1), tiny_split, cpu).measure(model, [], 1)
+    images = len(tiny_split.held_out)
+    assert record["held_out/global/worst_case_union"] == 1 - wrong / images
+    assert record["held_out/global/pgd_linf"] == 1 - 3 / images
+
+
+def test_without_attacks_in_training_there_is_no_worst_case(make_params: MakeParams, run_method: RunExperiment) -> None:
+    assert not any("worst_case_union" in name for name in run_method(make_params(), "nt").observer.records[0])

@@ -21,6 +21,7 @@ from pipeline.config import (
     FrameworkFigure,
     GradCAMFigure,
     Params,
+    ParetoFigure,
     ProtocolsFigure,
     StabilityFigure,
     TheoryFigure,
@@ -35,6 +36,7 @@ from pipeline.reporting.figures import (
     class_wise,
     framework,
     grad_cam,
+    pareto,
     protocols,
     stability,
     theory,
@@ -111,12 +113,20 @@ def draw_figure(
             return theory.draw(settings, params, runs)
         case FrameworkFigure():
             return framework.draw(settings, params)
-        case AblationFigure():
-            return ablation.draw(settings, params, runs, grid)
+        case AblationFigure() | StabilityFigure():
+            return _draw_study(settings, params, runs, grid)
         case GradCAMFigure():
             return grad_cam.draw(settings, params, runs, pictures)
-        case StabilityFigure():
-            return stability.draw(settings, params, runs, grid)
+        case ParetoFigure():
+            return pareto.draw(params)
+
+
+def _draw_study(
+    settings: AblationFigure | StabilityFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell]
+) -> Figure:
+    if isinstance(settings, AblationFigure):
+        return ablation.draw(settings, params, runs, grid)
+    return stability.draw(settings, params, runs, grid)
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:

@@ -34,24 +34,39 @@ def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure
     """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`."""
     points = methods_between(settings, params, runs)
     measured = points.dropna(subset=["x", "y"])
+    signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
+    missing = points.drop(measured.index)
     figure = new_figure(COLUMN_WIDTH, 2.4 + 0.05 * len(points))
     axes = figure.add_subplot()
     axes.set(xlabel=figure_text(settings.x.label), ylabel=figure_text(settings.y.label))
+    note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
     grouped = looks(group.label for group in settings.groups)
-    _fit_limits(axes, measured)
-    signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
-    best = frontier(measured, *signs)
+    draw_points(figure, axes, measured, frontier(measured, *signs), grouped, "no method is measured")
+    return figure
+
+
+def draw_points(
+    figure: Figure, axes: Axes, points: pd.DataFrame, best: pd.DataFrame, grouped: dict[str, Look], empty: str
+) -> None:
+    """Points with their names and the frontier, and the legend above.
+
+    Args:
+        figure: With nothing else to come.
+        axes: Its only ones.
+        points: `group`, `label` ("" for none), `x`, `y`, `x_std`, `y_std`; without NaN in `x` and `y`.
+        best: Those on the frontier, ordered along x.
+        grouped: The look of every group.
+        empty: What is said where there is no point.
+    """
+    _fit_limits(axes, points, empty)
     axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
-    shown = _within(axes, measured)
+    shown = _within(axes, points)
     for group, members in shown.groupby("group", sort=False):
         _draw_points(axes, members, grouped[str(group)])
     for _, point in shown[shown["far_off"]].iterrows():
         _draw_arrow(axes, point, grouped[point["group"]])
-    missing = points.drop(measured.index)
-    note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
     _draw_legend(figure, grouped)
     _label(figure, axes, shown, _lines(shown, best))
-    return figure
 
 
 def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
@@ -90,10 +105,10 @@ def methods_between(settings: TradeOffFigure, params: Params, runs: pd.DataFrame
     )
 
 
-def _fit_limits(axes: Axes, points: pd.DataFrame) -> None:
+def _fit_limits(axes: Axes, points: pd.DataFrame, empty: str) -> None:
     """Room for labels on all sides of all points but those that lie so far below that the others would merge."""
     if points.empty:
-        axes.text(0.5, 0.5, "no method is measured", transform=axes.transAxes, ha="center", color=MISSING_TEXT)
+        axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=MISSING_TEXT)
         return
     for axis, set_limits in (("x", axes.set_xlim), ("y", axes.set_ylim)):
         quarter, three_quarters = points[axis].quantile([0.25, 0.75])
@@ -156,11 +171,12 @@ def _lines(points: pd.DataFrame, best: pd.DataFrame) -> list[Line]:
 
 def _label(figure: Figure, axes: Axes, points: pd.DataFrame, lines: list[Line]) -> None:
     """Names beside the points, or joined to them by a line where there is no room; those of equal points together."""
-    if points.empty:
+    named = points[points["label"] != ""]
+    if named.empty:
         return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed in the layout as it is now
-    together = points.groupby([points["x_shown"].round(1), points["y_shown"].round(1)], sort=False)
+    together = named.groupby([named["x_shown"].round(1), named["y_shown"].round(1)], sort=False)
     places = together[["x_shown", "y_shown"]].first()
     textalloc.allocate(
         axes,

@@ -1,0 +1,69 @@
+"""Search settings of a mixture that no other ones beat, in natural accuracy and worst-case union on held-out images.
+
+Optuna asks for trials, `search` of params.yaml says over what; the ablation grid runs them, on the server of
+PREFECT_API_URL or on one of its own that ends with the command. Stopped or killed, the same command continues. It ends
+with all trials, and beside those that no other one beats their accuracies on test images.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from stages import cli
+from stages.ablation import check_named_server, on_workers, unwound_by_signals
+from stages.plan import announce
+
+if TYPE_CHECKING:
+    from pipeline.config import Search
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--trials",
+        type=cli.positive,
+        help="in all, earlier calls' among them (default: 'search.trials' of params.yaml)",
+    )
+    parser.add_argument("--workers", type=cli.positive, default=2, help="runs at once (default: %(default)s)")
+    parser.add_argument("--yes", action="store_true", help="start although the budget is exceeded")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import Search, load_params
+
+        search = Search.of(load_params(given.params))
+        trials: int = given.trials or search.settings.trials
+        search.check(trials)
+        on_workers("the search", given.workers, lambda: _is_left(search, trials, given), lambda: _run(trials, given))
+
+    with unwound_by_signals():
+        return cli.run(stage)
+
+
+def _is_left(search: Search, trials: int, given: Namespace) -> bool:
+    """Say how many trials are left, and what they will cost; where none is, what was found."""
+    from pipeline.grid.search import conclude, opened
+
+    with opened(search) as study:
+        left = trials - len(study.told())
+        if left <= 0:
+            conclude(search, study)
+            return False
+    check_named_server()
+    seeds = len(search.settings.seeds)
+    print(f"{trials} trials of {seeds} {'experiment' if seeds == 1 else 'experiments'}: {left} are left")
+    announce(search.params, search.experiments(search.default) * left, given, "ask for fewer --trials")
+    return True
+
+
+def _run(trials: int, given: Namespace) -> Any:
+    from pipeline.flows import search
+
+    return search(trials=trials, params=str(given.params), return_state=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
