@@ -189,7 +189,7 @@ def differences(first: Profile, second: Profile) -> dict[str, float]:
         points; `<loss>_gap` and `<loss>_gap_replaced`, test minus training loss of either network, where there are
         training losses.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, of in LOSSES.items():
         apart = (of(first.test) - of(second.test)).abs()
         found |= {f"{name}_max": apart.max().item(), f"{name}_mean": apart.mean().item()}

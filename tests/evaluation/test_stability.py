@@ -127,7 +127,7 @@ def test_gradients_are_those_of_each_image_alone(digits_model: nn.Module, tiny_s
     def alone(image: Tensor, label: Tensor) -> float:
         loss = functional.cross_entropy(digits_model(image.unsqueeze(0)), label.unsqueeze(0))
         gradients = torch.autograd.grad(loss, list(digits_model.parameters()))
-        return torch.cat([gradient.flatten().double() for gradient in gradients]).norm().item()
+        return float(torch.cat([gradient.flatten().double() for gradient in gradients]).norm())
 
     expected = [alone(image, label) for image, label in zip(images, labels, strict=True)]
     torch.testing.assert_close(
@@ -143,7 +143,7 @@ def test_the_distance_of_weights_is_that_of_all_parameters_together() -> None:
         for model, weight, bias in ((first, 2.0, 0.0), (second, 1.0, 3.0)):
             model.weight.fill_(weight)
             model.bias.fill_(bias)
-    assert weight_distance(first, second) == (pytest.approx(22**0.5), pytest.approx(22**0.5 / 4))
+    assert weight_distance(first, second) == pytest.approx((22**0.5, 22**0.5 / 4))
 
 
 # --- The bound
