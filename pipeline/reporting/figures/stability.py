@@ -133,7 +133,7 @@ def _draw_panel(axes: Axes, own: Mapping[str, Sequence[Cell]], numbers: Numbers,
             axes.plot(values, [row] * len(values), look.marker, color=look.colour, markersize=3.5, gid=label)
     mark_missing(axes, [0.05] * len(missing), missing, axes.get_yaxis_transform())
     if loss == "error_probability":
-        axes.axvline(1, color="#c9c9c9", linewidth=1, zorder=0, gid="largest")
+        axes.axvline(1, color="#9a9a9a", linewidth=1, zorder=0, gid="largest")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
     axes.xaxis.set_minor_locator(NullLocator())
