@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def content() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def place() -> Any:
+def place() -> Iterator[None]:
     """A folder with the grid and prepared data, as the current one."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in ("prefect.yaml", "automations.yaml"):
@@ -95,15 +96,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    seconds: dict[str, list[float]] = {"alone": [], "two_alone": [], "one_worker": [], "two_workers": []}
+    measures: dict[str, tuple[Callable[[int], float], int]] = {
+        "alone": (alone, 1),
+        "two_alone": (alone, 2),
+        "one_worker": (with_workers, 1),
+        "two_workers": (with_workers, 2),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(given.rounds):
-        for name, measure in (
-            ("alone", lambda: alone(1)),
-            ("two_alone", lambda: alone(2)),
-            ("one_worker", lambda: with_workers(1)),
-            ("two_workers", lambda: with_workers(2)),
-        ):
-            seconds[name].append(measure())
+        for name, (measure, count) in measures.items():
+            seconds[name].append(measure(count))
             print(f"{name}: {seconds[name][-1]:.0f} s", flush=True)
     bare, two_bare, one, two = (statistics.median(measured) for measured in seconds.values())
     experiments = len(SEEDS) * 4

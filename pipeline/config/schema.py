@@ -129,8 +129,10 @@ class DataSettings(Closed):
     @classmethod
     def _is_trained_on(cls, value: int | None, info: ValidationInfo) -> int | None:
         name, held_out = info.data.get("name"), info.data.get("held_out_images")
-        known = None if name is None or held_out is None else DATASETS[name].train_images
-        count = info.data.get("train_images") or (known and known - held_out)
+        known = None if name is None else DATASETS[name].train_images
+        count = info.data.get("train_images")
+        if count is None and known is not None and held_out is not None:
+            count = known - held_out
         if value is not None and count is not None and value >= count:
             raise ValueError(f"{value} is not among the {count} training images, which count from 0")
         return value

@@ -144,7 +144,7 @@ def _theory(record: Record) -> str:
     for name in (one for one in THEORY if record.of(one)):
         curves = [record.curves[run.identifier] for run in record.of(name)]
         cost = [100 * curve["theory/seconds"].sum() / curve["seconds"].sum() for curve in curves]
-        for column in (one for one in curves[0] if one == "geometric_term" or one.startswith("theory/")):
+        for column in (one for one in map(str, curves[0]) if one == "geometric_term" or one.startswith("theory/")):
             if column != "theory/seconds":
                 lines.append([markdown_text(record.label(name)), f"`{column}`", *_first_and_last(curves, column)])
         lines.append([markdown_text(record.label(name)), "time of measuring, % of training", "", _over_seeds(cost)])

@@ -41,7 +41,7 @@ def error_probability(model: nn.Module, inputs: Tensor, labels: Tensor) -> float
     """The mean of 1 - p_y, in [0, 1]: the loss of everything here, bounded as Theorem 1 asks."""
     with frozen(model), torch.no_grad():
         probabilities = model(inputs).float().softmax(1)
-    return 1 - probabilities.gather(1, labels.unsqueeze(1)).mean().item()
+    return 1 - float(probabilities.gather(1, labels.unsqueeze(1)).mean())
 
 
 def regret(losses: Sequence[Sequence[float]]) -> float:
@@ -56,7 +56,8 @@ def regret(losses: Sequence[Sequence[float]]) -> float:
 
 def best_in_hindsight(losses: Sequence[Sequence[float]]) -> float:
     """The least mean loss of one snapshot over the inputs of all moments."""
-    return min(sum(column) for column in zip(*losses, strict=True)) / len(losses)
+    sums: list[float] = [math.fsum(column) for column in zip(*losses, strict=True)]
+    return min(sums) / len(losses)
 
 
 def deviation(rounds: int) -> float:

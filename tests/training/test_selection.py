@@ -94,7 +94,7 @@ def test_the_worst_case_is_counted_image_by_image_over_the_norms_that_learners_t
     wrong: int,
 ) -> None:
     def planted(model: nn.Module, images: ImageSet, attack: PGD | None, *rest: Any, **options: Any) -> torch.Tensor:
-        missed, predicted = WRONG[attack and attack.norm], images.labels.clone()
+        missed, predicted = WRONG[None if attack is None else attack.norm], images.labels.clone()
         predicted[missed] = (predicted[missed] + 1) % 10
         return predicted
 

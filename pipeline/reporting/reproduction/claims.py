@@ -132,7 +132,7 @@ def judge_all(record: Record) -> pd.DataFrame:
         `images_high`, `seeds_low`, `seeds_high` (percentage points), `images`, `seeds` (NA where it was not measured);
         `verdict`. Several contrasts of a claim share the 5 % of error evenly (Bonferroni).
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for claim in claims(record):
         confidence = 1 - 0.05 / max(len(claim.contrasts), 1)
         found = [estimate(record.verdicts, contrast, confidence) for contrast in claim.contrasts]
