@@ -283,7 +283,7 @@ def test_protocols_are_side_by_side_and_one_without_a_run_says_so(suite: Params,
     with style():
         figure = draw_figure(settings, suite, runs)
         figure.draw_without_rendering()
-    panels = [[axes for axes in figure.axes if axes.get_subplotspec().colspan.start == column] for column in range(3)]
+    panels = [figure.axes[column::3] for column in range(3)]
     assert [of_column[0].get_title() for of_column in panels] == ["paper", "reference code", "tuned"]
     curves = [{line.get_label(): line for line in of_column[0].get_lines()} for of_column in panels]
     assert ys(curves[0]["global"]) == pytest.approx([23, 33, 43])
