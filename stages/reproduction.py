@@ -75,7 +75,7 @@ def _expected() -> dict[Path, str]:
         expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values())
     if beyond.PAGE.exists():
         records = [one.record for one in findings.values()]
-        expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records)
+        expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records, REPORTS)
     return expected
 
 
