@@ -283,8 +283,7 @@ def test_protocols_are_side_by_side_and_one_without_a_run_says_so(suite: Params,
     with style():
         figure = draw_figure(settings, suite, runs)
         figure.draw_without_rendering()
-    rows = len(figure.axes) // 3
-    panels = [[figure.axes[3 * row + column] for row in range(rows)] for column in range(3)]
+    panels = [figure.axes[column::3] for column in range(3)]
     assert [of_column[0].get_title() for of_column in panels] == ["paper", "reference code", "tuned"]
     curves = [{line.get_label(): line for line in of_column[0].get_lines()} for of_column in panels]
     assert ys(curves[0]["global"]) == pytest.approx([23, 33, 43])
@@ -364,8 +363,7 @@ def test_a_search_is_its_trials_with_their_frontier_and_the_setting_in_the_table
     (axes,) = figure.axes
     assert points(axes) == {(50, 10), (40, 30), (30, 20), (43, 16)}
     (best,) = lines(axes, "frontier")
-    assert xs(best) == pytest.approx([40, 50])
-    assert ys(best) == pytest.approx([30, 10])
+    assert (xs(best), ys(best)) == (pytest.approx([40, 50]), pytest.approx([30, 10]))
     said = {text.get_text() for text in texts(figure)}
     assert {r"$\gamma_1$ 0.1, $c$ 1, $t'$ 2", r"$\gamma_1$ 0.2, $c$ 2, $t'$ 2", "as in the tables"} <= said
     assert not any("0.3" in text for text in said if text.startswith(r"$\gamma_1$"))

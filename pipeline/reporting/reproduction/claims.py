@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -176,6 +176,6 @@ def _columns(found: Estimate | None) -> dict[str, float | None]:
     return dict.fromkeys(_NUMBERS) if found is None else asdict(found)
 
 
-def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
+def _typed(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     kinds = {**dict.fromkeys(_NUMBERS, "float64"), "images": "Int64", "seeds": "Int64"}
     return pd.DataFrame(rows).astype(kinds) if rows else pd.DataFrame(columns=_NUMBERS)

@@ -26,7 +26,7 @@ place = st.tuples(percent, percent)
 
 
 def frame(**correct: Sequence[bool | None]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.array(values, dtype="boolean") for name, values in correct.items()})
+    return pd.DataFrame({name: pd.array(list(values), dtype="boolean") for name, values in correct.items()})
 
 
 def drawn(images: int, seeds: int, share: float, seed: int) -> dict[int, pd.DataFrame]:

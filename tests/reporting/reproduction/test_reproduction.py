@@ -186,23 +186,21 @@ def test_verdicts(differ: bool, found: list[Estimate | None], verdict: str) -> N
 
 
 def test_settings_are_compared_with_the_method_and_attacks_with_each_other(record: Record) -> None:
-    rows = find(record).settings.to_dict("records")
-    frame = {(row["study"], row["setting"], row["metric"]): row for row in rows}
-    early = frame["decay_stages", "1-0-0-0", "pgd20_linf"]
-    assert (early["value"], early["apart"]) == (pytest.approx(10), "yes")
-    steps = frame["switches", "PGD-20 that takes 10 steps", "pgd20_linf"]
-    assert steps["value"] == pytest.approx(5)
-    missing = frame["switches", "BatchNorm recomputed", "natural"]
+    keys = ("study", "setting", "metric")
+    found = {tuple(row[key] for key in keys): row for row in find(record).settings.to_dict("records")}
+    early = found["decay_stages", "1-0-0-0", "pgd20_linf"]
+    assert early["value"] == pytest.approx(10) and early["apart"] == "yes"
+    assert found["switches", "PGD-20 that takes 10 steps", "pgd20_linf"]["value"] == pytest.approx(5)
+    missing = found["switches", "BatchNorm recomputed", "natural"]
     assert pd.isna(missing["value"]) and missing["apart"] == "not measured"
 
 
 def test_rows_have_intervals_over_seeds_and_no_paper_of_another_network(record: Record) -> None:
-    found = find(record).rows
-    rows = {(row["name"], row["metric"]): row for row in found.to_dict("records")}
+    rows = {(row["name"], row["metric"]): row for row in find(record).rows.to_dict("records")}
     assert rows[D, "pgd20_linf"]["mean"] == pytest.approx(35)
     assert rows["trades_1", "natural"]["seeds"] == 1 and pd.isna(rows["trades_1", "natural"]["low"])
     assert rows["generalist_t", "natural"]["seeds"] == 0
-    assert found["paper"].isna().all()
+    assert all(pd.isna(row["paper"]) for row in rows.values())
 
 
 def test_the_papers_numbers_are_those_of_their_network() -> None:
