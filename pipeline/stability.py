@@ -45,8 +45,8 @@ from pipeline.tracking import (
 )
 
 DESCRIPTIONS = {
+    "error_probability": "1 - p of the true class: the loss in [0, 1]",
     "cross_entropy": "in nats",
-    "clipped": "min(cross_entropy, 1)",
     "max, mean": "of |l(A(S), z) - l(A(S'), z)| over test images z, each network under its own worst case",
     "gap, gap_replaced": "test minus training loss of A(S), of A(S')",
     "gradient_norm": "L, the largest norm of a gradient of the cross-entropy at a training image of either network",
@@ -228,15 +228,15 @@ def _compare(cell: Cell, original: Network, replaced: Network) -> Record:
 def _line(record: Record) -> str:
     """A pair in a line."""
     losses = ", ".join(
-        f"{attack} at most {own['clipped_max']:.3g}, {own['clipped_mean']:.3g} in the mean"
+        f"{attack} at most {own['error_probability_max']:.3g}, {own['error_probability_mean']:.3g} in the mean"
         for attack, own in record["attacks"].items()
     )
     name = f"{record['method']}-{record['seed']} with and without training image {record['replaced_example']}"
-    return f"{name}: clipped losses differ by {losses}"
+    return f"{name}: error probabilities differ by {losses}"
 
 
 def _metrics(record: Record) -> dict[str, float]:
-    """The numbers of a pair by one name each, for example `pgd20_linf/clipped_max`."""
+    """The numbers of a pair by one name each, for example `pgd20_linf/error_probability_max`."""
     losses = {f"{attack}/{name}": value for attack, own in record["attacks"].items() for name, value in own.items()}
     return {**record["weights"], **losses}
 

@@ -10,20 +10,23 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, StabilityFigure, cells, load_params
+from pipeline.config import Params, StabilityFigure, cells, load_params, parse_params
 from pipeline.errors import PipelineError, RequestError
 from pipeline.files import read_record
 from pipeline.reporting.figures import draw_figure
 from pipeline.reporting.style import style
 from pipeline.runs import evaluate_experiment, train_experiment
 from pipeline.tracking import finished_runs
+from stages.compose import compose
 from stages.stability import main
+from tests.conftest import REPOSITORY
 
 METHODS = ["at", "generalist_d_nt_linf"]
 ATTACKS = ["natural", "pgd20_linf", "every_label"]
@@ -112,21 +115,27 @@ def compared(place: Path, params: Params) -> pd.DataFrame:
     return pd.read_csv(FILES[0])
 
 
+def labelled(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows by method and attack."""
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return {(row["method"], row["attack"]): row for row in rows}
+
+
 def test_every_trained_pair_has_its_numbers(compared: pd.DataFrame, params: Params) -> None:
     assert list(zip(compared["method"], compared["attack"], strict=True)) == [
         (method, attack) for method in METHODS for attack in ATTACKS
     ]
     assert set(compared["replaced_example"]) == {0} and set(compared["training_images"]) == {48}
-    assert (compared["clipped_max"] > 0).all() and (compared["clipped_max"] <= 1).all()
+    assert (compared["error_probability_max"] > 0).all() and (compared["error_probability_max"] <= 1).all()
     for part in ("max", "mean"):
-        assert (compared[f"clipped_{part}"] <= compared[f"cross_entropy_{part}"]).all()
+        assert (compared[f"error_probability_{part}"] <= compared[f"cross_entropy_{part}"]).all()
     assert (compared["weight_distance"] > 0).all() and (compared["weight_distance_bound"] > 0).all()
-    labelled = compared.set_index(["method", "attack"])
+    rows = labelled(compared)
     for method in METHODS:
-        natural, every = labelled.loc[(method, "natural")], labelled.loc[(method, "every_label")]
+        natural, every = rows[method, "natural"], rows[method, "every_label"]
         assert every["cross_entropy_max"] >= natural["cross_entropy_max"]
         assert natural["bound"] == pytest.approx(natural["gradient_norm"] * natural["weight_distance_bound"])
-        assert math.isnan(every["bound"]) and math.isnan(every["clipped_gap"])
+        assert math.isnan(every["bound"]) and math.isnan(every["error_probability_gap"])
 
 
 def test_the_details_say_where_each_number_is_from(compared: pd.DataFrame, params: Params) -> None:
@@ -148,14 +157,14 @@ def test_the_numbers_are_on_the_runs_of_the_replaced_examples(compared: pd.DataF
     experiments = {cell.experiment.fingerprint: cell for cell in cells(params, ["stability"])}
     runs = finished_runs(cell.experiment for cell in experiments.values())
     assert len(runs) == len(TRAINED)
-    labelled = compared.set_index(["method", "attack"])
+    rows = labelled(compared)
     for _, run in runs.iterrows():
         cell = experiments[run["fingerprint"]]
         if cell.setting == "none":
-            assert math.isnan(run["stability.natural/clipped_max"])
+            assert math.isnan(run["stability.natural/error_probability_max"])
             continue
-        for name in ("clipped_max", "cross_entropy_gap_replaced", "bound"):
-            assert run[f"stability.pgd20_linf/{name}"] == labelled.loc[(cell.method, "pgd20_linf"), name]
+        for name in ("error_probability_max", "cross_entropy_gap_replaced", "bound"):
+            assert run[f"stability.pgd20_linf/{name}"] == rows[cell.method, "pgd20_linf"][name]
 
 
 def test_a_second_comparison_measures_nothing_and_writes_the_same(
@@ -189,18 +198,18 @@ def drawn(params: Params, runs: pd.DataFrame) -> Figure:
 
 
 def marks(axes: Axes, label: str) -> list[float]:
-    return [float(x) for line in axes.get_lines() if line.get_gid() == label for x in line.get_xdata()]
+    return [float(x) for line in axes.get_lines() if line.get_gid() == label for x in np.asarray(line.get_xdata())]
 
 
 def test_the_figure_has_a_mark_for_every_number(compared: pd.DataFrame, params: Params) -> None:
     figure = drawn(params, finished_runs(cell.experiment for cell in cells(params, ["stability"])))
-    labelled = compared.set_index(["method", "attack"])
+    rows = labelled(compared)
     panels = dict(zip([(method, attack) for method in METHODS for attack in ATTACKS[:2]], figure.axes, strict=True))
-    for (method, attack), axes in panels.items():
-        row = labelled.loc[(method, attack)]
-        assert marks(axes, "largest difference") == [row["clipped_max"]]
-        assert marks(axes, "mean difference") == [row["clipped_mean"]]
-        assert marks(axes, "|generalisation gap|") == [abs(row["clipped_gap_replaced"])]
+    for place, axes in panels.items():
+        row = rows[place]
+        assert marks(axes, "largest difference") == [row["error_probability_max"]]
+        assert marks(axes, "mean difference") == [row["error_probability_mean"]]
+        assert marks(axes, "|generalisation gap|") == [abs(row["error_probability_gap_replaced"])]
         assert marks(axes, "bound, if losses were convex") == [row["bound"]]
         assert len(marks(axes, "missing")) == 1, "example 47 is not trained"
         assert axes.get_xscale() == "log"
@@ -216,3 +225,10 @@ def test_a_figure_of_another_study_is_refused(params: Params) -> None:
     settings = params.figures["stability"].model_copy(update={"study": "interval"})
     with pytest.raises(RequestError, match="'interval' varies communication_interval"):
         draw_figure(settings, params, pd.DataFrame(), cells(params, ["interval"]))
+
+
+def test_the_suite_beyond_the_papers_draws_a_study_of_pairs() -> None:
+    params = parse_params(yaml.safe_load(compose(["suite=digits_beyond"], REPOSITORY / "conf")))
+    (figure,) = (figure for figure in params.figures.values() if isinstance(figure, StabilityFigure))
+    replaced = {cell.experiment.data.replaced_example for cell in cells(params, [figure.study])}
+    assert None in replaced and len(replaced) > 1

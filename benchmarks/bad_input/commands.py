@@ -76,6 +76,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
     ),
     "export": (*NAMES, "nt-2", "nt-", "-1", "x-1", "nt-²", "nt-" + "9" * 5000, "table1:x:natural", "table1"),
     "figures": (*NAMES, "trade_off", "framework.pdf"),
+    "stability": (*NAMES, "gamma_trend"),
     "attack": (*NAMES[:6], "missing.pt", ".", "/dev/null", "x" * 300 + ".pt"),
     "compose": (
         *("suite=x", "suit=digits", "=", "a=b=c", "training.epochs=", "+training.epochs=3", "++", "~suite", "[", "{"),

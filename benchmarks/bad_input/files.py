@@ -36,7 +36,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "compare": ("nt", "at", "--seed", "1"),
     "explain": ("table1:nt:natural",),
     "export": ("nt-1",),
-    **dict.fromkeys(["prepare", "corrupt", "report", "figures", "html", "plan", "ablation", "search", "doctor"], ()),
+    **dict.fromkeys(["prepare", "corrupt", "report", "figures", "html", "plan", "ablation", "search"], ()),
+    **dict.fromkeys(["stability", "doctor"], ()),
 }
 """Those that read params.yaml, and how they are called."""
 Spot = tuple[Any, ...]

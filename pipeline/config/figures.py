@@ -169,8 +169,8 @@ class StabilityFigure(Captioned):
     """One that varies `replaced_example`."""
     methods: Methods | None = None
     """Those of the study's methods that are drawn (null: all)."""
-    loss: Literal["clipped", "cross_entropy"] = "clipped"
-    """min(cross-entropy, 1), or the cross-entropy itself, in nats."""
+    loss: Literal["error_probability", "cross_entropy"] = "error_probability"
+    """1 - p of the true class, or the cross-entropy in nats."""
 
     def names(self) -> Iterator[tuple[Kind, str]]:
         """What other sections of the file must declare."""

@@ -5,7 +5,7 @@ and S' that differ in one example (Generalist++, Definition 2; Hardt, Recht and 
 over some pairs and some z, which is what can be measured, is a lower end of epsilon. Definition 2 bounds the
 generalisation gap in expectation.
 
-The loss l is the cross-entropy in nats, or that clipped to [0, 1]: min(cross-entropy, 1), which the theory asks for.
+The loss l is the cross-entropy in nats, or bounded as the theory asks: the error probability, 1 - p of the true class.
 """
 
 from __future__ import annotations
@@ -42,17 +42,23 @@ CHOSEN = ("tuned", "greedy_soup")
 """Mixtures whose ratios depend on what networks score on held-out images."""
 
 
-def clipped(losses: Tensor) -> Tensor:
-    """The bounded loss, in [0, 1]: it is 1 from one nat on, where the true class has a probability of 0.37 or less."""
-    return losses.clamp(max=1.0)
+def error_probability(losses: Tensor) -> Tensor:
+    """1 - p of the true class, in [0, 1], of cross-entropies: 1 - exp(-loss). Nowhere steeper than the cross-entropy.
+
+    Unlike a cross-entropy that is cut at 1, it still tells networks apart that are not sure of anything.
+    """
+    return -torch.expm1(-losses)
 
 
-def unclipped(losses: Tensor) -> Tensor:
-    """The cross-entropy as it is."""
+def cross_entropy(losses: Tensor) -> Tensor:
+    """The cross-entropies as they are."""
     return losses
 
 
-LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"clipped": clipped, "cross_entropy": unclipped}
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "error_probability": error_probability,
+    "cross_entropy": cross_entropy,
+}
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ def differences(first: Profile, second: Profile) -> dict[str, float]:
         points; `<loss>_gap` and `<loss>_gap_replaced`, test minus training loss of either network, where there are
         training losses.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, of in LOSSES.items():
         apart = (of(first.test) - of(second.test)).abs()
         found |= {f"{name}_max": apart.max().item(), f"{name}_mean": apart.mean().item()}
@@ -213,7 +219,7 @@ class Bound:
     distance: float
     """Of the expected distance of the weights."""
     losses: dict[str, float]
-    """Of the expected difference of the losses by attack, for either loss: clipping makes none steeper."""
+    """Of the expected difference of the losses by attack, for either loss: the bounded one is nowhere steeper."""
 
 
 def stability_bound(experiment: Experiment, images: int, steepest: Mapping[str, float], epochs: int) -> Bound | None:

@@ -176,9 +176,12 @@ def test_other_weights_or_settings_take_what_a_run_was_compared_with_off_it(stor
     folder = write_results(store / "results")
     train_and_evaluate(folder)
     assert "stability.weight_distance" not in finished_runs([EXPERIMENT])
-    log_stability(EXPERIMENT, {"weight_distance": 0.5, "natural/clipped_max": 0.25})
+    log_stability(EXPERIMENT, {"weight_distance": 0.5, "natural/error_probability_max": 0.25})
     found = finished_runs([EXPERIMENT])
-    assert (found["stability.weight_distance"].item(), found["stability.natural/clipped_max"].item()) == (0.5, 0.25)
+    assert (found["stability.weight_distance"].item(), found["stability.natural/error_probability_max"].item()) == (
+        0.5,
+        0.25,
+    )
     with pytest.raises(PipelineError, match="bound = nan"):
         log_stability(EXPERIMENT, {"bound": math.nan})
     train_and_evaluate(write_results(folder, weights="two"))

@@ -25,7 +25,7 @@ MARKS = {
     "bound": "bound, if losses were convex",
 }
 """What a row has, by its name in MLflow after the attack's."""
-LOSSES = {"clipped": "clipped to [0, 1]", "cross_entropy": "in nats"}
+LOSSES = {"error_probability": "Error probability", "cross_entropy": "Cross-entropy in nats"}
 NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 Numbers = dict[str, dict[str, float]]
 """By fingerprint of the experiment with the replaced example, and name; what is not measured is left out."""
@@ -68,8 +68,8 @@ def draw(settings: StabilityFigure, params: Params, runs: pd.DataFrame, cells: S
 
 def _explain(figure: Figure, loss: str, whole: bool) -> None:
     """Say above the axes what the marks are, and below what they are of."""
-    remark = f"Cross-entropy, {LOSSES[loss]}, of networks whose training sets differ in one image."
-    largest = "Grey line: the largest clipped loss." if loss == "clipped" else ""
+    remark = f"{LOSSES[loss]} of networks whose training sets differ in one image."
+    largest = "Grey line: the largest that it can be." if loss == "error_probability" else ""
     note_below(figure, " ".join(filter(None, [remark, largest, "" if whole else MISSING_NOTE])))
     handles = [
         Line2D([], [], linestyle="", marker=look.marker, color=look.colour, label=label)
@@ -110,7 +110,7 @@ def _numbers(runs: pd.DataFrame) -> Numbers:
 
 def _attacks(numbers: Numbers) -> list[str]:
     """Those with a generalisation gap, images as they are first."""
-    names = [re.fullmatch(r"(.+)/clipped_gap_replaced", name) for own in numbers.values() for name in own]
+    names = [re.fullmatch(r"(.+)/error_probability_gap_replaced", name) for own in numbers.values() for name in own]
     return list(dict.fromkeys(["natural", *sorted({match[1] for match in names if match})]))
 
 
@@ -132,8 +132,8 @@ def _draw_panel(axes: Axes, own: Mapping[str, Sequence[Cell]], numbers: Numbers,
             look = styles[label]
             axes.plot(values, [row] * len(values), look.marker, color=look.colour, markersize=3.5, gid=label)
     mark_missing(axes, [0.05] * len(missing), missing, axes.get_yaxis_transform())
-    if loss == "clipped":
-        axes.axvline(1, color="#c9c9c9", linewidth=1, zorder=0, gid="largest")
+    if loss == "error_probability":
+        axes.axvline(1, color="#9a9a9a", linewidth=1, zorder=0, gid="largest")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
     axes.xaxis.set_minor_locator(NullLocator())
