@@ -80,7 +80,7 @@ def test_the_score_is_the_mean_over_the_learners_tasks(make_params: MakeParams, 
     assert trained.result.selected_epoch == 3 + candidates.index(max(candidates))
 
 
-WRONG = {None: [4], "linf": [0, 1, 2], "l2": [2, 3]}
+WRONG: dict[str | None, list[int]] = {None: [4], "linf": [0, 1, 2], "l2": [2, 3]}
 """Held-out images that a network gets wrong, as they are and under the attack of a norm."""
 
 
@@ -94,7 +94,7 @@ def test_the_worst_case_is_counted_image_by_image_over_the_norms_that_learners_t
     wrong: int,
 ) -> None:
     def planted(model: nn.Module, images: ImageSet, attack: PGD | None, *rest: Any, **options: Any) -> torch.Tensor:
-        missed, predicted = WRONG[None if attack is None else attack.norm], images.labels.clone()
+        missed, predicted = WRONG[attack.norm if attack else None], images.labels.clone()
         predicted[missed] = (predicted[missed] + 1) % 10
         return predicted
 
