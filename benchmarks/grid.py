@@ -1,7 +1,8 @@
 """What orchestration costs, and what a second worker brings: a grid of 16 short experiments on a real server.
 
 The same grid is run by one worker and by two, each with one thread, in rounds that alternate, each in a folder of its
-own. Beside it the experiments alone, in one process without Prefect: the difference is what orchestration adds.
+own. Beside it the experiments without Prefect: in one process, the difference to which is what orchestration adds, and
+half of them in each of two, which is as fast as this machine's cores can be side by side.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ ALONE = """
 import json, sys
 from pipeline.config import Experiment
 from pipeline.runs import complete_experiment
-for content in json.load(open("experiments.json")):
+first, step = map(int, sys.argv[1:])
+for content in json.load(open("experiments.json"))[first::step]:
     complete_experiment(Experiment.model_validate(content), lambda: None)
 """
 
@@ -72,15 +74,18 @@ def with_workers(count: int) -> float:
         return time.perf_counter() - started
 
 
-def alone() -> float:
-    """Seconds of the same experiments in one process, without Prefect."""
+def alone(processes: int) -> float:
+    """Seconds of the same experiments shared out among so many processes, without Prefect."""
     from pipeline.config import cells, load_params
 
     with place():
         experiments = [cell.experiment.model_dump(mode="json") for cell in cells(load_params(Path("params.yaml")))]
         Path("experiments.json").write_text(json.dumps(experiments))
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", ALONE], check=True, stdout=subprocess.DEVNULL)
+        commands = [[sys.executable, "-c", ALONE, str(first), str(processes)] for first in range(processes)]
+        running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+        if any([process.wait() for process in running]):
+            raise SystemExit("error: an experiment failed; its message is above")
         return time.perf_counter() - started
 
 
@@ -90,21 +95,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    seconds: dict[str, list[float]] = {"alone": [], "one_worker": [], "two_workers": []}
+    seconds: dict[str, list[float]] = {"alone": [], "two_alone": [], "one_worker": [], "two_workers": []}
     for _ in range(given.rounds):
         for name, measure in (
-            ("alone", alone),
+            ("alone", lambda: alone(1)),
+            ("two_alone", lambda: alone(2)),
             ("one_worker", lambda: with_workers(1)),
             ("two_workers", lambda: with_workers(2)),
         ):
             seconds[name].append(measure())
             print(f"{name}: {seconds[name][-1]:.0f} s", flush=True)
-    one, two, bare = (statistics.median(seconds[name]) for name in ("one_worker", "two_workers", "alone"))
+    bare, two_bare, one, two = (statistics.median(measured) for measured in seconds.values())
     experiments = len(SEEDS) * 4
     result = {
         "experiments": experiments,
         "seconds": seconds,
         "two_workers_to_one": two / one,
+        "two_processes_to_one": two_bare / bare,
         "orchestration_seconds_per_experiment": (one - bare) / experiments,
     }
     publish(RESULTS / "grid.json", result)

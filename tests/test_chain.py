@@ -20,12 +20,12 @@ import yaml
 from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
 
 METHODS = ["nt", "generalist_d_nt_linf"]
 FIGURES = ["trade_off_natural", "training_curves_d"]
 TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
-PATIENCE = 300.0
+PATIENCE = 900.0
 
 
 @dataclass(frozen=True)

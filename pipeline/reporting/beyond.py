@@ -39,20 +39,49 @@ VIEWS: dict[str, tuple[str, ...]] = {
 """Of several attacks, an image must be correct under all."""
 
 
-def fill_page(page: str, records: Iterable[Record]) -> str:
-    """The page with all its blocks as the record of the suite has it; without one they say which command makes it.
+def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
+    """The page with all its blocks; what was not measured says which command does.
+
+    Args:
+        page: Its text.
+        records: One may be that of the suite.
+        reports: The folder whose `digits_beyond` has what `stages.stability` and `stages.search` have written.
 
     Raises:
         KeyError: a block has a name that there is nothing for.
     """
     found = next((record for record in records if record.suite.suite == SUITE), None)
+    stability, search = reports / SUITE / "stability.csv", reports / SUITE / "search.md"
     texts: dict[str, Callable[[Record], str]] = {
         "objectives": _objectives,
         "mixtures": _mixtures,
         "learners": _learners,
         "theory": _theory,
     }
-    return fill_blocks(page, lambda name: texts[name](found) if found else NOT_MEASURED)
+
+    def text_of(name: str) -> str:
+        if name == "stability":
+            return _stability(pd.read_csv(stability)) if stability.exists() else NOT_MEASURED
+        if name == "search":
+            return search.read_text().rstrip() if search.exists() else NOT_MEASURED
+        return texts[name](found) if found else NOT_MEASURED
+
+    return fill_blocks(page, text_of)
+
+
+def _stability(pairs: pd.DataFrame) -> str:
+    """Over all pairs of a method, by attack: the largest difference, the mean one, the gap and the bound."""
+    columns = ["clipped_max", "clipped_mean", "clipped_gap", "bound"]
+    lines = []
+    for (method, attack), rows in pairs.groupby(["method", "attack"], sort=False):
+        numbers = [rows["clipped_max"].max(), *(rows[column].mean() for column in columns[1:])]
+        shown = ["--" if math.isnan(number) else f"{number:.3g}" for number in numbers]
+        lines.append([f"`{method}`", f"`{attack}`", str(len(rows)), *shown])
+    header = ["Method", "Attack", "Pairs", "largest difference", "mean difference", "generalisation gap", "bound"]
+    return (
+        f"{markdown_table(header, lines)}\n\nOf the cross-entropy clipped to [0, 1]. The first is the largest over all "
+        "pairs and test images, the others are means over pairs."
+    )
 
 
 def _objectives(record: Record) -> str:

@@ -65,7 +65,7 @@ def test_the_study_of_fidelity_changes_what_the_authors_code_has_otherwise() -> 
         return parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
 
     paper, theirs = params("paper"), mixture(params("reference_code").experiment(D, 1))
-    switched = of(cells(paper, ["switches"]), "switches", D)
+    switched = of(cells(paper, ["switches"], [1]), "switches", D)
     default = switched.pop("as it is")
     assert default.fingerprint == paper.experiment(D, 1).fingerprint
     assert mixture(switched["gamma_1 ends at 0.4"]).mixing_ratios == theirs.mixing_ratios

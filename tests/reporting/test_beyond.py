@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -62,9 +64,17 @@ def blocks(page: str) -> dict[str, str]:
     return {found[2]: found[0] for found in BLOCK.finditer(page)}
 
 
-def test_every_block_is_filled_from_the_record(record: Record) -> None:
-    found = blocks(fill_page((REPOSITORY / PAGE).read_text(), [record]))
-    assert list(found) == ["theory", "objectives", "mixtures", "learners"]
+def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -> None:
+    folder = tmp_path / "digits_beyond"
+    folder.mkdir()
+    (folder / "search.md").write_text("12 trials\n")
+    pairs = {"method": ["at", "at"], "attack": ["natural", "natural"], "bound": [8.0, 16.0]}
+    numbers = {"clipped_max": [0.5, 0.25], "clipped_mean": [0.02, 0.04], "clipped_gap": [0.1, 0.1]}
+    pd.DataFrame({**pairs, **numbers}).to_csv(folder / "stability.csv", index=False)
+    found = blocks(fill_page((REPOSITORY / PAGE).read_text(), [record], tmp_path))
+    assert list(found) == ["theory", "stability", "objectives", "mixtures", "learners", "search"]
+    assert "| `at` | `natural` | 2 | 0.5 | 0.03 | 0.1 | 12 |" in found["stability"]
+    assert "12 trials" in found["search"]
     assert "| GENERALIST D TRADES minus TRADES | **+40.0** [+25.0, +55.0] [+40.0, +40.0] |" in found["objectives"]
     assert "| GENERALIST D NT LINF minus AT | +0.0 [+0.0, +0.0] [+0.0, +0.0] |" in found["objectives"]
     assert "| GREEDY SOUP minus GENERALIST D NT LINF | **-50.0** [" in found["mixtures"]
@@ -74,7 +84,9 @@ def test_every_block_is_filled_from_the_record(record: Record) -> None:
     assert "time of measuring, % of training |  | 2 [2, 2] |" in found["theory"]
 
 
-def test_what_was_not_run_is_a_dash_and_what_is_missing_altogether_says_how_to_get_it(record: Record) -> None:
+def test_what_was_not_run_is_a_dash_and_what_is_missing_altogether_says_how_to_get_it(
+    record: Record, tmp_path: Path
+) -> None:
     page = (REPOSITORY / PAGE).read_text()
-    assert "GENERALIST D MART minus MART | -- | -- |" in blocks(fill_page(page, [record]))["objectives"]
-    assert all("Not measured (`make beyond`)." in text for text in blocks(fill_page(page, [])).values())
+    assert "GENERALIST D MART minus MART | -- | -- |" in blocks(fill_page(page, [record], tmp_path))["objectives"]
+    assert all("Not measured (`make beyond`)." in text for text in blocks(fill_page(page, [], tmp_path)).values())

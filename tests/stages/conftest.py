@@ -21,7 +21,7 @@ import yaml
 from pipeline.files import file_digest
 from tests.conftest import REPOSITORY
 
-PATIENCE = 240.0
+PATIENCE = 480.0
 """Seconds that a stage may take on a machine that is busy."""
 
 

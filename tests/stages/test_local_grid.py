@@ -74,7 +74,7 @@ def remembered(place: Workplace) -> list[int]:
     return [int(pid) for pid in json.loads((place.folder / ".prefect/processes.json").read_text())]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished(place: Workplace) -> None:
     first = start(place)
     wait_for(lambda: epochs(place) >= 2, first)

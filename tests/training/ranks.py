@@ -18,7 +18,7 @@ from pipeline.ranks import Ranks
 from pipeline.training.distributed import joined
 
 Work = Callable[[Ranks], Any]
-PATIENCE = 240.0
+PATIENCE = 480.0
 
 
 def together(count: int, work: Work, folder: Path) -> list[Any]:

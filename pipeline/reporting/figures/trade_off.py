@@ -18,6 +18,8 @@ Line = tuple[list[float], list[float]]
 """x and y of its points."""
 LABEL_SIZE = 5.8
 MARKER_SIZE = 5.0
+STAR_SIZE = 9.0
+"""Points: a star fills less of its size than other markers do."""
 LEGEND_COLUMNS = 2
 EDGE = 0.045
 """Where a point that is far off is drawn, as a share of the axes."""
@@ -148,7 +150,7 @@ def _marker(look: Look) -> dict[str, Any]:
         "marker": look.marker,
         "color": look.colour,
         "linestyle": "",
-        "markersize": MARKER_SIZE,
+        "markersize": STAR_SIZE if look.marker == "*" else MARKER_SIZE,
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,
     }

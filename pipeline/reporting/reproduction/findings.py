@@ -74,5 +74,6 @@ def paper_numbers(dataset: str, architecture: str) -> Printed:
     cells = printed_cells()
     chosen = cells[cells["dataset"].eq(dataset) & cells["architecture"].eq(architecture)]
     chosen = chosen[chosen["table"].isin(PRINTED_IN)]
-    last_first = chosen.sort_values("table", key=lambda names: -names.map(PRINTED_IN.index), kind="stable")
+    order = {name: place for place, name in enumerate(PRINTED_IN)}
+    last_first = chosen.sort_values("table", key=lambda names: names.map(order), kind="stable", ascending=False)
     return {(row["method"], row["metric"]): float(row["value"]) for row in last_first.to_dict("records")}

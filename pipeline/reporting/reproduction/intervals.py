@@ -60,7 +60,8 @@ class Estimate:
 
     def is_within(self, margin: float) -> bool:
         """Whether both lie between `-margin` and `margin`."""
-        return max(map(abs, (self.images_low, self.images_high, self.seeds_low, self.seeds_high))) < margin
+        ends = (self.images_low, self.images_high, self.seeds_low, self.seeds_high)
+        return all(abs(end) < margin for end in ends)
 
 
 def difference(accuracies: Array) -> Array:

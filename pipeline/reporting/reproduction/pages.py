@@ -41,6 +41,7 @@ def fill_page(page: str, findings: Iterable[Findings]) -> str:
         (one.record.suite.suite, one.record.suite.protocol, one.record.suite.architecture): one for one in findings
     }
     of_study: dict[str, Callable[[Findings], str]] = {
+        "study_scale": _scale,
         "study": _study,
         "study_runs": _runs,
         "study_settings": _settings,
@@ -51,9 +52,42 @@ def fill_page(page: str, findings: Iterable[Findings]) -> str:
     def text_of(name: str) -> str:
         if name == "full":
             return _full(full)
-        return of_study[name](by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
+        write = of_study[name]
+        return write(by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
 
     return fill_blocks(page, text_of)
+
+
+def _scale(found: Findings) -> str:
+    """How far from the papers' experiment the suite is, by the settings of Generalist-D."""
+    runs = found.record.of(METHOD)
+    if not runs:
+        return NOT_MEASURED
+    settings = found.record.experiments[runs[0].identifier]
+    data, learners, mixture = settings["data"], settings["method"]["learners"], settings["method"]["mixture"]
+    attack = settings["evaluation"]["attacks"]["aa_linf"]
+    rates = ", ".join(f"{learners[name]['optimizer']['learning_rate']:g}" for name in ("linf", "natural"))
+    decays = ", ".join(f"{learners[name]['optimizer']['weight_decay']:g}" for name in ("linf", "natural"))
+    lines = [
+        ["network", f"`{found.record.suite.architecture}`", "ResNet-18"],
+        ["training images", _count(data["train_images"]), "50,000"],
+        ["held-out images", _count(data["held_out_images"]), "not stated"],
+        ["test images", _count(data["test_images"]), "10,000"],
+        ["epochs", f"{settings['training']['epochs']}", "120"],
+        ["breakpoints of gamma_1", ", ".join(f"{epoch:g}" for epoch in mixture["breakpoints"]), "0, 40, 80, 120"],
+        ["t', c, decay", f"{mixture['warmup_epochs']}, {mixture['communication_interval']}, {mixture['decay']:g}",
+         "75, 5, 0.999"],
+        ["learning rate, linf and natural learner", rates, "0.01, 0.1"],
+        ["weight decay, likewise", decays, "0.0035, 0.0005"],
+        [f"{ensemble(found.record)}, images", f"{', '.join(attack['members'])}; {_count(attack['images'])}",
+         "apgd_ce, apgd_t, fab_t, square; 10,000"],
+        ["seeds", ", ".join(map(str, found.record.suite.seeds)), "not stated"],
+    ]  # fmt: skip
+    return markdown_table(["", "here", "papers"], lines)
+
+
+def _count(images: int | None) -> str:
+    return "all" if images is None else f"{images:,}"
 
 
 def _study(found: Findings) -> str:
