@@ -79,8 +79,8 @@ def _stability(pairs: pd.DataFrame) -> str:
         lines.append([f"`{method}`", f"`{attack}`", str(len(rows)), *shown])
     header = ["Method", "Attack", "Pairs", "largest difference", "mean difference", "generalisation gap", "bound"]
     return (
-        f"{markdown_table(header, lines)}\n\nOf the error probability, 1 - p of the true class. The first is the largest "
-        "over all pairs and test images, the others are means over pairs."
+        f"{markdown_table(header, lines)}\n\nOf the error probability, 1 - p of the true class. The first is the "
+        "largest over all pairs and test images, the others are means over pairs."
     )
 
 
