@@ -242,11 +242,12 @@ def _metrics(record: Record) -> dict[str, float]:
 
 
 def _rows(record: Record) -> list[Record]:
-    """The numbers of a pair, a row for every attack."""
+    """The numbers of a pair, a row for every attack; a bound that there is not is empty."""
     plain = {key: value for key, value in record.items() if not isinstance(value, dict)}
     epochs = {"epoch": record["original"]["epoch"], "epoch_replaced": record["replaced"]["epoch"]}
+    weights = {**record["weights"], "weight_distance_bound": record["weights"].get("weight_distance_bound")}
     return [
-        {**plain, **epochs, **record["weights"], "attack": attack, **numbers}
+        {**plain, **epochs, **weights, "attack": attack, **numbers, "bound": numbers.get("bound")}
         for attack, numbers in record["attacks"].items()
     ]
 

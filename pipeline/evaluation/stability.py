@@ -36,8 +36,6 @@ EVERY_LABEL = "every_label"
 """Natural test images with every class as their label in turn: z of Definition 2 is any labelled image."""
 GRADIENTS_AT_A_TIME = 16
 """Each is as large as the network."""
-
-
 CHOSEN = ("tuned", "greedy_soup")
 """Mixtures whose ratios depend on what networks score on held-out images."""
 

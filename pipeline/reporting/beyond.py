@@ -71,16 +71,16 @@ def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
 
 def _stability(pairs: pd.DataFrame) -> str:
     """Over all pairs of a method, by attack: the largest difference, the mean one, the gap and the bound."""
-    columns = ["clipped_max", "clipped_mean", "clipped_gap", "bound"]
+    columns = [*(f"error_probability_{part}" for part in ("max", "mean", "gap")), "bound"]
     lines = []
     for (method, attack), rows in pairs.groupby(["method", "attack"], sort=False):
-        numbers = [rows["clipped_max"].max(), *(rows[column].mean() for column in columns[1:])]
+        numbers = [rows[columns[0]].max(), *(rows[column].mean() for column in columns[1:])]
         shown = ["--" if math.isnan(number) else f"{number:.3g}" for number in numbers]
         lines.append([f"`{method}`", f"`{attack}`", str(len(rows)), *shown])
     header = ["Method", "Attack", "Pairs", "largest difference", "mean difference", "generalisation gap", "bound"]
     return (
-        f"{markdown_table(header, lines)}\n\nOf the cross-entropy clipped to [0, 1]. The first is the largest over all "
-        "pairs and test images, the others are means over pairs."
+        f"{markdown_table(header, lines)}\n\nOf the error probability, 1 - p of the true class. The first is the "
+        "largest over all pairs and test images, the others are means over pairs."
     )
 
 

@@ -69,7 +69,8 @@ def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -
     folder.mkdir()
     (folder / "search.md").write_text("12 trials\n")
     pairs = {"method": ["at", "at"], "attack": ["natural", "natural"], "bound": [8.0, 16.0]}
-    numbers = {"clipped_max": [0.5, 0.25], "clipped_mean": [0.02, 0.04], "clipped_gap": [0.1, 0.1]}
+    values = {"max": [0.5, 0.25], "mean": [0.02, 0.04], "gap": [0.1, 0.1]}
+    numbers = {f"error_probability_{part}": value for part, value in values.items()}
     pd.DataFrame({**pairs, **numbers}).to_csv(folder / "stability.csv", index=False)
     found = blocks(fill_page((REPOSITORY / PAGE).read_text(), [record], tmp_path))
     assert list(found) == ["theory", "stability", "objectives", "mixtures", "learners", "search"]
