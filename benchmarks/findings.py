@@ -381,12 +381,12 @@ def grid(results: Results) -> str:
     """What a second worker brings."""
     found = need(results, "grid")
     machine = found.get("two_processes_to_one")
-    limit = f"{number(machine)} of one's" if machine else "not measured"
+    limit = f" (two processes without Prefect: {number(machine)})" if machine else ""
     alone, one, two = (spread(found["seconds"][name]) for name in ("alone", "one_worker", "two_workers"))
     return (
         f"{found['experiments']} short experiments take {ranged(alone)} s alone in one process, {ranged(one)} s with "
         f"one worker and {ranged(two)} s with two, each with one core: two workers take "
-        f"{number(found['two_workers_to_one'])} of one's time (two processes without Prefect: {limit}), and "
+        f"{number(found['two_workers_to_one'])} of one's time{limit}, and "
         "orchestration adds "
         f"{number(found['orchestration_seconds_per_experiment'])} s to an experiment. {source(results, 'grid')}"
     )
