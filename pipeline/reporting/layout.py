@@ -20,7 +20,7 @@ from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import UNRANKED
 
 Rank = Literal["", "best", "second"]
-NORM_SYMBOLS = {"linf": r"\infty", "l2": "2"}
+NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Params, parse_params
+from pipeline.config import Norm, Params, parse_params
+from pipeline.reporting.layout import NORM_SYMBOLS
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import remove_leftovers, write_table
 
@@ -365,3 +366,7 @@ def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.
     params = params.model_copy(update={"tables": {"main": table}})
     paths = write_table("main", params, fill(params, table, runs), tmp_path)
     assert [path.name for path in paths] == ["main.tex", "main.csv", "main.md"]
+
+
+def test_every_norm_has_a_symbol() -> None:
+    assert set(NORM_SYMBOLS) == set(get_args(Norm))

@@ -49,7 +49,7 @@ def describe(attack: EvaluationAttack) -> str:
     """An attack in a few words: kind, effort, norm and radius."""
     effort = {"steps": "steps", "draws": "draws"}
     shown = [f"{getattr(attack, key)} {unit}" for key, unit in effort.items() if hasattr(attack, key)]
-    norm = NORM_SYMBOLS.get(attack.norm, attack.norm.removeprefix("l"))
+    norm = NORM_SYMBOLS[attack.norm]
     ball = rf"$\ell_{norm}$ $\epsilon = {radius(attack.epsilon)}$"
     return ", ".join([ATTACK_NAMES[attack.name], *shown, ball])
 
