@@ -28,7 +28,8 @@ OBJECTIVES = {
 """The method with one learner, and Generalist-D with that learner."""
 MIXTURES = ("batch_norm_recomputed", "optimizer_state_reset", "tuned_ratios", "uniform_soup", "greedy_soup")
 LEARNERS = (DEFAULT, "generalist_t", "generalist_5", "generalist_8")
-THEORY = (DEFAULT, "generalist_t", "generalist_5")
+THEORY = (DEFAULT, "generalist_t")
+SHOWN = ("geometric_term", "theory/regret/", "theory/bound_slack/", "theory/cosine/", "theory/barrier/")
 VIEWS: dict[str, tuple[str, ...]] = {
     "Natural": ("natural",),
     "PGD-20 linf": ("pgd20_linf",),
@@ -139,22 +140,26 @@ def _mean(record: Record, name: str, view: Sequence[str]) -> str:
 
 
 def _theory(record: Record) -> str:
-    """What was measured after the last epoch of the methods, and what measuring cost."""
+    """What was measured of the theorems, losses left out, and what measuring cost."""
     lines = []
     for name in (one for one in THEORY if record.of(one)):
         curves = [record.curves[run.identifier] for run in record.of(name)]
+        label = markdown_text(record.label(name))
+        for column in (one for one in map(str, curves[0]) if one.startswith(SHOWN)):
+            lines.append([label, f"`{column}`", *_over_epochs(curves, column)])
         cost = [100 * curve["theory/seconds"].sum() / curve["seconds"].sum() for curve in curves]
-        for column in (one for one in map(str, curves[0]) if one == "geometric_term" or one.startswith("theory/")):
-            if column != "theory/seconds":
-                lines.append([markdown_text(record.label(name)), f"`{column}`", *_first_and_last(curves, column)])
-        lines.append([markdown_text(record.label(name)), "time of measuring, % of training", "", _over_seeds(cost)])
-    table = markdown_table(["Method", "", "first measured", "last"], lines)
+        lines.append([label, "time of measuring, % of training", "", "", _over_seeds(cost)])
+    table = markdown_table(["Method", "", "first measured", "largest", "last"], lines)
     return f"{table}\n\nMean over seeds with Student's 95 % interval. What the names mean: [theory.md](theory.md)."
 
 
-def _first_and_last(curves: Sequence[pd.DataFrame], column: str) -> list[str]:
+def _over_epochs(curves: Sequence[pd.DataFrame], column: str) -> list[str]:
     measured = [curve[column].dropna() for curve in curves]
-    return [_over_seeds([values.iloc[place] for values in measured]) for place in (0, -1)]
+    return [
+        _over_seeds([values.iloc[0] for values in measured]),
+        _over_seeds([values.max() for values in measured]),
+        _over_seeds([values.iloc[-1] for values in measured]),
+    ]
 
 
 def _over_seeds(values: Sequence[float]) -> str:

@@ -80,9 +80,9 @@ def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -
     assert "| GENERALIST D NT LINF minus AT | +0.0 [+0.0, +0.0] [+0.0, +0.0] |" in found["objectives"]
     assert "| GREEDY SOUP minus GENERALIST D NT LINF | **-50.0** [" in found["mixtures"]
     assert "| GENERALIST T | 3 | 82.5 | 82.5 | 82.5 | 82.5 | 82.5 | 20 |" in found["learners"]
-    assert "`theory/regret/linf` | 0.25 [0.25, 0.25] | 0.125 [0.125, 0.125] |" in found["theory"]
-    assert "`geometric_term` | 4 [4, 4] | 4 [4, 4] |" in found["theory"]
-    assert "time of measuring, % of training |  | 2 [2, 2] |" in found["theory"]
+    assert "`theory/regret/linf` | 0.25 [0.25, 0.25] | 0.25 [0.25, 0.25] | 0.125 [0.125, 0.125] |" in found["theory"]
+    assert "`geometric_term` | 4 [4, 4] | 4 [4, 4] | 4 [4, 4] |" in found["theory"]
+    assert "time of measuring, % of training |  |  | 2 [2, 2] |" in found["theory"]
 
 
 def test_what_was_not_run_is_a_dash_and_what_is_missing_altogether_says_how_to_get_it(
