@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.config import Params, parse_params
 from pipeline.data.images import ImageSplit, load_split
@@ -44,20 +45,41 @@ TINY = [
 
 MakeParams = Callable[..., Params]
 
+ONE_AFTER_ANOTHER = {
+    "tests/faults/test_faults.py",
+    "tests/faults/test_tracking_outages.py",
+    "tests/stages/test_ablation.py",
+    "tests/stages/test_imagenet.py",
+    "tests/stages/test_local_grid.py",
+    "tests/stages/test_plan.py",
+    "tests/stages/test_resume.py",
+    "tests/stages/test_secrets.py",
+    "tests/stages/test_stop_after.py",
+    "tests/stages/test_torchrun.py",
+    "tests/test_chain.py",
+    "tests/training/test_distributed.py",
+    "tests/training/test_mesh.py",
+}
+"""Files whose tests start servers or several processes: two at once want more cores than there are, wait for each
+other's locksteps, and meet time limits."""
+
 # An example that a busy machine slows down is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that start servers or several processes one after another.
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file in one process, and those of `ONE_AFTER_ANOTHER` all together in one."""
 
-    Two of the latter at once want more cores than there are, wait for each other's locksteps, and meet time limits.
-    """
-    for item in items:
-        alone = item.get_closest_marker("processes") is not None
-        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "one after another" if file in ONE_AFTER_ANOTHER else file
+
+
+@pytest.hookimpl(optionalhook=True)  # unknown to pytest without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """How `pytest -n 2` shares out tests; `--dist loadgroup` loses its groups with this version of pytest."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ import yaml
 from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
+pytestmark = pytest.mark.timeout(1800)
 
 METHODS = ["nt", "generalist_d_nt_linf"]
 FIGURES = ["trade_off_natural", "training_curves_d"]

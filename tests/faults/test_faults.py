@@ -16,7 +16,7 @@ from tests.faults.promises import FAULTS
 from tests.faults.trials import Outcome, compare
 
 # The first test waits for the host, and for one whole run.
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
+pytestmark = pytest.mark.timeout(1800)
 COUNT = 8
 SEED = 20261121
 

@@ -26,8 +26,6 @@ from tests.stages.conftest import METHOD, MakeWorkplace, Workplace, lengthen, wa
 from tests.tracking.results import DATA, EXPERIMENT, all_runs, eventually, record, write_ood, write_results
 from tests.tracking.servers import Mode, Proxy, Server, proxy
 
-pytestmark = pytest.mark.processes
-
 COMMAND = (METHOD, "--seed", "1")
 TIMES = {"seconds", "images_per_second", "summary/seconds"}
 """What differs between any two runs."""

@@ -27,7 +27,7 @@ from pipeline.grid.local import LocalEngine, free_port
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
+pytestmark = pytest.mark.timeout(1800)
 METHOD = "generalist_d_nt_linf"
 EPOCHS = 8
 INTERVALS = [1, 2, 3, 4, 5]

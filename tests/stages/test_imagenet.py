@@ -30,7 +30,7 @@ from tests.stages.conftest import Workplace, interrupt, wait_for
 from tests.training.ranks import together
 from tests.training.test_loop import StopAfter
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
+pytestmark = pytest.mark.timeout(1800)
 
 SMALL = [
     "suite=imagenet",

@@ -21,8 +21,6 @@ from tests.conftest import REPOSITORY
 from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, listening, wait_for
 from tests.stages.test_ablation import kill_with_children
 
-pytestmark = pytest.mark.processes
-
 METHOD = "generalist_d_nt_linf"
 EPOCHS = 24
 

@@ -15,8 +15,6 @@ from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
 from tests.conftest import MakeParams
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
 
-pytestmark = pytest.mark.processes
-
 
 def small(content: dict[str, Any]) -> None:
     attacks = content["evaluation"]["attacks"]

@@ -25,7 +25,7 @@ from tests.stages.conftest import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.processes]
+pytestmark = pytest.mark.timeout(1800)
 
 ARGUMENTS = (METHOD, "--seed", "1")
 

@@ -22,8 +22,6 @@ from pipeline.grid.local import free_port
 from tests.searching import Search
 from tests.stages.conftest import MakeWorkplace, Workplace, clean_environment, listening
 
-pytestmark = pytest.mark.processes
-
 PASSWORD = "planted-in-an-address"
 PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted-as-a-key-of-a-bucket",

@@ -10,8 +10,6 @@ import pytest
 from stages import cli
 from tests.stages.conftest import METHOD, MakeWorkplace, Workplace, lengthen
 
-pytestmark = pytest.mark.processes
-
 ARGUMENTS = (METHOD, "--seed", "1")
 AT_ONCE = ("--stop-after", "0.001s")
 

@@ -28,8 +28,6 @@ from tests.stages.conftest import (
 )
 from tests.stages.test_resume import history
 
-pytestmark = pytest.mark.processes
-
 
 def start(place: Workplace, count: int, *arguments: str) -> subprocess.Popen[str]:
     """Start training on so many processes."""

@@ -26,8 +26,6 @@ from tests.training.ranks import together
 from tests.training.test_loop import StopAfter
 from tests.training.test_methods import METHODS, two_epochs
 
-pytestmark = pytest.mark.processes
-
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 """Largest distance of weights, relative to their norm: sums in another order differ in the last bits, and the sign of a

@@ -21,8 +21,6 @@ from tests.training.test_distributed import TOLERANCE, distance
 from tests.training.test_loop import StopAfter
 from tests.training.test_methods import two_epochs
 
-pytestmark = pytest.mark.processes
-
 CPU = Backend(torch.device("cpu"), bfloat16=False)
 
 
