@@ -48,7 +48,7 @@ class MovingAverageSettings(Closed):
     """What becomes of the learners' momentum when they restart: it goes on, as in the authors' code, or from zero."""
     ratios: Literal["scheduled", "tuned"] = Field(default="scheduled", exclude_if=lambda value: value == "scheduled")
     """`tuned`: from t' on, whenever the learners are about to restart, the ratios move to the best of some
-    neighbours on held-out images, instead of following their schedule; see `MixingRatios`."""
+    neighbours on held-out images, instead of following their schedule; see `pipeline.training.combinations`."""
     result: Literal["global_learner", "uniform_soup", "greedy_soup"] = Field(
         default="global_learner", exclude_if=lambda value: value == "global_learner"
     )
@@ -96,6 +96,11 @@ class MovingAverageSettings(Closed):
             if isinstance(breakpoints, list) and isinstance(ratios, list) and len(ratios) != len(breakpoints):
                 expected = f"expected {len(breakpoints)} ratios, one for each of breakpoints"
                 yield ("mixing_ratios", str(learner)), f"{expected}, got {len(ratios)}"
+        if given.get("redistribution") == "every_batch":
+            for key, default in (("ratios", "scheduled"), ("result", "global_learner")):
+                if given.get(key, default) != default:
+                    same = "combines learners as they are after an epoch, which every_batch has made the same network"
+                    yield (key,), f"'{given[key]}' {same}; expected {default}, or redistribution epoch_end"
 
     @classmethod
     def combines(cls, given: dict[str, Any]) -> list[str]:

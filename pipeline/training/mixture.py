@@ -91,12 +91,13 @@ class GlobalLearner:
         ratios = self.ratios_at(epoch)
         if self._settings.ratios == "tuned" and self.redistributes_in(epoch):
             self._tuned = tuned(ratios, self._combinations(images), judge)
-        if epoch == self._epochs and self._settings.result != "global_learner":
+        is_cooked = epoch == self._epochs and self._settings.result != "global_learner"
+        if is_cooked:
             ratios = self._cook(images, judge)
         elif self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
             self.redistribute(epoch)
         record = {f"mixing_ratio/{name}": ratio for name, ratio in ratios.items()}
-        record["redistributed"] = float(self.redistributes_in(epoch))
+        record["redistributed"] = float(self.redistributes_in(epoch) and not is_cooked)
         if self._spreads:
             record["geometric_term"] = torch.stack(self._spreads).mean().item()
             self._spreads = []

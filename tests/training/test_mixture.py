@@ -328,9 +328,16 @@ def test_a_soup_is_cooked_before_its_learners_become_one(make_params: MakeParams
     trained = run_method(make_params(mixture(T, result="uniform_soup")), T)
     first, second = trained.learner("linf"), trained.learner("natural")
     assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert [record["redistributed"] for record in trained.observer.records] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("change", [{"ratios": "tuned"}, {"result": "greedy_soup"}])
 def test_the_test_set_never_chooses_ratios(make_params: MakeParams, change: dict[str, str]) -> None:
     with pytest.raises(RequestError, match="the test images here"):
         make_params(mixture(T, **change), lambda raw: raw["training"]["selection"].update(split="test"))
+
+
+@pytest.mark.parametrize("change", [{"ratios": "tuned"}, {"result": "uniform_soup"}])
+def test_learners_that_are_one_network_are_not_combined(make_params: MakeParams, change: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="every_batch has made the same network"):
+        make_params(mixture(T, redistribution="every_batch", **change))
