@@ -70,11 +70,16 @@ search: setup ## Search settings with Optuna through the grid, draw what it foun
 	python -m stages.search --workers $(JOBS) $(SEARCH)
 	python -m stages.figures pareto
 
+# Those whose accuracy under corruptions docs/findings.md compares.
+beyond: LEARNERS = at generalist_d_nt_linf generalist_t generalist_5 generalist_8
 beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
 	python -m stages.compose suite=digits_beyond
 	python -m stages.ablation --workers $(JOBS) --yes
 	python -m stages.stability
 	python -m stages.search --workers $(JOBS)
+	python -m stages.corrupt
+	printf '%s\n' $(LEARNERS) | OMP_NUM_THREADS=$(THREADS_EACH) xargs -P $(JOBS) -I METHOD \
+		sh -c 'for seed in 1 2 3; do python -m stages.ood METHOD --seed $$seed || exit 255; done'
 	python -m stages.reproduction
 	python -m stages.figures
 	python -m stages.html --examples 0

@@ -67,6 +67,8 @@ SHORT = 30.0
 """Expected seconds below which a run would spend more on its start than is won by spreading experiments."""
 STARTS = 3
 """A grid that crashes so many times has failed."""
+BISECTIONS = 20
+"""Of the cost of all experiments, to find the least bound of a worker's share: to a millionth."""
 LARGEST = 32
 """Experiments in a run: the server refuses parameters of more than half a megabyte, and one has some 5 kB."""
 SENDING = 10.0
@@ -236,7 +238,7 @@ def expected_seconds(experiments: Sequence[Experiment]) -> dict[str, Cost]:
 def group(
     experiments: Sequence[Experiment], expected: dict[str, Cost], seconds: float, workers: int
 ) -> list[list[Experiment]]:
-    """Neighbours together: as many as are expected to take `seconds`, but so few that no worker is left without work.
+    """Neighbours together, up to `seconds`: one group for each worker where that is enough, for each costs a start.
 
     Args:
         experiments: What is to be done.
@@ -245,11 +247,14 @@ def group(
         workers: That share the groups.
     """
     costs_of = [expected[one.fingerprint].seconds if one.fingerprint in expected else math.inf for one in experiments]
-    share = sum(cost for cost in costs_of if cost < math.inf) / workers
-    groups = _packed(experiments, costs_of, min(seconds, max(share / 2, min(share, SHORT))))
-    if len(groups) < min(workers, sum(cost >= SHORT for cost in costs_of)):
-        groups = _packed(experiments, costs_of, min(seconds, SHORT))
-    return groups
+    low, high = 0.0, sum(cost for cost in costs_of if cost < math.inf)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if len(_packed(experiments, costs_of, middle)) > workers:
+            low = middle
+        else:
+            high = middle
+    return _packed(experiments, costs_of, min(seconds, max(high, SHORT)))
 
 
 def _packed(experiments: Sequence[Experiment], costs_of: Sequence[float], bound: float) -> list[list[Experiment]]:

@@ -304,8 +304,16 @@ def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float,
     assert [one for members in groups for one in members] == members
     for found in groups:
         assert len(found) == 1 or sum(expected[one.fingerprint].seconds for one in found) <= bound + 1e-6
-    long = [cost for cost in seconds if cost >= flows.SHORT]
-    assert len(groups) >= min(workers, len(long))
+    # As even as neighbours can be: no worker has more than its share and one experiment.
+    fair = sum(seconds) / workers + max(seconds, default=0.0)
+    largest = max((sum(expected[one.fingerprint].seconds for one in found) for found in groups), default=0.0)
+    assert largest <= max(flows.SHORT, fair) * (1 + 1e-5)
+
+
+def test_one_group_for_each_worker_where_that_is_enough() -> None:
+    members = [SimpleNamespace(fingerprint=str(number)) for number in range(16)]
+    expected = {str(number): Cost(9.0 + number / 10, 0.0, 0, 0) for number in range(16)}
+    assert [len(found) for found in group(cast(Any, members), expected, 120.0, 2)] == [8, 8]
 
 
 def test_without_expectations_each_stays_alone(experiments: list[Experiment]) -> None:

@@ -38,6 +38,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "worst of the three": ("pgd20_linf", "pgd20_l2", "pgd20_l1"),
 }
 """Of several attacks, an image must be correct under all."""
+CORRUPTED = "ood_c"
 
 
 def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
@@ -103,9 +104,10 @@ def _learners(record: Record) -> str:
         if runs := record.of(name):
             count = len(record.experiments[runs[0].identifier]["method"]["learners"])
             accuracies = [_mean(record, name, view) for view in VIEWS.values()]
+            corrupted = [100 * run.metrics[CORRUPTED] for run in runs if CORRUPTED in run.metrics]
             seconds = f"{fmean(run.seconds for run in runs):,.0f}"
-            lines.append([markdown_text(record.label(name)), str(count), *accuracies, seconds])
-    table = markdown_table(["Method", "Learners", *VIEWS, "Time (s)"], lines)
+            lines.append([markdown_text(record.label(name)), str(count), *accuracies, _over_seeds(corrupted), seconds])
+    table = markdown_table(["Method", "Learners", *VIEWS, "Corruptions", "Time (s)"], lines)
     return f"{table}\n\n{_differences(record, [(name, DEFAULT) for name in LEARNERS[1:]])}"
 
 
@@ -163,6 +165,8 @@ def _over_epochs(curves: Sequence[pd.DataFrame], column: str) -> list[str]:
 
 
 def _over_seeds(values: Sequence[float]) -> str:
+    if not values:
+        return "--"
     half = half_width(values, 0.95)
     mean = fmean(values)
     return f"{mean:.3g}" if math.isnan(half) else f"{mean:.3g} [{mean - half:.3g}, {mean + half:.3g}]"

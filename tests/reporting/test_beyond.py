@@ -25,7 +25,8 @@ def verdicts(right: int) -> pd.DataFrame:
 
 
 def run(name: str, seed: int) -> Run:
-    return Run(name, seed, f"{name}{seed}", "f", "e", "c", "cpu", "2", 10.0 * seed, {}, {}, "no sign")
+    metrics = {"ood_c": 0.5} if name == "generalist_t" else {}
+    return Run(name, seed, f"{name}{seed}", "f", "e", "c", "cpu", "2", 10.0 * seed, metrics, {}, "no sign")
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -
     assert "| GENERALIST D TRADES minus TRADES | **+40.0** [+25.0, +55.0] [+40.0, +40.0] |" in found["objectives"]
     assert "| GENERALIST D NT LINF minus AT | +0.0 [+0.0, +0.0] [+0.0, +0.0] |" in found["objectives"]
     assert "| GREEDY SOUP minus GENERALIST D NT LINF | **-50.0** [" in found["mixtures"]
-    assert "| GENERALIST T | 3 | 82.5 | 82.5 | 82.5 | 82.5 | 82.5 | 20 |" in found["learners"]
+    assert "| GENERALIST T | 3 | 82.5 | 82.5 | 82.5 | 82.5 | 82.5 | 50 [50, 50] | 20 |" in found["learners"]
+    assert "| 75.0 | -- | 20 |" in found["learners"]
     assert "`theory/regret/linf` | 0.25 [0.25, 0.25] | 0.25 [0.25, 0.25] | 0.125 [0.125, 0.125] |" in found["theory"]
     assert "`geometric_term` | 4 [4, 4] | 4 [4, 4] | 4 [4, 4] |" in found["theory"]
     assert "time of measuring, % of training |  |  | 2 [2, 2] |" in found["theory"]

@@ -60,13 +60,14 @@ class Server:
     def _wait(self) -> None:
         assert self._process is not None
         deadline, log = time.monotonic() + 120, self._folder / "server.log"
-        while time.monotonic() < deadline:
+        while True:
             assert self._process.poll() is None, log.read_text()
-            with suppress(OSError):
+            try:
                 urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
                 return
+            except OSError as error:
+                assert time.monotonic() < deadline, f"{error!r}\n{log.read_text()}"
             time.sleep(0.2)
-        raise AssertionError(log.read_text())
 
     def kill(self) -> None:
         """SIGKILL to it and its workers, if it runs."""
