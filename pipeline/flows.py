@@ -178,7 +178,8 @@ def ablation_grid(
         seeds: Of every cell (null: those of the file).
         suite: Compose this suite from conf/ instead of reading `params`.
         limit: Runs of `experiment` at once (null: as many as workers take).
-        group_seconds: Experiments that are expected to be short share a run, up to so many seconds; 0 keeps each apart.
+        group_seconds: Experiments that are expected to be short share a run, one for each worker if none takes more
+            than so many seconds; 0 keeps each apart.
         dry_run: Only say what would be submitted.
         params: The file.
     """
