@@ -25,10 +25,10 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.document import replace_block
 from benchmarks.publishing import publish
 from pipeline.config import Params, parse_params
 from pipeline.files import write_text
+from pipeline.reporting.blocks import replace_block
 from stages import cli
 from stages.compose import compose
 

@@ -100,7 +100,7 @@ def check_named_server() -> None:
         RequestError: it does not, or it lacks the deployments.
     """
     if os.environ.get("PREFECT_API_URL"):
-        from pipeline.flows import check_server
+        from pipeline.flows.server import check_server
 
         check_server()
 
@@ -119,7 +119,7 @@ def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
 def _to_its_end(what: str, run: Callable[[], Any]) -> None:
     """Run the flow against the server that the environment names."""
     from pipeline.errors import PipelineError
-    from pipeline.flows import install_automations, send_what_is_left
+    from pipeline.flows.server import install_automations, send_what_is_left
 
     install_automations()
     try:
@@ -144,7 +144,7 @@ def _is_left(given: Namespace, experiments: list[Experiment]) -> bool:
 
 
 def _run(given: Namespace) -> Any:
-    from pipeline.flows import ablation_grid
+    from pipeline.flows.ablation import ablation_grid
 
     return ablation_grid(
         studies=given.studies,

@@ -60,7 +60,7 @@ def _is_left(search: Search, trials: int, given: Namespace) -> bool:
 
 
 def _run(trials: int, given: Namespace) -> Any:
-    from pipeline.flows import search
+    from pipeline.flows.search import search
 
     return search(trials=trials, params=str(given.params), return_state=True)
 

@@ -13,7 +13,7 @@ from benchmarks.bad_input.cases import Case, Outcome
 from benchmarks.bad_input.files import STAGES, dumped, keeps, suite, written
 from benchmarks.bad_input.kinds import KINDS, Kind, numbers, outcomes
 from benchmarks.bad_input.running import import_all, run_apart, run_here
-from benchmarks.document import block
+from pipeline.reporting.blocks import block
 from tests.conftest import REPOSITORY
 
 TOTAL = 150
@@ -104,7 +104,7 @@ def test_what_was_accepted_is_compared_with_what_the_file_says(given: object, pa
 
 def test_the_document_shows_what_was_measured_and_nothing_failed() -> None:
     result = json.loads(report.RESULTS.read_text())
-    assert block(report.DOCUMENT.read_text(), "bad input") == report.table(result)
+    assert block(report.DOCUMENT.read_text(), "bad_input") == report.table(result)
     assert result["all"]["cases"] == 5000 and set(result["kinds"]) == {kind.name for kind in KINDS}
     for row in (result["all"], result["processes"]):
         assert row["refused"] + row["valid"] == row["cases"] and row["slowest_cpu_seconds"] < 10

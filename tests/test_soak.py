@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import soak
-from benchmarks.document import block
+from pipeline.reporting.blocks import block
 
 EXPERIMENTS = 6
 

@@ -21,9 +21,9 @@ from benchmarks.bad_input.cases import PROBLEMS
 from benchmarks.bad_input.kinds import KINDS, numbers
 from benchmarks.bad_input.report import DOCUMENT, RESULTS, Row, added, run_kind, table
 from benchmarks.bad_input.running import import_all
-from benchmarks.document import replace_block
 from benchmarks.publishing import publish
 from pipeline.machine import usable_cores
+from pipeline.reporting.blocks import replace_block
 from stages.cli import positive
 
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - started),
     }
     if not given.only:
-        replace_block(DOCUMENT, "bad input", table(publish(RESULTS, result)))
+        replace_block(DOCUMENT, "bad_input", table(publish(RESULTS, result)))
     return 1 if any(result[part][name] for part in ("all", "processes") for name in PROBLEMS) else 0
 
 

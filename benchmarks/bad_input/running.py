@@ -51,7 +51,7 @@ Listing = dict[str, tuple[Any, ...]]
 def import_all() -> None:
     """Import what stages import when they need it: patches must not be bound by imports, nor imports be timed."""
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
-        if module.name != "pipeline.flows":
+        if not module.name.startswith("pipeline.flows"):
             importlib.import_module(module.name)
 
 

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
-BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+from pipeline.files import write_text
+
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def fill_blocks(page: str, text_of: Callable[[str], str]) -> str:
     """A page with the text of each of its blocks, which `text_of` gives by the block's name."""
-    return BLOCK.sub(lambda found: f"{found[1]}{text_of(found[2])}\n{found[3]}", page)
+    return BLOCK.sub(lambda found: f"{found[1]}{text_of(found[2])}\n{found[4]}", page)
+
+
+def block(page: str, name: str) -> str:
+    """The text of one block.
+
+    Raises:
+        KeyError: the page has no block of this name.
+    """
+    return {found[2]: found[3] for found in BLOCK.finditer(page)}[name].removesuffix("\n")
+
+
+def replace_block(path: Path, name: str, content: str) -> None:
+    """Write the text of one block of a page, and leave the others as they are.
+
+    Raises:
+        KeyError: the page has no block of this name.
+    """
+    page = path.read_text(encoding="utf-8")
+    block(page, name)
+    write_text(path, fill_blocks(page, lambda found: content if found == name else block(page, found)))

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.publishing import publish
-from pipeline.files import write_text
 from pipeline.progress import LINE_INTERVAL
 from pipeline.provenance import git_commit
+from pipeline.reporting.blocks import replace_block
 from tests.faults.host import REPOSITORY, Host
 from tests.faults.places import Workshop
 from tests.faults.promises import FAULTS, Fault
@@ -32,7 +32,6 @@ from tests.faults.trials import Outcome
 
 RESULTS = REPOSITORY / "benchmarks/results/faults.json"
 PAGE = REPOSITORY / "docs/reliability.md"
-BEGIN, END = "<!-- written by python -m tests.faults.campaign -->\n", "<!-- end of what is written -->\n"
 
 
 class Record:
@@ -107,7 +106,7 @@ def table(content: Mapping[str, Any]) -> str:
     for line in content["rows"]:
         cells = [line[key] for key in ("what", "promise", "faults", "lost", "changed", "unsaid")]
         lines.append("| " + " | ".join(map(str, [*cells, _observed(line)])) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _observed(line: Mapping[str, Any]) -> str:
@@ -119,14 +118,6 @@ def _observed(line: Mapping[str, Any]) -> str:
     if line["slowest_answer_seconds"]:
         parts.append(f"stops answered within {line['slowest_answer_seconds']} s")
     return "; ".join(part for part in parts if part)
-
-
-def write_page(content: Mapping[str, Any], page: Path = PAGE) -> None:
-    """Replace the table in the documentation."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(page, f"{before}{BEGIN}\n{table(content)}\n{END}{after}")
 
 
 def run(record: Record, workshop: Workshop, names: Iterable[str], count: int, seed: int) -> None:
@@ -172,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": record.cpu_seconds, "rows": rows}
         publish(RESULTS, content)
         published = json.loads(RESULTS.read_text())
-        write_page(published)
+        replace_block(PAGE, "faults", table(published))
         print(table(published))
     print(f"{sum(line['faults'] for line in rows)} faults, {wrong} promises broken")
     return 1 if wrong else 0

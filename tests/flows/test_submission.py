@@ -12,13 +12,10 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from pipeline.config import Experiment, cells
-from pipeline.errors import PipelineError, RequestError
+from pipeline.errors import PipelineError
 from pipeline.evaluation.journal import Journal
-from pipeline.grid.plan import Cost
 from pipeline.runs import journal_folder
 from tests.conftest import MakeParams
 
@@ -28,8 +25,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from pipeline import flows
-from pipeline.flows import Submission, group
+from pipeline.flows import submission
+from pipeline.flows.experiment import life_file
+from pipeline.flows.submission import Submission
 
 
 @dataclass
@@ -105,7 +103,7 @@ def experiments(make_params: MakeParams) -> list[Experiment]:
 def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Experiment]) -> Any:
     """`submit(script, groups)` runs the grid to its end; returns the server and what is set aside."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flows, "POLL", 0.0)
+    monkeypatch.setattr(submission, "POLL", 0.0)
     looks: dict[str, int] = {}
 
     def run(
@@ -134,13 +132,13 @@ def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiments: list[Ex
                 raise PipelineError("MLflow is out of reach.")
             return [one for one in given if one.evaluation_fingerprint not in server.done]
 
-        monkeypatch.setattr(flows, "unfinished", unfinished)
+        monkeypatch.setattr(submission, "unfinished", unfinished)
         monkeypatch.setattr("pipeline.tracking.last_epoch", last_epoch)
         monkeypatch.setattr("pipeline.tracking.mark_failed", lambda one, reason: None)
         deployment = cast(Any, SimpleNamespace(id=uuid4(), work_pool_name="experiments"))
-        submission = Submission(cast(Any, server), deployment, attempts=3, limit=limit)
-        submission.run(groups)
-        return server, submission.set_aside
+        submitted = Submission(cast(Any, server), deployment, attempts=3, limit=limit)
+        submitted.run(groups)
+        return server, submitted.set_aside
 
     return run
 
@@ -199,11 +197,6 @@ def test_no_more_runs_than_the_limit_are_submitted(
     assert (len(server.created), server.busiest) == (4, busiest) and not aside
 
 
-def test_a_grid_that_may_submit_nothing_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"limit: expected a whole number from 1 on, or null .*; got 0"):
-        flows.ablation_grid.fn(limit=0)
-
-
 def test_runs_that_are_under_way_are_waited_for(submit: Any, experiments: list[Experiment]) -> None:
     """Another grid has submitted three experiments; this one asks for two of them and for one more."""
     first, second, third, fourth = experiments
@@ -212,7 +205,7 @@ def test_runs_that_are_under_way_are_waited_for(submit: Any, experiments: list[E
         server.create_flow_run_from_deployment(
             uuid4(),
             {"experiments": [one.model_dump(mode="json") for one in (third, first, second)]},
-            [flows._tag(one) for one in (first, second, third)],
+            [submission._tag(one) for one in (first, second, third)],
             "of another grid",
             "key",
         )
@@ -256,7 +249,7 @@ def test_what_another_grid_withdraws_is_asked_for_anew(submit: Any, experiments:
 def test_a_run_that_never_begins_is_buried(
     submit: Any, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows, "PATIENCE", 0.0)
+    monkeypatch.setattr(submission, "PATIENCE", 0.0)
     server, aside = submit([(Pending(), 0), (Completed(), 1)], [experiments[:1]])
     assert len(server.created) == 2 and not aside
     assert [run.state and run.state.type for run in server.runs.values()] == [StateType.CRASHED, StateType.COMPLETED]
@@ -280,41 +273,11 @@ def test_a_run_whose_lock_is_free_is_buried_with_its_lock(submit: Any, experimen
     def of_a_process_that_dies(server: Server) -> None:
         def leave_lock() -> None:
             (run,) = server.runs
-            flows._life_file(run).parent.mkdir(parents=True)
-            flows._life_file(run).touch()
+            life_file(run).parent.mkdir(parents=True)
+            life_file(run).touch()
 
         server.at_first_look = leave_lock
 
     server, aside = submit([(Running(), 0), (Completed(), 1)], [experiments[:1]], before=of_a_process_that_dies)
     assert len(server.created) == 2 and not aside
     assert not list(Path("runs/flows").iterdir())
-
-
-# --- Groups
-
-COST = st.floats(0.1, 500)
-
-
-@given(seconds=st.lists(COST, min_size=1, max_size=30), bound=st.floats(1, 1000), workers=st.integers(1, 8))
-@example(seconds=[1.0, 30.0, 30.0, 30.0, 30.0, 99.0, 500.0], bound=60.0, workers=6)
-def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float, workers: int) -> None:
-    members = [SimpleNamespace(fingerprint=str(number)) for number in range(len(seconds))]
-    expected = {str(number): Cost(cost, 0.0, 0, 0) for number, cost in enumerate(seconds)}
-    groups = group(cast(Any, members), expected, bound, workers)
-    assert [one for members in groups for one in members] == members
-    for found in groups:
-        assert len(found) == 1 or sum(expected[one.fingerprint].seconds for one in found) <= bound + 1e-6
-    # As even as neighbours can be: no worker has more than its share and one experiment.
-    fair = sum(seconds) / workers + max(seconds, default=0.0)
-    largest = max((sum(expected[one.fingerprint].seconds for one in found) for found in groups), default=0.0)
-    assert largest <= max(flows.SHORT, fair) * (1 + 1e-5)
-
-
-def test_one_group_for_each_worker_where_that_is_enough() -> None:
-    members = [SimpleNamespace(fingerprint=str(number)) for number in range(16)]
-    expected = {str(number): Cost(9.0 + number / 10, 0.0, 0, 0) for number in range(16)}
-    assert [len(found) for found in group(cast(Any, members), expected, 120.0, 2)] == [8, 8]
-
-
-def test_without_expectations_each_stays_alone(experiments: list[Experiment]) -> None:
-    assert group(experiments, {}, 120.0, 2) == [[one] for one in experiments]
