@@ -13,7 +13,7 @@ THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) /
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack memory ood_memory imagefolder reporting equality startup
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory memory ood_memory imagefolder reporting equality startup
 
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side
@@ -79,7 +79,7 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 	python -m stages.search --workers $(JOBS)
 	python -m stages.corrupt
 	printf '%s\n' $(LEARNERS) | OMP_NUM_THREADS=$(THREADS_EACH) xargs -P $(JOBS) -I METHOD \
-		sh -c 'for seed in 1 2 3; do python -m stages.ood METHOD --seed $$seed || exit 255; done'
+		sh -c 'for seed in 1 2 3; do python -m stages.ood METHOD --seed $$seed --grid || exit 255; done'
 	python -m stages.reproduction
 	python -m stages.figures
 	python -m stages.html --examples 0

@@ -392,6 +392,16 @@ def grid(results: Results) -> str:
     )
 
 
+def theory(results: Results) -> str:
+    """What measuring the theorems costs."""
+    found = need(results, "theory")
+    return (
+        f"Generalist-T on the digits at the default interval ({found['interval']} epochs, {found['images']} images), "
+        f"{found['moments']} moments in {found['epochs']} epochs: **{ranged(found['share_of_training'], 100)} %** of the "
+        f"training time (n = {found['rounds']}). {source(results, 'theory')}"
+    )
+
+
 def imagenet(results: Results) -> str:
     """What a thousand experiments would take on machines like this one."""
     case = need(results, "methods", "architectures", "resnet50")
@@ -461,6 +471,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         reporting,
         equality,
         grid,
+        theory,
         imagenet,
         methods_picture,
         growth_picture,

@@ -18,7 +18,7 @@ from pipeline.files import write_text
 from pipeline.reporting.blocks import fill_blocks
 
 REPOSITORY = RESULTS.parent.parent
-PAGES = ("docs/performance.md", "docs/ablation.md", "README.md")
+PAGES = ("docs/performance.md", "docs/ablation.md", "docs/theory.md", "README.md")
 PICTURES = Path("reports/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 

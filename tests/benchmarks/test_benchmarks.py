@@ -25,6 +25,7 @@ KEYS = {
     "scaling": {"batch_size", "attack_steps", "learners", "processes", "learner_parallel"},
     "evaluation": {"suites"},
     "autoattack": {"ratio_median", "robust_images"},
+    "theory": {"share_of_training", "moments"},
     "memory": {"data_megabytes", "peak_mebibytes"},
     "ood_memory": {"peak_mebibytes"},
     "imagefolder": {"milliseconds_per_image", "resident_mebibytes_after_each_round"},

@@ -23,6 +23,8 @@ METHOD = "generalist_d_nt_linf"
 NATURAL, PGD, PGD_L2, AA, AA_L2 = ("natural",), ("pgd20_linf",), ("pgd20_l2",), ("aa_linf",), ("aa_l2",)
 SHOWN = {"natural": NATURAL, "pgd20_linf": PGD, "aa_linf": AA}
 """What settings of the grid are compared by."""
+MEMBERS = {"apgd_ce": "APGD-CE", "apgd_dlr": "APGD-DLR", "apgd_t": "targeted APGD", "fab_t": "FAB-T", "square": "Square"}
+"""Of AutoAttack, as the field writes them."""
 MARGIN = 1.0
 """Percentage points: c is said not to matter where no value of it differs by more."""
 Verdict = Literal["confirmed", "not confirmed", "cannot be told at this size", "not measured"]
@@ -56,7 +58,7 @@ def ensemble(record: Record) -> str:
     members = record.suite.attacks.get("aa_linf", {}).get("members", [])
     if members == ["apgd_ce", "apgd_t", "fab_t", "square"]:
         return "AutoAttack"
-    return "APGD" if members == ["apgd_ce", "apgd_t"] else " + ".join(members)
+    return "APGD" if members == ["apgd_ce", "apgd_t"] else " + ".join(MEMBERS[name] for name in members)
 
 
 def _lines(attack: str) -> Iterator[Claim]:
