@@ -397,8 +397,8 @@ def theory(results: Results) -> str:
     found = need(results, "theory")
     return (
         f"Generalist-T on the digits at the default interval ({found['interval']} epochs, {found['images']} images), "
-        f"{found['moments']} moments in {found['epochs']} epochs: **{ranged(found['share_of_training'], 100)} %** of the "
-        f"training time (n = {found['rounds']}). {source(results, 'theory')}"
+        f"{found['moments']} moments in {found['epochs']} epochs: **{ranged(found['share_of_training'], 100)} %** of "
+        f"the training time (n = {found['rounds']}). {source(results, 'theory')}"
     )
 
 

@@ -1,7 +1,7 @@
 """What measuring the theorems costs: the share of training time that it takes at the default interval.
 
-Generalist-T on the digits, with the settings of `conf/`, a seed for each round; both times are those that training itself
-records (`theory/seconds` and `seconds` of every epoch).
+Generalist-T on the digits, with the settings of `conf/`, a seed for each round; both times are those that training
+itself records (`theory/seconds` and `seconds` of every epoch).
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ def test_without_corrupted_images_the_command_that_makes_them_is_named(place: Wo
 
 
 def test_the_weights_of_the_grid_are_looked_for_where_the_grid_keeps_them(place: Workplace) -> None:
-    place.run("ood", *ARGUMENTS, "--grid").expect(
-        2, f"is not trained: results/ablation/digits/{METHOD}-1/train/summary.json is missing; run 'make ablation' first"
-    )
+    missing = f"results/ablation/digits/{METHOD}-1/train/summary.json"
+    place.run("ood", *ARGUMENTS, "--grid").expect(2, f"{missing} is missing; run 'make ablation' first")
 
 
 def test_released_files_that_do_not_exist_are_refused(make_workplace: MakeWorkplace) -> None:

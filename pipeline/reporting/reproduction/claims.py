@@ -23,7 +23,13 @@ METHOD = "generalist_d_nt_linf"
 NATURAL, PGD, PGD_L2, AA, AA_L2 = ("natural",), ("pgd20_linf",), ("pgd20_l2",), ("aa_linf",), ("aa_l2",)
 SHOWN = {"natural": NATURAL, "pgd20_linf": PGD, "aa_linf": AA}
 """What settings of the grid are compared by."""
-MEMBERS = {"apgd_ce": "APGD-CE", "apgd_dlr": "APGD-DLR", "apgd_t": "targeted APGD", "fab_t": "FAB-T", "square": "Square"}
+MEMBERS = {
+    "apgd_ce": "APGD-CE",
+    "apgd_dlr": "APGD-DLR",
+    "apgd_t": "targeted APGD",
+    "fab_t": "FAB-T",
+    "square": "Square",
+}
 """Of AutoAttack, as the field writes them."""
 MARGIN = 1.0
 """Percentage points: c is said not to matter where no value of it differs by more."""
