@@ -54,7 +54,7 @@ class Sizes:
     test_images: int
 
 
-FULL = {"digits": Sizes(15, 1300, 360), "cifar10_reduced": Sizes(4, 2048, 512)}
+FULL = {"digits": Sizes(15, 1300, 360), "cifar10_reduced": Sizes(4, 1024, 512)}
 QUICK = Sizes(2, 96, 48)
 
 
