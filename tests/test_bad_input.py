@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_every_kind_of_failure_is_seen(
 ) -> None:
     monkeypatch.delitem(sys.modules, "stages.wrong", raising=False)
     assert outcome(b"x", code, tmp_path, monkeypatch).problem == problem
+    monkeypatch.delitem(sys.modules, "stages.wrong", raising=False)
+
+
+def test_the_proxies_of_a_request_are_gone_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "stages.wrong", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)
+    code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    assert outcome(b"x", code, tmp_path, monkeypatch).problem == "traceback"
+    assert urllib.request._opener is None  # type: ignore[attr-defined]
     monkeypatch.delitem(sys.modules, "stages.wrong", raising=False)
 
 

@@ -92,7 +92,9 @@ def run_here(case: Case, until: str | None) -> Outcome:
         case: The request.
         until: A key of `WORK`: what is accepted is stopped there; None: nothing is.
     """
-    with place(case) as (watched, folder), patch.dict(os.environ, ENVIRONMENT), contextlib.chdir(folder):
+    # urllib keeps the proxies that it saw first for the whole process, in both directions.
+    no_opener = patch("urllib.request._opener", None)
+    with place(case) as (watched, folder), patch.dict(os.environ, ENVIRONMENT), no_opener, contextlib.chdir(folder):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         main = importlib.import_module(f"stages.{case.stage}").main
         before, said = listing(watched), io.BytesIO()
