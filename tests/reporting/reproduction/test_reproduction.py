@@ -214,8 +214,8 @@ def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
     assert "**confirmed**" in page and "**not confirmed**" in page and "**not measured**" in page
     assert "| here | 85.0 [85.0, 85.0] | 35.0 [35.0, 35.0] |" in page
     assert "REDUCED, not comparable to the papers" in page
-    assert "| training images | 5,000 | 50,000 |" in page and "| t', c, decay | 8, 1, 0.9 | 75, 5, 0.999 |" in page
-    assert "APGD linf" in page and "PGD-20 that takes 10 steps" in page
+    assert "| training images | 2,000 | 50,000 |" in page and "| t', c, decay | 6, 1, 0.9 | 75, 5, 0.999 |" in page
+    assert "APGD-CE linf" in page and "PGD-20 that takes 10 steps" in page
     full = page.partition("## The papers' experiment")[2]
     assert "| papers | 84.32 | 48.29 | 44.37 |" in full and "| not measured |" in full
     assert full.index("`generalist_d_nt_linf` | `paper`") < full.index("`at` | `paper`") < full.index("`trades_1`")
