@@ -323,7 +323,10 @@ def memory(results: Results) -> str:
     )
     if "peak_device_mebibytes" in found:
         text += f", {number(found['peak_device_mebibytes'])} MiB on the device"
-    return f"{text}. {source(results, 'memory')}"
+    learners = ", ".join(
+        f"{number(peak)} MiB for {count}" for count, peak in found["peak_mebibytes_by_learners"].items()
+    )
+    return f"{text}. By number of linf learners, without the data set: {learners}. {source(results, 'memory')}"
 
 
 def ood_memory(results: Results) -> str:
