@@ -336,6 +336,18 @@ def ood_memory(results: Results) -> str:
     return f"An evaluation on CIFAR-10-C, by number of corruptions: {peaks}. {source(results, 'ood_memory')}"
 
 
+def imagefolder(results: Results) -> str:
+    """Reading images from files."""
+    found = need(results, "imagefolder")
+    times = found["milliseconds_per_image"]
+    shown = table(["", "ms"], [[name, ranged(taken)] for name, taken in times.items()])
+    memory = ", ".join(f"{mebibytes:,.2f}" for mebibytes in found["resident_mebibytes_after_each_round"])
+    return (
+        f"{shown}\n\nMedian (least, most) of {found['rounds']} rounds, all in turn in one process. Memory after each "
+        f"round: {memory} MiB, most of it torch's libraries. {source(results, 'imagefolder')}"
+    )
+
+
 def startup(results: Results) -> str:
     """Of stages, and of dvc."""
     found = need(results, "startup")
@@ -470,6 +482,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         growth,
         memory,
         ood_memory,
+        imagefolder,
         startup,
         reporting,
         equality,
@@ -480,5 +493,5 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         growth_picture,
     )
 }
-ON_THE_HOST = {"grid", "ood_memory", "startup", "reporting", "methods_picture", "growth_picture"}
+ON_THE_HOST = {"grid", "ood_memory", "imagefolder", "startup", "reporting", "methods_picture", "growth_picture"}
 """Blocks that have nothing to say of a GPU."""

@@ -18,7 +18,10 @@ from pipeline.files import write_text
 from pipeline.reporting.blocks import fill_blocks
 
 REPOSITORY = RESULTS.parent.parent
-PAGES = ("docs/performance.md", "docs/ablation.md", "docs/theory.md", "README.md")
+PAGES = (
+    *(f"docs/{name}.md" for name in ("performance", "ablation", "evaluation", "imagenet", "tables", "theory")),
+    "README.md",
+)
 PICTURES = Path("reports/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 

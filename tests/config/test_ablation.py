@@ -41,7 +41,7 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
 
 @pytest.mark.parametrize(
     ("suite", "points", "experiments"),
-    [("digits", 28, 22), ("cifar10", 101, 78), ("cifar10_reduced", 27, 21), ("cifar10_study", 3 * 19, 3 * 16)],
+    [("digits", 25, 19), ("cifar10", 101, 78), ("cifar10_reduced", 24, 18), ("cifar10_study", 3 * 19, 3 * 16)],
 )
 def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
     params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
