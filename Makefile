@@ -100,7 +100,7 @@ audit-deps: setup ## Look up known vulnerabilities of every pinned package; fail
 	python -m stages.audit_dependencies
 
 test: setup ## Run the whole test suite, in JOBS processes
-	python -m pytest -n $(JOBS) --durations 25
+	python -m pytest -n $(JOBS) --no-loadscope-reorder --durations 25
 
 test-failed: setup ## Run once more what failed last, one test after another
 	python -m pytest -n 0 --last-failed

@@ -45,23 +45,27 @@ TINY = [
 
 MakeParams = Callable[..., Params]
 
-ONE_AFTER_ANOTHER = {
-    "tests/faults/test_faults.py",
-    "tests/faults/test_tracking_outages.py",
+ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
-    "tests/stages/test_imagenet.py",
     "tests/stages/test_local_grid.py",
+    "tests/faults/test_tracking_outages.py",
+    "tests/stages/test_imagenet.py",
     "tests/stages/test_plan.py",
-    "tests/stages/test_resume.py",
-    "tests/stages/test_secrets.py",
-    "tests/stages/test_stop_after.py",
     "tests/stages/test_torchrun.py",
-    "tests/test_chain.py",
     "tests/training/test_distributed.py",
     "tests/training/test_mesh.py",
-}
-"""Files whose tests start servers or several processes: two at once want more cores than there are, wait for each
-other's locksteps, and meet time limits."""
+)
+"""Files whose tests start servers or several processes that work at once: two of them together want more cores than
+there are, wait for each other's locksteps, and meet time limits."""
+LONG = (
+    "tests/test_chain.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/faults/test_faults.py",
+    "tests/stages/test_resume.py",
+    "tests/benchmarks/test_benchmarks.py",
+    "tests/stages/test_faults.py",
+)
+"""Files that take a minute or more: begun last, they would keep one process at work when the others are done."""
 
 # An example that a busy machine slows down is no failure.
 settings.register_profile("patient", deadline=None)
@@ -74,6 +78,12 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "one after another" if file in ONE_AFTER_ANOTHER else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first (with `--no-loadscope-reorder`, which keeps this order)."""
+    first = {file: place for place, file in enumerate(ONE_AFTER_ANOTHER + LONG)}
+    items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(first)))
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown to pytest without xdist
