@@ -94,7 +94,7 @@ bad-input: setup ## Refuse thousands of wrong requests, write the table of docs/
 	python -m benchmarks.bad_input --cases $(or $(N),5000)
 
 soak: setup ## Run many tiny experiments in one process and through the grid, measure memory and disk: [N=100]
-	python -m benchmarks.soak --experiments $(or $(N),100) --grid 16
+	python -m benchmarks.soak --experiments $(or $(N),100) --grid $(or $(N),100)
 
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
 	python -m stages.audit_dependencies
