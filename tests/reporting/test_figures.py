@@ -276,30 +276,34 @@ def test_curves_are_means_over_seeds_with_the_schedule_below(suite: Params, runs
     assert "held-out images" in remark(figure) and "2 seeds" in remark(figure)
 
 
-def test_protocols_are_side_by_side_and_one_without_a_run_says_so(suite: Params, runs: pd.DataFrame) -> None:
-    settings = ProtocolsFigure(
-        kind="protocols", caption="both", method="generalist_t", protocols=["paper", "reference_code", "tuned"]
-    )
+@pytest.mark.parametrize(
+    ("method", "measured", "said"),
+    [
+        ("generalist_t", True, "Protocol reference code: accuracies on test images, 1 seed."),
+        ("generalist_d_nt_linf", False, "Protocol reference code: not measured."),
+    ],
+)
+def test_protocols_are_side_by_side_and_one_without_a_run_says_so(
+    suite: Params, runs: pd.DataFrame, method: str, measured: bool, said: str
+) -> None:
+    settings = ProtocolsFigure(kind="protocols", caption="both", method=method, protocols=["paper", "reference_code"])
     with style():
         figure = draw_figure(settings, suite, runs)
         figure.draw_without_rendering()
-    panels = [figure.axes[column::3] for column in range(3)]
-    assert [of_column[0].get_title() for of_column in panels] == ["paper", "reference code", "tuned"]
-    curves = [{line.get_label(): line for line in of_column[0].get_lines()} for of_column in panels]
-    assert ys(curves[0]["global"]) == pytest.approx([23, 33, 43])
-    assert ys(curves[1]["global"]) == pytest.approx([40, 50, 60])
-    assert curves[2] == {}
-    assert ["not measured" in [text.get_text() for text in column[0].texts] for column in panels] == [
+    paper, theirs = (figure.axes[column::2][0] for column in range(2))
+    assert [axes.get_title() for axes in (paper, theirs)] == ["paper", "reference code"]
+    curves = [{line.get_label(): ys(line) for line in axes.get_lines()} for axes in (paper, theirs)]
+    assert curves[0]["global"] == pytest.approx([23, 33, 43])
+    assert curves[1].get("global", []) == (pytest.approx([40, 50, 60]) if measured else [])
+    for axes in [paper, theirs][: 2 if measured else 1]:
+        assert [xs(line)[0] for line in lines(axes, "redistribution")] == [2, 4]
+    assert ["not measured" in [text.get_text() for text in axes.texts] for axes in (paper, theirs)] == [
         False,
-        False,
-        True,
+        not measured,
     ]
     assert remark(figure) == (
-        "Protocol paper: accuracies on held-out images, mean and standard deviation of 2 seeds. "
-        "Protocol reference code: accuracies on test images, 1 seed. Protocol tuned: not measured."
+        f"Protocol paper: accuracies on held-out images, mean and standard deviation of 2 seeds. {said}"
     )
-    for of_column in panels[:2]:
-        assert [xs(line)[0] for line in lines(of_column[0], "redistribution")] == [2, 4]
 
 
 def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(

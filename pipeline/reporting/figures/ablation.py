@@ -23,6 +23,8 @@ MOST_TICKS = 11
 MISSING_NOTE = "\N{MULTIPLICATION SIGN}: not measured."
 ROW = 0.145
 """Inches for each setting."""
+SHORT_LABEL = 10
+"""Letters of a label of which three stand side by side in a column."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _draw_schedules(axes: Axes, own: list[Setting], varied: dict[str, Look]) -> 
             axes.plot(mixture.breakpoints, ratios, **look.curve, label=figure_text(point.text), clip_on=False)
     axes.set(xlabel="epoch", ylabel=r"mixing ratio $\gamma_1$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     axes.margins(x=0.02)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if len(own) > 3 else 3, columnspacing=1)
+    side_by_side = 3 if len(own) <= 3 and max(len(point.text) for point in own) <= SHORT_LABEL else 2
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=side_by_side, columnspacing=1)
 
 
 def mark_missing(axes: Axes, x: Sequence[float], y: Sequence[float], transform: Transform) -> None:

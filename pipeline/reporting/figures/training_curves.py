@@ -1,4 +1,4 @@
-"""Accuracies of the learners over the epochs, with the mixing ratios and the redistributions."""
+"""Accuracies and losses of the learners over the epochs, with the mixing ratios and the redistributions."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ METRICS = {
     "pgd_l2": r"PGD $\ell_2$",
     "pgd_l1": r"PGD $\ell_1$",
 }
+ALL_MARKED = 8
+"""A curve of at most so many points has a marker at each; by distance, a single point would have none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the panels side by side show."""
+
+    label: str
+    column: str
+    """Of the histories, with `{split}` and `{learner}` to be filled in."""
+    scale: float
+    height: float
+
+
+LOSS = Row("training loss", "loss/{learner}", 1, 0.7)
+RATIO = Row(r"mixing ratio $\gamma$", "mixing_ratio/{learner}", 1, 0.7)
 
 
 @dataclass(frozen=True)
@@ -57,10 +74,10 @@ class Curves:
         """What was measured of the result."""
         return [metric for metric in METRICS if f"{self.split}/global/{metric}" in self.mean]
 
-    @property
-    def has_ratios(self) -> bool:
-        """Whether there are mixing ratios."""
-        return any(str(column).startswith("mixing_ratio/") for column in self.mean)
+    def columns(self, row: Row, learners: Iterable[str]) -> dict[str, str]:
+        """Of the histories, by learner, where there is one."""
+        named = {name: row.column.format(split=self.split, learner=name) for name in learners}
+        return {name: column for name, column in named.items() if column in self.mean}
 
     @property
     def seeds_note(self) -> str:
@@ -109,7 +126,7 @@ def learners_of(experiment: Experiment) -> dict[str, Look]:
 
 
 def draw_columns(width: float, columns: Sequence[Curves], learners: dict[str, Look]) -> tuple[Figure, list[list[Axes]]]:
-    """A column for each of `columns`, a panel for each metric that one of them has, and one for the mixing ratios.
+    """A column for each of `columns`, a panel for each metric that one of them has, for losses and for mixing ratios.
 
     Args:
         width: Of the figure, inches.
@@ -120,26 +137,25 @@ def draw_columns(width: float, columns: Sequence[Curves], learners: dict[str, Lo
         The figure, and the panels of each column from above.
     """
     shown = [metric for metric in METRICS if any(metric in curves.metrics for curves in columns)]
-    ratios = any(curves.has_ratios for curves in columns)
-    heights = [1.0] * max(len(shown), 1) + [0.7] * ratios
-    figure = new_figure(width, 0.7 + 0.95 * max(len(shown), 1) + 0.7 * ratios)
+    rows = [Row(f"{METRICS[metric]} (%)", f"{{split}}/{{learner}}/{metric}", 100, 1.0) for metric in shown]
+    rows += [row for row in (LOSS, RATIO) if any(curves.columns(row, learners) for curves in columns)]
+    heights = [row.height for row in rows] or [1.0]
+    figure = new_figure(width, 0.7 + sum(heights))
     grid = figure.subplots(len(heights), len(columns), sharex="col", sharey="row", squeeze=False, height_ratios=heights)
     panels: list[list[Axes]] = grid.T.tolist()
     for of_column, curves in zip(panels, columns, strict=True):
-        _draw_column(of_column, curves, shown, learners)
-    for axes, metric in zip(panels[0], shown, strict=False):
-        axes.set_ylabel(f"{METRICS[metric]} (%)")
-    if ratios:
-        panels[0][-1].set(ylabel=r"mixing ratio $\gamma$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
+        _draw_column(of_column, curves, rows, learners)
+    for axes, row in zip(panels[0], rows, strict=False):
+        axes.set_ylabel(row.label)
+        if row is RATIO:
+            axes.set(ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     figure.align_ylabels(panels[0])
     return figure, panels
 
 
-def _draw_column(panels: list[Axes], curves: Curves, shown: list[str], learners: dict[str, Look]) -> None:
-    for axes, metric in zip(panels, shown, strict=False):
-        draw_curves(axes, curves, {name: f"{curves.split}/{name}/{metric}" for name in learners}, learners, scale=100)
-    if curves.has_ratios:
-        draw_curves(panels[-1], curves, {name: f"mixing_ratio/{name}" for name in learners}, learners)
+def _draw_column(panels: list[Axes], curves: Curves, rows: list[Row], learners: dict[str, Look]) -> None:
+    for axes, row in zip(panels, rows, strict=False):
+        draw_curves(axes, curves, curves.columns(row, learners), learners, row.scale)
     for epoch in curves.redistributed if curves.metrics else []:
         for axes in panels:
             axes.axvline(epoch, zorder=0.5, gid="redistribution", **REDISTRIBUTION)
@@ -155,10 +171,11 @@ def draw_curves(
     for name, column in columns.items():
         if column not in curves.mean:
             continue
-        mean, std = (scale * part[column].dropna() for part in (curves.mean, curves.std))
         look = learners[name]
+        mean, std = (scale * part[column].dropna() for part in (curves.mean, curves.std))
         width = 1.6 if name == "global" else 1.0
-        axes.plot(mean.index, mean, **look.curve, linewidth=width, markevery=0.13, markersize=3, label=name)
+        marked = 1 if len(mean) <= ALL_MARKED else 0.13
+        axes.plot(mean.index, mean, **look.curve, linewidth=width, markevery=marked, markersize=3, label=name)
         low, high = mean[std.index] - std, mean[std.index] + std
         axes.fill_between(std.index, low, high, color=look.colour, alpha=0.2, linewidth=0)
 
