@@ -32,7 +32,7 @@ from stages.compose import compose
 
 METHOD = "generalist_d_nt_linf"
 OPTIONS = {
-    "suites": Option(["digits"], ["digits"], "of which to train: digits, cifar10_reduced"),
+    "suites": Option(["digits"], ["digits"], "of which to train: digits, cifar10_study"),
     "seeds": Option(5, 2, "of every suite"),
     "variants": Option(["float32", "bfloat16", "compiled"], ["float32", "bfloat16"], "float32 and what it is beside"),
 }
@@ -54,7 +54,7 @@ class Sizes:
     test_images: int
 
 
-FULL = {"digits": Sizes(15, 1300, 360), "cifar10_reduced": Sizes(4, 1024, 512)}
+FULL = {"digits": Sizes(15, 1300, 360), "cifar10_study": Sizes(4, 2000, 300)}
 QUICK = Sizes(2, 96, 48)
 
 
