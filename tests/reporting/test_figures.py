@@ -24,7 +24,8 @@ from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, Theory
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.trade_off import frontier
-from pipeline.reporting.style import style
+from pipeline.reporting.figures.training_curves import Curves, draw_curves
+from pipeline.reporting.style import learner_looks, style
 from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
 from stages.figures import main
 from tests.reporting.planting import plant
@@ -50,6 +51,7 @@ def history(learners: list[str], seed: int, split: str = "held_out") -> list[dic
             "epoch": epoch,
             "redistributed": float(epoch % 2 == 0),
             **{f"mixing_ratio/{name}": 1 / len(learners) for name in learners},
+            **{f"loss/{name}": (seed + 1) / epoch for name in learners},
             **{f"{split}/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
             **({f"{split}/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
             **({f"{split}/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
@@ -264,16 +266,27 @@ def test_classes_without_test_images_are_left_out_of_the_curves(
 
 def test_curves_are_means_over_seeds_with_the_schedule_below(suite: Params, runs: pd.DataFrame) -> None:
     figure = drawn("training_curves_t", suite, runs)
-    natural, robust, ratios = figure.axes
+    natural, robust, losses, ratios = figure.axes
     named = {line.get_label(): line for line in natural.get_lines()}
     assert xs(named["global"]) == [2, 3, 4]
     assert ys(named["global"]) == pytest.approx([23, 33, 43])
     assert {"global", "linf", "natural", "l2"} <= set(named)
     assert [line.get_label() for line in robust.get_lines() if line.get_gid() is None] == ["global"]
+    assert [ys(line) for line in losses.get_lines()[:3]] == [pytest.approx([2.5 / epoch for epoch in (1, 2, 3, 4)])] * 3
     assert [ys(line)[0] for line in ratios.get_lines()[:3]] == pytest.approx([1 / 3] * 3)
     for axes in figure.axes:
         assert [xs(line)[0] for line in lines(axes, "redistribution")] == [2, 4]
     assert "held-out images" in remark(figure) and "2 seeds" in remark(figure)
+
+
+@pytest.mark.parametrize(("points", "markers"), [(1, 1), (8, 1), (9, 0.13)])
+def test_a_single_point_has_its_marker(points: int, markers: float) -> None:
+    values = pd.DataFrame({"loss/linf": [2.0] * points})
+    with style():
+        axes = Figure().subplots()
+        draw_curves(axes, Curves(values, values, 2), {"linf": "loss/linf"}, learner_looks(["linf"]))
+    (line,) = axes.get_lines()
+    assert line.get_markevery() == markers
 
 
 @pytest.mark.parametrize(
