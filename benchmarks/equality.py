@@ -69,9 +69,7 @@ class Judged:
 def experiment_of(suite: str, seed: int, sizes: Sizes) -> Experiment:
     """The method of a suite, shortened."""
     epochs = sizes.epochs
-    raw = yaml.safe_load(
-        compose([f"suite={suite}", "competitors=none", "architecture=small_cnn"], Path(__file__).parent.parent / "conf")
-    )
+    raw = yaml.safe_load(compose([f"suite={suite}", "architecture=small_cnn"], Path(__file__).parent.parent / "conf"))
     raw["seeds"], raw["tables"], raw["methods"] = [seed], {}, {METHOD: raw["methods"][METHOD]}
     raw["training"].update(epochs=epochs, validation_interval=epochs)
     raw["training"]["selection"]["split"] = "last"
