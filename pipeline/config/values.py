@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails
 
 Norm = Literal["linf", "l2", "l1"]
 Protocol = Literal["paper", "reference_code"]
-"""What is followed where the papers' text, the authors' code and the measurements of docs/reproduction.md differ."""
+"""What is followed where the papers' text and the authors' code differ: docs/protocols.md."""
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 

@@ -49,7 +49,7 @@ def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
 
 def _fill(axes: Axes, curves: Curves, columns: dict[str, str]) -> None:
     """The curves of one panel with their legend, or that there are none."""
-    if not any(column in curves.mean for column in columns.values()):
+    if not curves.measured(columns):
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=MISSING_TEXT)
         return
     draw_curves(axes, curves, columns, learner_looks(name for name in columns if name != "global"))

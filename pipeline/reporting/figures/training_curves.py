@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -74,10 +74,13 @@ class Curves:
         """What was measured of the result."""
         return [metric for metric in METRICS if f"{self.split}/global/{metric}" in self.mean]
 
+    def measured(self, columns: Mapping[str, str]) -> dict[str, str]:
+        """Those of `columns`, by whatever name, that the histories have."""
+        return {name: column for name, column in columns.items() if column in self.mean}
+
     def columns(self, row: Row, learners: Iterable[str]) -> dict[str, str]:
         """Of the histories, by learner, where there is one."""
-        named = {name: row.column.format(split=self.split, learner=name) for name in learners}
-        return {name: column for name, column in named.items() if column in self.mean}
+        return self.measured({name: row.column.format(split=self.split, learner=name) for name in learners})
 
     @property
     def seeds_note(self) -> str:
@@ -168,9 +171,7 @@ def draw_curves(
     axes: Axes, curves: Curves, columns: dict[str, str], learners: dict[str, Look], scale: float = 1
 ) -> None:
     """Mean and standard deviation of `columns` of the histories, by the name whose look they have."""
-    for name, column in columns.items():
-        if column not in curves.mean:
-            continue
+    for name, column in curves.measured(columns).items():
         look = learners[name]
         mean, std = (scale * part[column].dropna() for part in (curves.mean, curves.std))
         width = 1.6 if name == "global" else 1.0
