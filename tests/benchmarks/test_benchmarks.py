@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.equality import FULL, experiment_of
 from benchmarks.findings import BLOCKS, ON_THE_HOST, Results
 from benchmarks.performance import block
 from benchmarks.publishing import RESULTS
@@ -99,3 +100,13 @@ def as_if_measured_in_full(measure: Measure) -> Results:
     results["peak"]["gigaflops_per_image"] = {"resnet50": results["peak"]["gigaflops_per_image"]["tiny"]}
     results["mixture"]["mixture"] = {"resnet50": results["mixture"]["mixture"]["small_cnn"]}
     return results
+
+
+@pytest.mark.parametrize("suite", FULL)
+def test_equality_finds_its_method_in_every_suite(suite: str) -> None:
+    experiment = experiment_of(suite, seed=2, sizes=FULL[suite])
+    assert (experiment.architecture, experiment.seed, experiment.training.epochs) == (
+        "small_cnn",
+        2,
+        FULL[suite].epochs,
+    )
