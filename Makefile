@@ -10,6 +10,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Experiments at a time. They share the cores evenly: threads of two processes that wait for each other are far slower.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
+# Tests at a time: one more than there are cores, because some wait for servers; eight have enough to share.
+TEST_JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 7 ? n + 1 : 8 )))
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
@@ -84,7 +86,7 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 	python -m stages.figures
 	python -m stages.html --examples 0
 
-faults-grid: setup ## Kill a worker and its run, and wait for the heartbeat automations to see it (minutes)
+faults-grid: setup ## Stop and kill the grid, its server, workers and runs, and see it come to its end (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
 
 faults: setup ## Kill, fill, damage and jump every stage N=200 times [SEED=0], and write docs/reliability.md's table
@@ -99,8 +101,8 @@ soak: setup ## Run many tiny experiments in one process and through the grid, me
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
 	python -m stages.audit_dependencies
 
-test: setup ## Run the whole test suite, in JOBS processes
-	python -m pytest -n $(JOBS) --no-loadscope-reorder --durations 25
+test: setup ## Run the test suite, in TEST_JOBS processes
+	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder --durations 25
 
 test-failed: setup ## Run once more what failed last, one test after another
 	python -m pytest -n 0 --last-failed

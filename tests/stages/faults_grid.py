@@ -1,13 +1,11 @@
-"""Deaths that only heartbeats can tell: `make faults-grid`, minutes of waiting, so no part of `make test`.
-
-The grid runs in another folder than the experiments, as on another machine: it does not see their locks.
-"""
+"""Stops and deaths of the grid that take minutes: `make faults-grid`, which is no part of `make test` but of CI."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import shutil
+import signal
 import time
 import urllib.request
 from collections import Counter
@@ -19,7 +17,8 @@ from mlflow import MlflowClient
 
 from pipeline.grid.local import LocalEngine
 from tests.conftest import REPOSITORY
-from tests.stages.conftest import MakeWorkplace, Workplace
+from tests.stages import test_local_grid
+from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, listening, wait_for
 from tests.stages.test_ablation import (
     DONE,
     EPOCHS,
@@ -29,6 +28,7 @@ from tests.stages.test_ablation import (
     second_checkpoints,
     worker_of,
 )
+from tests.stages.test_local_grid import at_work, epochs, of_two_experiments, remembered, start
 
 PATIENCE = 1200.0
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
@@ -51,6 +51,7 @@ def runs_of(engine: LocalEngine, flow: str) -> list[dict[str, Any]]:
 
 
 def test_a_worker_and_the_grid_die_elsewhere(make_workplace: MakeWorkplace) -> None:
+    """Which only heartbeats can tell: the grid is in another folder, as on another machine, and sees no locks."""
     place, elsewhere = make_workplace(eight), make_workplace(eight)
     store = f"sqlite:///{place.folder}/mlflow.db"
     shutil.copy(REPOSITORY / "prefect.yaml", elsewhere.folder)
@@ -91,3 +92,43 @@ def kill_a_worker_and_the_grid(place: Workplace, engine: LocalEngine) -> None:
         time.sleep(0.01)
     kill_with_children(worker_of(second_checkpoints(place.folder)[0], engine))
     kill_with_children(psutil.Process(engine.processes["grids-1"].pid))
+
+
+def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished(make_workplace: MakeWorkplace) -> None:
+    place = of_two_experiments(make_workplace)
+    first = start(place)
+    wait_for(lambda: epochs(place) >= 2, first)
+    stopped = interrupt(first, signal.SIGTERM)
+    assert stopped.code == 75 and "the same command continues" in stopped.err, stopped
+    assert not at_work(place.folder)
+
+    second, saved = start(place), epochs(place)
+    wait_for(lambda: epochs(place) > saved, second)
+    second.kill()
+    finish(second)
+    left = remembered(place)
+    assert len(left) == 2 and set(left) <= at_work(place.folder)
+    assert {address.ip for pid in left for address in listening(psutil.Process(pid))} == {"127.0.0.1"}
+
+    third = start(place)
+    wait_for(lambda: not set(left) & at_work(place.folder), third)
+    saved = epochs(place)
+    wait_for(lambda: epochs(place) > saved, third)
+    kill_with_children(only_worker(place))
+    finished = finish(third)
+    finished.expect(0)
+    assert "ending 2 processes that an earlier start left behind" in finished.out
+    assert "worker-1 died and is started again" in finished.out
+    assert not at_work(place.folder)
+    assert not list((place.folder / "runs/flows").iterdir())
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    for run in runs:
+        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
+        assert steps == list(range(1, test_local_grid.EPOCHS + 1))
+
+
+def only_worker(place: Workplace) -> psutil.Process:
+    (worker,) = (one for one in map(psutil.Process, remembered(place)) if "worker" in one.cmdline())
+    return worker

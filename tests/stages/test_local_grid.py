@@ -14,12 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from stages import ablation
 from tests.conftest import REPOSITORY
-from tests.stages.conftest import MakeWorkplace, Workplace, finish, interrupt, listening, wait_for
-from tests.stages.test_ablation import kill_with_children
+from tests.stages.conftest import MakeWorkplace, Workplace, interrupt, listening, wait_for
 
 METHOD = "generalist_d_nt_linf"
 EPOCHS = 24
@@ -38,8 +36,7 @@ def two(content: dict[str, Any]) -> None:
     content["ablation"]["studies"] = {"intervals": study}
 
 
-@pytest.fixture
-def place(make_workplace: MakeWorkplace) -> Workplace:
+def of_two_experiments(make_workplace: MakeWorkplace) -> Workplace:
     made = make_workplace(two)
     for name in ("prefect.yaml", "automations.yaml"):
         shutil.copy(REPOSITORY / name, made.folder)
@@ -72,45 +69,16 @@ def remembered(place: Workplace) -> list[int]:
     return [int(pid) for pid in json.loads((place.folder / ".prefect/processes.json").read_text())]
 
 
-@pytest.mark.timeout(1800)
-def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished(place: Workplace) -> None:
-    first = start(place)
-    wait_for(lambda: epochs(place) >= 2, first)
-    stopped = interrupt(first, signal.SIGTERM)
+def test_a_grid_that_is_stopped_saves_and_leaves_nothing_behind(make_workplace: MakeWorkplace) -> None:
+    """What follows, when it is killed, too, and comes to its end: `make faults-grid`."""
+    place = of_two_experiments(make_workplace)
+    grid = start(place)
+    wait_for(lambda: epochs(place) >= 2, grid)
+    assert {address.ip for pid in remembered(place) for address in listening(psutil.Process(pid))} == {"127.0.0.1"}
+    stopped = interrupt(grid, signal.SIGTERM)
     assert stopped.code == 75 and "the same command continues" in stopped.err, stopped
     assert not at_work(place.folder)
-
-    second, saved = start(place), epochs(place)
-    wait_for(lambda: epochs(place) > saved, second)
-    second.kill()
-    finish(second)
-    left = remembered(place)
-    assert len(left) == 2 and set(left) <= at_work(place.folder)
-    assert {address.ip for pid in left for address in listening(psutil.Process(pid))} == {"127.0.0.1"}
-
-    third = start(place)
-    wait_for(lambda: not set(left) & at_work(place.folder), third)
-    saved = epochs(place)
-    wait_for(lambda: epochs(place) > saved, third)
-    kill_with_children(worker_of(place))
-    finished = finish(third)
-    finished.expect(0)
-    assert "ending 2 processes that an earlier start left behind" in finished.out
-    assert "worker-1 died and is started again" in finished.out
-    assert not at_work(place.folder)
-    assert not list((place.folder / "runs/flows").iterdir())
-    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
-    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
-    assert [run.info.status for run in runs] == ["FINISHED"] * 2
-    for run in runs:
-        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
-        assert steps == list(range(1, EPOCHS + 1))
-
-
-def worker_of(place: Workplace) -> psutil.Process:
-    """The only worker."""
-    (worker,) = (one for one in map(psutil.Process, remembered(place)) if "worker" in one.cmdline())
-    return worker
+    assert epochs(place) >= 2
 
 
 # --- Signals
