@@ -180,8 +180,9 @@ def open_regenerated(folder: Path, kind: Kind, names: tuple[str, ...]) -> ImageF
     if manifest["kind"] != kind:
         raise RequestError(f"{folder / MANIFEST_FILE}: is of {manifest['kind']}, {kind} were asked for")
     files = manifest["files"]
-    absent = [f"{array_file(folder, name)}: is not in {MANIFEST_FILE}" for name in names if name not in files]
-    listed = [name for name in (LABELS, *names) if name in files]
+    wanted = (LABELS, *names)
+    absent = [f"{array_file(folder, name)}: is not in {MANIFEST_FILE}" for name in wanted if name not in files]
+    listed = [name for name in wanted if name in files]
     problems = [_problem(array_file(folder, name), tuple(files[name]["shape"]), files[name]["md5"]) for name in listed]
     _refuse(folder, [*absent, *problems], "Remove the damaged files and regenerate: what is whole is kept.")
     labels = np.load(array_file(folder, LABELS))[: manifest["images"]].astype(np.int64)
@@ -200,8 +201,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_record(path)
         if manifest["regenerated"] is not True:
             raise ValueError("'regenerated' is not true")
-        for name in (LABELS, *manifest["files"]):
-            manifest["files"][name]["md5"], tuple(manifest["files"][name]["shape"])
+        for file in manifest["files"].values():
+            file["md5"], tuple(file["shape"])
         manifest["kind"], int(manifest["images"])
     except FileNotFoundError:
         raise RequestError(f"{path}: is missing. {way_out}") from None

@@ -105,6 +105,8 @@ def regenerate(
         manifest = _begin(destination, _identity(kind, clean, seed))
         shapes = {name: _shape(kind, name, clean.images.shape) for name in names}
         _require_room(destination, shapes)
+        if not manifest["files"]:  # before the first array, which without a manifest is taken for somebody else's
+            write_record(destination / MANIFEST_FILE, manifest)
         repeats = len(SEVERITIES) if kind == "corruptions" else 1
         labels = np.tile(clean.labels.astype(np.uint8), repeats)
         _write(destination, LABELS, manifest, labels.shape, [labels], report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,28 @@ def test_a_failure_leaves_whole_files_and_no_others(
     monkeypatch.undo()
     make(clean, destination)
     open_regenerated(destination, "corruptions", ("contrast", "fog"))
+
+
+@pytest.mark.parametrize("last", range(1, 8))
+def test_a_stop_after_any_rename_loses_nothing(
+    clean: CleanImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """Seven: the manifest, and then the labels and two corruptions, each followed by the manifest."""
+    rename, renames = os.replace, 0
+
+    def stopped(source: Path, target: Path) -> None:
+        nonlocal renames
+        rename(source, target)
+        renames += 1
+        if renames == last:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stopped)
+        make(clean, tmp_path / "stopped")
+    manifest = make(clean, tmp_path / "stopped")
+    assert manifest == make(clean, tmp_path / "whole")
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
 def test_a_folder_that_was_made_differently_is_refused(clean: CleanImages, destination: Path) -> None:
