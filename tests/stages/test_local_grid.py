@@ -69,7 +69,7 @@ def remembered(place: Workplace) -> list[int]:
     return [int(pid) for pid in json.loads((place.folder / ".prefect/processes.json").read_text())]
 
 
-def test_a_grid_that_is_stopped_saves_and_leaves_nothing_behind(make_workplace: MakeWorkplace) -> None:
+def test_a_grid_that_is_stopped_says_how_to_go_on_and_leaves_nothing_behind(make_workplace: MakeWorkplace) -> None:
     """What follows, when it is killed, too, and comes to its end: `make faults-grid`."""
     place = of_two_experiments(make_workplace)
     grid = start(place)
@@ -78,7 +78,6 @@ def test_a_grid_that_is_stopped_saves_and_leaves_nothing_behind(make_workplace: 
     stopped = interrupt(grid, signal.SIGTERM)
     assert stopped.code == 75 and "the same command continues" in stopped.err, stopped
     assert not at_work(place.folder)
-    assert epochs(place) >= 2
 
 
 # --- Signals

@@ -1,7 +1,4 @@
-"""Stages that are killed, stopped and damaged in the middle end with the bits of one that was left alone.
-
-One story with all that people see of it; kills at many moments, and how often: `tests/faults`.
-"""
+"""Stages that are killed, stopped and damaged in the middle end with the bits of one that was left alone."""
 
 from __future__ import annotations
 
@@ -35,10 +32,10 @@ ARGUMENTS = (METHOD, "--seed", "1")
 
 @dataclass(frozen=True)
 class Ordeal:
-    """A training that was killed, stopped twice, robbed of its newest checkpoint, and then finished."""
+    """A training that was killed three times, stopped twice, robbed of its newest checkpoint, and then finished."""
 
     place: Workplace
-    killed: Finished
+    killed: list[Finished]
     second: Finished
     """Another process that wanted to train the same experiment meanwhile."""
     holder: int
@@ -53,10 +50,12 @@ class Ordeal:
 
 @pytest.fixture(scope="module")
 def ordeal(make_workplace: MakeWorkplace) -> Ordeal:
-    place = make_workplace(lengthen)
-    process = start_and_wait_for_a_new_checkpoint(place)
-    time.sleep(random.Random(20240511).uniform(0, 0.25))
-    killed = interrupt(process, signal.SIGKILL)
+    place, moments = make_workplace(lengthen), random.Random(20240511)
+    killed = []
+    for _ in range(3):
+        process = start_and_wait_for_a_new_checkpoint(place)
+        time.sleep(moments.uniform(0, 0.25))
+        killed.append(interrupt(process, signal.SIGKILL))
     process = start_and_wait_for_a_new_checkpoint(place)
     os.kill(process.pid, signal.SIGSTOP)
     before = place.files()
@@ -79,7 +78,7 @@ def start_and_wait_for_a_new_checkpoint(place: Workplace) -> subprocess.Popen[st
 
 
 def test_a_killed_and_stopped_training_ends_with_the_same_bits(ordeal: Ordeal, uninterrupted: Workplace) -> None:
-    assert ordeal.killed.code == -signal.SIGKILL
+    assert [finished.code for finished in ordeal.killed] == [-signal.SIGKILL] * 3
     ordeal.last.expect(0)
     assert ordeal.place.weights(METHOD) == uninterrupted.weights(METHOD)
     assert history(ordeal.place) == history(uninterrupted)
