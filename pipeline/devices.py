@@ -7,11 +7,33 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import RequestError
 
 T = TypeVar("T", bound=nn.Module)
+
+
+class Arrival:
+    """Numbers on their way from a device to the host, which waits for them when it reads them, and for nothing else.
+
+    Reading a tensor on a device waits for all that the device was given until then. This waits for what the device was
+    given until the numbers left, while it goes on with the rest.
+
+    Args:
+        values: On any device; not to be changed in place afterwards.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.detach().to("cpu", non_blocking=True)
+        self._left = torch.get_device_module(values.device).Event()
+        self._left.record()
+
+    def read(self) -> list[float]:
+        """The numbers; waits until they are here."""
+        self._left.synchronize()
+        numbers: list[float] = self._values.tolist()
+        return numbers
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,17 @@ def stream(
     return shared.manual_seed(stream_seed(seed, *address))
 
 
+def on_host(generator: torch.Generator) -> torch.Generator:
+    """A generator whose numbers the host can read at once: `generator` itself where it is the host's.
+
+    Reading a number from a device would wait for all that the device still has to do. So what the host decides by is
+    drawn on the host, of the same seed; ask once for a stream, since every generator begins with its first number.
+    """
+    if generator.device.type == "cpu":
+        return generator
+    return torch.Generator().manual_seed(generator.initial_seed())
+
+
 def part_of(generator: torch.Generator, rows: int) -> Part:
     """The part that a generator is for; of one that knows none, all of `rows`."""
     return generator.part if isinstance(generator, SharedGenerator) else Part(0, rows, rows)

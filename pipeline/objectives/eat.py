@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from pipeline.attacks.apgd import APGD
 from pipeline.objectives.base import Losses, Moment, Objective
+from pipeline.streams import on_host
 
 
 def norm_probabilities(counts: dict[str, list[float]], norms: list[str]) -> list[float]:
@@ -43,7 +44,7 @@ class ExtremeNorms(Objective):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         counts: dict[str, list[float]] = moment.state.setdefault("counts", {})
         probabilities = norm_probabilities(counts, [attack.norm for attack in self.attacks])
-        drawn = torch.rand((), generator=moment.generator, device=images.device).item()
+        drawn = torch.rand((), generator=on_host(moment.generator)).item()
         edges = torch.tensor(probabilities).cumsum(0).tolist()
         attack = self.attacks[min(sum(drawn >= edge for edge in edges), len(self.attacks) - 1)]
         climb = attack.climb(model, images, labels)

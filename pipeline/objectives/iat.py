@@ -13,15 +13,16 @@ from typing_extensions import override
 from pipeline.attacks.pgd import PGD
 from pipeline.objectives.base import Losses, Moment, Objective
 from pipeline.ranks import ALONE, Ranks
+from pipeline.streams import on_host
 
 
 def beta_sample(alpha: float, generator: torch.Generator) -> float:
-    """One draw of Beta(alpha, alpha) by Johnk's rejection method.
+    """One draw of Beta(alpha, alpha) by Johnk's rejection method, of a generator on the host.
 
     torch's own Beta distribution takes no generator.
     """
     while True:
-        first, second = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).tolist()
+        first, second = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         left, right = first ** (1 / alpha), second ** (1 / alpha)
         if 0 < left + right <= 1:
             return float(left / (left + right))
@@ -55,9 +56,9 @@ class Interpolated(Objective):
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
-        losses, part = [], moment.part(labels)
+        losses, part, host = [], moment.part(labels), on_host(moment.generator)
         for inputs in (images, perturbed):
-            ratio = beta_sample(self.alpha, moment.generator)
+            ratio = beta_sample(self.alpha, host)
             order = torch.randperm(part.total, generator=moment.generator, device=labels.device)
             own = order[part.first : part.last]
             losses.append(mixup_loss(model, inputs, labels, ratio, own, part.ranks))

@@ -37,7 +37,7 @@ def class_activation(model: nn.Module, images: Tensor) -> Tensor:
 
 def jet(values: Tensor) -> Tensor:
     """The 'jet' colour map: (batch, h, w) in [0, 1] -> (batch, 3, h, w) in [0, 1]."""
-    centres = torch.tensor([0.75, 0.5, 0.25], device=values.device).view(1, 3, 1, 1)
+    centres = torch.linspace(0.75, 0.25, 3, device=values.device).view(1, 3, 1, 1)
     return (1.5 - 4 * (values.unsqueeze(1) - centres).abs()).clamp(0, 1)
 
 

@@ -14,6 +14,7 @@ from pipeline.attacks.pgd import PGD
 from pipeline.models.bezier import BezierPath
 from pipeline.objectives.base import Losses, Moment, Objective
 from pipeline.objectives.msd import multi_steepest
+from pipeline.streams import on_host
 
 
 class RobustPath(Objective):
@@ -32,7 +33,7 @@ class RobustPath(Objective):
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         if isinstance(model, BezierPath):
-            model.position = torch.rand((), generator=moment.generator, device=images.device).item()
+            model.position = torch.rand((), generator=on_host(moment.generator)).item()
         logits = model(multi_steepest(self.attacks, model, images, labels)).float()
         weights = model.weights().values() if isinstance(model, BezierPath) else model.parameters()
         squared_norm = torch.stack([weight.float().square().sum() for weight in weights]).sum()

@@ -19,8 +19,8 @@ from pipeline.streams import draw
 
 
 @cache
-def extra_images(path: Path) -> tuple[Tensor, Tensor]:
-    """Pseudo-labelled images: a safetensors file with `images` (n, c, h, w) uint8 and `labels` (n,).
+def extra_images(path: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pseudo-labelled images on `device`: a safetensors file with `images` (n, c, h, w) uint8 and `labels` (n,).
 
     Raises:
         RequestError: the file is missing or has other contents.
@@ -35,7 +35,7 @@ def extra_images(path: Path) -> tuple[Tensor, Tensor]:
         raise RequestError(f"extra_images {path}: expected safetensors with 'images' and 'labels' ({error})") from None
     if images.dtype != torch.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
         raise RequestError(f"extra_images {path}: expected uint8 images (n, c, h, w) and labels (n,)")
-    return images, labels
+    return images.to(device), labels.to(device)
 
 
 def weighted_mean(losses: Tensor, extra_losses: Tensor, weight: float) -> Tensor:
@@ -66,10 +66,10 @@ class SelfTraining(Objective):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         count = len(labels)
         if self.extra_images is not None:
-            pool, pseudo_labels = extra_images(self.extra_images)
-            drawn = draw(partial(torch.randint, len(pool)), (count,), moment.generator).to(pool.device)
-            extra = pool[drawn].to(images.device).float().div(255)
-            images, labels = torch.cat([images, extra]), torch.cat([labels, pseudo_labels[drawn].to(labels.device)])
+            pool, pseudo_labels = extra_images(self.extra_images, images.device)
+            drawn = draw(partial(torch.randint, len(pool)), (count,), moment.generator)
+            images = torch.cat([images, pool[drawn].float().div(255)])
+            labels = torch.cat([labels, pseudo_labels[drawn]])
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
         logits = model(perturbed).float()
         robust = functional.cross_entropy(logits, labels, reduction="none")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import AdamSettings, LearnerSettings, SGDSettings
-from pipeline.devices import Backend
+from pipeline.devices import Arrival, Backend
 from pipeline.errors import DivergedError
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.weights import MovingAverage
@@ -18,20 +18,19 @@ from pipeline.training.weights import MovingAverage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave, still on the device."""
+    """What a step gave, on its way to the host."""
 
     learner: str
-    values: Tensor
-    """(2,), float64: the loss, and how many of the inputs it was computed on were classified correctly; of the whole
-    minibatch."""
+    values: Arrival
+    """The loss, and how many of the inputs it was computed on were classified correctly; of the whole minibatch."""
 
     def read(self) -> tuple[float, int]:
-        """Loss and number of correct predictions; waits for the device.
+        """Loss and number of correct predictions; waits until the device has computed them.
 
         Raises:
             DivergedError: the loss is not finite; the weights are still those from before the step.
         """
-        loss, correct = self.values.tolist()
+        loss, correct = self.values.read()
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of learner '{self.learner}' is {loss}, stopped before the update")
         return loss, int(correct)
@@ -84,7 +83,7 @@ class Learner:
         part = moment.part(labels)
         hits = (losses.logits.argmax(1) == labels).sum()
         values = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits]))
-        outcome = Outcome(self.name, values)
+        outcome = Outcome(self.name, Arrival(values))
         if self._backend.deferred:
             self.optimizer.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
         else:

@@ -1,0 +1,159 @@
+"""Training on a device that is not the host: nothing is mixed, waited for or raced; the bits are the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.config import Experiment, Params, parse_params
+from pipeline.data.images import ImageSplit
+from pipeline.devices import Arrival, Backend
+from pipeline.models import build_model
+from pipeline.objectives.part import radii
+from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.loop import TrainingRun
+from stages.compose import compose
+from tests.conftest import REPOSITORY, TINY
+from tests.pretend import Held, MixedDevices, Queue, Race, WaitsForDevice, never_waits, present
+from tests.running import assert_same
+
+CONTENT: dict[str, Any] = yaml.safe_load(
+    compose([override for override in TINY if override != "competitors=none"], REPOSITORY / "conf")
+)
+METHODS = list(CONTENT["methods"])
+WAITING = {
+    "eat": "which norm comes next depends on how many images the last attack left correct",
+    "fat": "images that are wrong leave the batch",
+}
+"""Methods whose next operation depends on values of the last one."""
+DRAWS_ON_THE_HOST = {"iat": "mixing ratios in the middle of a step, on a CPU from the generator of the attack's noise"}
+"""Methods whose random numbers are others on a device than on a CPU."""
+
+
+@pytest.fixture(scope="module")
+def all_methods() -> Params:
+    """The tiny suite with every competitor."""
+    return parse_params(CONTENT)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A device whose tensors are not the host's."""
+    with present(monkeypatch) as found:
+        yield found
+
+
+def begin(experiment: Experiment, split: ImageSplit, device: torch.device, folder: Path) -> TrainingRun:
+    """A run that reads losses later, as on CUDA."""
+    backend = Backend(device, bfloat16=False, deferred=True)
+    return TrainingRun(experiment, split, backend, CheckpointFolder(folder, experiment.fingerprint))
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    """Weights on the host."""
+    found = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.content if isinstance(tensor, Held) else tensor for name, tensor in found.items()}
+
+
+def steps(run: TrainingRun, wait: bool = True) -> None:
+    """A minibatch of the first and one of the last epoch."""
+    for epoch in (1, 4):
+        images, labels = next(run.batches(epoch))
+        with nullcontext() if wait else never_waits():
+            for learner in run.learners:
+                run.step(learner, images, labels, epoch)
+            if run.mixture is not None:
+                run.mixture.after_step(epoch)
+            run.progress.step = 1
+            assert run.read_losses().keys() == {learner.name for learner in run.learners}
+        run.progress.step = 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_at_home_on_another_device(
+    all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device, method: str
+) -> None:
+    experiment = all_methods.experiment(method, 1)
+    ours, expected = (begin(experiment, tiny_split, each, tmp_path) for each in (device, torch.device("cpu")))
+    steps(ours, wait=method in WAITING)
+    steps(expected)
+    if method in DRAWS_ON_THE_HOST:
+        assert ours.progress.sums == pytest.approx(expected.progress.sums, rel=0.5)
+        return
+    for learner, twin in zip(ours.learners, expected.learners, strict=True):
+        assert_same(values(learner.model), values(twin.model))
+    assert_same(values(ours.result_model), values(expected.result_model))
+    assert ours.progress.sums == expected.progress.sums
+
+
+@pytest.mark.parametrize("method", WAITING)
+def test_no_other_method_waits(
+    all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device, method: str
+) -> None:
+    with pytest.raises(WaitsForDevice):
+        steps(begin(all_methods.experiment(method, 1), tiny_split, device, tmp_path), wait=False)
+
+
+def test_extra_images_of_rst_are_on_the_device(tiny_split: ImageSplit, tmp_path: Path, device: torch.device) -> None:
+    images, labels = tiny_split.test.images, tiny_split.test.labels
+    save_file({"images": images, "labels": labels}, tmp_path / "extra.safetensors")
+    content = deepcopy(CONTENT)
+    for learner in content["methods"]["rst"]["learners"].values():
+        learner["objective"]["extra_images"] = str(tmp_path / "extra.safetensors")
+    experiment = parse_params(content).experiment("rst", 1)
+    run = begin(experiment, tiny_split, device, tmp_path)
+    steps(run)
+    steps(run, wait=False)
+
+
+def test_radii_of_colour_images_are_made_on_the_device(device: torch.device) -> None:
+    images = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    model = build_model("small_cnn", "cifar10").eval()
+    expected = radii(model, images, 8 / 255, 7 / 255)
+    there = images.to(device)
+    model = model.to(device)
+    with never_waits():
+        found = radii(model, there, 8 / 255, 7 / 255)
+    assert isinstance(found, Held)
+    assert torch.equal(found.content, expected)
+
+
+def test_numbers_arrive_without_waiting_for_what_follows(device: torch.device) -> None:
+    numbers = torch.ones(2, device=device)
+    with never_waits():
+        first = Arrival(2 * numbers)
+        second = Arrival(3 * numbers)
+        assert first.read() == [2, 2]
+        assert second._values.isnan().all(), "nobody has waited for them"
+        assert second.read() == [3, 3]
+
+
+def test_memory_is_not_given_away_while_a_lane_uses_it(device: torch.device) -> None:
+    lane, module = Queue(), torch.get_device_module(device)
+    numbers = torch.ones(4, device=device)
+    lane.wait_stream(module.current_stream())
+    with module.stream(lane):
+        numbers.sum()
+    del numbers
+    with pytest.raises(Race, match="is given memory"):
+        torch.zeros(4, device=device)
+
+
+def test_the_device_refuses_tensors_of_the_host(device: torch.device) -> None:
+    with pytest.raises(MixedDevices):
+        torch.ones(2, device=device) + torch.ones(2)
+    with never_waits(), pytest.raises(WaitsForDevice):
+        torch.ones((), device=device).item()
+    with never_waits(), pytest.raises(WaitsForDevice):
+        torch.ones(2, device=device).to("cpu")
+    with never_waits(), pytest.raises(WaitsForDevice):
+        torch.ones(2).to(device)
