@@ -187,7 +187,9 @@ def generalist_t(results: Results) -> str:
     return (
         f"A step of Generalist-T, mixture included, takes {ranged(found['ratio'])} times the sum of its three "
         f"learners' own steps, timed apart and in turn; the mixture is {percent(found['mixture_share'])} % of it "
-        f"({found['architecture']}, batch {found['batch_size']}). {source(results, 'mixture')}"
+        f"({found['architecture']}, batch {found['batch_size']}). With learners side by side, each on a stream of its "
+        f"own, it takes {ranged(found['side_by_side_ratio'])} times as long as with one after another; on a CPU, which "
+        f"queues nothing, the two are the same. {source(results, 'mixture')}"
     )
 
 

@@ -31,6 +31,7 @@ from pipeline.data.facts import DATASETS
 from pipeline.devices import Backend, choose_backend
 from pipeline.models import build_model
 from pipeline.objectives import Moment
+from pipeline.training.lanes import Lanes
 from pipeline.training.learner import Learner
 from pipeline.training.loop import build_learner, build_mixture
 from pipeline.training.mixture import GlobalLearner, Mixture
@@ -104,6 +105,16 @@ class Loop:
     def step(self, images: Tensor, labels: Tensor) -> None:
         """All parts, once."""
         for _, part in self.parts(images, labels):
+            part()
+
+    def step_side_by_side(self, images: Tensor, labels: Tensor, lanes: Lanes) -> None:
+        """All parts, once, with every learner's in a lane of its own."""
+        parts, count = self.parts(images, labels), len(self.learners)
+        with lanes.side_by_side(count) as lane_of_each:
+            for (_, part), lane in zip(parts[:count], lane_of_each, strict=True):
+                with lane:
+                    part()
+        for _, part in parts[count:]:
             part()
 
     def timer(self, images: Tensor, labels: Tensor) -> Timer:

@@ -25,6 +25,7 @@ from pipeline.config import (
     parse_fraction,
     parse_params,
 )
+from pipeline.config.schema import HOW_TO_TRAIN
 from pipeline.errors import RequestError
 from pipeline.models import ARCHITECTURES, check_input
 from stages.compose import compose
@@ -568,7 +569,7 @@ def test_every_number_that_training_uses_changes_the_fingerprint(rich: Experimen
         value: Any = content
         for part in path:
             value = value[part]
-        elsewhere = path[0] in ("evaluation", "ood") or path[-1] in ("root", "device", "threads", "compile", "grid")
+        elsewhere = path[0] in ("evaluation", "ood") or path[-1] in {"root", "grid", *HOW_TO_TRAIN}
         ignored = elsewhere or "mixing_ratios" in path
         if isinstance(value, int | float) and not ignored:
             changed = with_value(rich, path, other_number(path, value)).fingerprint

@@ -317,6 +317,10 @@ class TheorySettings(Closed):
     """On the first so many held-out images, or all where there are fewer."""
 
 
+HOW_TO_TRAIN = {"device", "threads", "compile", "overlap_learners", "theory"}
+"""Settings of training that are not part of an experiment's identity."""
+
+
 class TrainingSettings(Closed):
     """What all learners share."""
 
@@ -337,6 +341,9 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
+    overlap_learners: TruthValue = False
+    """Let learners share a GPU, each on a stream of its own, if the first minibatches show that to be faster. Not part
+    of an experiment's identity, since steps are the same in either way."""
     theory: TheorySettings | None = Field(default=None, exclude_if=_is_none)
     """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
     experiment's identity."""
@@ -685,7 +692,7 @@ class Experiment(Closed):
             "data": data,
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
-            "training": self.training.model_dump(mode="json", exclude={"device", "threads", "compile", "theory"}),
+            "training": self.training.model_dump(mode="json", exclude=HOW_TO_TRAIN),
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

@@ -26,6 +26,7 @@ from pipeline.streams import stream, stream_seed
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
 from pipeline.training.gradient_projection import GradientProjection
+from pipeline.training.lanes import Lanes
 from pipeline.training.learner import Learner, Outcome
 from pipeline.training.mesh import ONE_PROCESS, Mesh, shared_out
 from pipeline.training.mixture import GlobalLearner, Mixture
@@ -105,6 +106,7 @@ def train(
     mesh = shared_out(ranks, experiment.method, backend.device) if learner_parallel else Mesh(ranks, ranks)
     run = TrainingRun(experiment, split, backend, checkpoints, mesh)
     run.restore(observer)
+    lanes = Lanes(backend.device, observer.message, wanted=experiment.training.overlap_learners)
     progress, epochs = run.progress, experiment.training.epochs
     steps = run.steps_in(min(progress.epoch + 1, epochs))
     observer.on_start(epochs, steps, progress.epoch + 1, progress.step)
@@ -114,9 +116,7 @@ def train(
             observer.on_phase(steps)
         started = time.perf_counter()
         for images, labels in run.batches(epoch, first=progress.step):
-            for learner in run.training_in(epoch):
-                learner.set_learning_rate(epoch, (progress.step + 1) / steps)
-                run.step(learner, images, labels, epoch)
+            run.step_all(images, labels, epoch, lanes)
             if run.mixture is not None:
                 run.mixture.after_step(epoch)
             losses = run.read_losses(all_steps=progress.step + 1 == steps)
@@ -202,6 +202,15 @@ class TrainingRun:
         """This rank's part of the minibatches of `epoch` from number `first` on: float images in [0, 1], labels."""
         for images, labels in self._minibatches.of_epoch(epoch, self._experiment.sizes_in(epoch), first):
             yield channels_last(to_unit_interval(images)), labels
+
+    def step_all(self, images: Tensor, labels: Tensor, epoch: int, lanes: Lanes) -> None:
+        """One update of every learner that trains in `epoch`, each in a lane; raises as `step`."""
+        learners, share = self.training_in(epoch), (self.progress.step + 1) / self.steps_in(epoch)
+        with lanes.of(len(learners)) as lane_of_each:
+            for learner, lane in zip(learners, lane_of_each, strict=True):
+                learner.set_learning_rate(epoch, share)
+                with lane:
+                    self.step(learner, images, labels, epoch)
 
     def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> None:
         """One update of one learner; its loss is for `read_losses`.

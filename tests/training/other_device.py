@@ -20,6 +20,7 @@ from pipeline.devices import Arrival, Backend
 from pipeline.models import build_model
 from pipeline.objectives.part import radii
 from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.lanes import ROUNDS, WARMUP, Lanes
 from pipeline.training.loop import TrainingRun
 from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
@@ -37,6 +38,7 @@ WAITING = {
 """Methods whose next operation depends on values of the last one."""
 DRAWS_ON_THE_HOST = {"iat": "mixing ratios in the middle of a step, on a CPU from the generator of the attack's noise"}
 """Methods whose random numbers are others on a device than on a CPU."""
+SEVERAL = [name for name, method in CONTENT["methods"].items() if len(method["learners"]) > 1]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,68 @@ def test_numbers_arrive_without_waiting_for_what_follows(device: torch.device) -
         assert first.read() == [2, 2]
         assert second._values.isnan().all(), "nobody has waited for them"
         assert second.read() == [3, 3]
+
+
+@pytest.mark.parametrize("method", SEVERAL)
+def test_learners_side_by_side_never_race(
+    all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device, method: str
+) -> None:
+    """Two epochs, so that memory is freed and given again, and the mixture reads what the lanes wrote."""
+    experiment = all_methods.experiment(method, 1)
+    ours, expected = (begin(experiment, tiny_split, each, tmp_path) for each in (device, torch.device("cpu")))
+    for run, lanes in ((ours, Lanes(device, print)), (expected, Lanes(device, print, wanted=False))):
+        for epoch in (1, 2):
+            for images, labels in run.batches(epoch):
+                run.step_all(images, labels, epoch, lanes)
+                if run.mixture is not None:
+                    run.mixture.after_step(epoch)
+                run.progress.step += 1
+                run.read_losses()
+            run.read_losses(all_steps=True)
+            run.progress.step = 0
+    assert_same(values(ours.result_model), values(expected.result_model))
+    assert ours.progress.sums == expected.progress.sums
+
+
+def test_what_was_decided_makes_no_step_wait(
+    all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device
+) -> None:
+    run, told = begin(all_methods.experiment("generalist_t", 1), tiny_split, device, tmp_path), list[str]()
+    lanes = Lanes(device, told.append)
+    images, labels = next(run.batches(1))
+    for _ in range(2 * (WARMUP + ROUNDS)):
+        assert told == []
+        run.step_all(images, labels, 1, lanes)
+    assert len(told) == 1
+    with never_waits():
+        run.step_all(images, labels, 1, lanes)
+
+
+@pytest.mark.parametrize("forgotten", ["begin", "end"])
+def test_lanes_that_are_not_ordered_race(
+    all_methods: Params,
+    tiny_split: ImageSplit,
+    tmp_path: Path,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    forgotten: str,
+) -> None:
+    """The pretend device finds what it is there for: lanes that do not wait for the minibatch, or nobody for them."""
+    run = begin(all_methods.experiment("generalist_t", 1), tiny_split, device, tmp_path)
+    main, wait = torch.get_device_module(device).current_stream(), Queue.wait_stream
+
+    def forget(stream: Queue, other: Queue) -> None:
+        if (forgotten == "begin") != (other is main):
+            wait(stream, other)
+
+    monkeypatch.setattr(Queue, "wait_stream", forget)
+    images, labels = next(run.batches(1))
+    with pytest.raises(Race):
+        run.step_all(images, labels, 1, Lanes(device, print))
+        assert run.mixture is not None
+        run.mixture.after_step(1)
+        del images, labels
+        run.read_losses(all_steps=True)
 
 
 def test_memory_is_not_given_away_while_a_lane_uses_it(device: torch.device) -> None:
