@@ -9,9 +9,10 @@ stream could hand out again while another stream still uses it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import pytest
@@ -205,6 +206,14 @@ class Device:
     def manual_seed_all(self, seed: int) -> None:
         """It draws nothing that no generator is given for."""
 
+    def get_rng_state(self, device: torch.device | int = 0) -> Tensor:
+        """That of the CPU, from which its generators draw."""
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: Tensor, device: torch.device | int = 0) -> None:
+        """That of the CPU."""
+        torch.set_rng_state(state)
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         """For autocast."""
         return [torch.bfloat16]
@@ -233,6 +242,16 @@ class Held(torch.Tensor):
         )
         held.content = content
         return held
+
+    @override
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"{NAME}:{self.content!r}"
+
+    @override
+    def tolist(self) -> Any:
+        """Its values on the host; torch refuses this to tensors of other classes."""
+        _refuse_to_wait("tolist")
+        return self.content.tolist()
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -293,10 +312,15 @@ def _refuse(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], held: list
         if (to_host or strangers) and not kwargs.get("non_blocking"):
             _refuse_to_wait(str(func))
         return
-    if held and any(tensor.ndim > 0 for tensor in strangers):
+    if not held:
+        return
+    if func in INDEXING:  # by indices of the host, which are copied, or by a mask, whose true values are counted
+        indices = [leaf for leaf in tree_leaves(args[1]) if leaf is not None]
+        if strangers or any(index.dtype == torch.bool for index in indices):
+            _refuse_to_wait(str(func))
+    elif any(tensor.ndim > 0 for tensor in strangers):
         raise MixedDevices(f"{func}: tensors of the host and of the device")
-    by_mask = func in INDEXING and any(leaf.dtype == torch.bool for leaf in tree_leaves(args[1]) if leaf is not None)
-    if held and (func in READS_VALUES or by_mask):
+    if func in READS_VALUES:
         _refuse_to_wait(str(func))
 
 
@@ -305,12 +329,19 @@ def _refuse_to_wait(what: str) -> None:
         raise WaitsForDevice(what)
 
 
+def _tensor(make: Callable[..., Tensor], content: Any, *, device: Any = None, **options: Any) -> Tensor:
+    """`torch.tensor`, which makes a tensor on the host and copies it, where no mode sees it."""
+    made = make(content, **options)
+    return made if device is None or torch.device(device).type != NAME else made.to(DEVICE)
+
+
 @contextmanager
 def present(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The device, with nothing on it yet, until the end of the block."""
     vars(host).update(vars(Host()))
     # A parameter's new data would be set without what the wrapper holds.
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
+    monkeypatch.setattr(torch, "tensor", partial(_tensor, torch.tensor))
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(pipeline.streams, "SharedGenerator", Generator)
     with Present():  # type: ignore[no-untyped-call]
