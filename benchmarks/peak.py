@@ -1,8 +1,9 @@
 """Which share of the machine's peak a training step reaches: floating-point operations per second, counted by torch.
 
-The peak is the fastest of a few products of square matrices in the same arithmetic, in turn with the step in one
-process. Crafting (PGD of AT) is timed alone, too. Operations of a step are counted for every network and method on few
-images; only convolutions and matrix products count, by torch's own formulas.
+The peak is the fastest of a few products of matrices in the same arithmetic, in turn with the step in one process: as
+products, and as convolutions of single pixels, since on a CPU the two are made by different libraries. Crafting (PGD of
+AT) is timed alone, too. Operations of a step are counted for every network and method on few images; only convolutions
+and matrix products count, by torch's own formulas.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OPTIONS = {
     "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape, timed"),
     "batch_size": Option(64, 4, "images of a step"),
     "cases": Option([name for name in CASES if name != "tiny"], ["tiny"], f"of {', '.join(CASES)}: counted"),
-    "sides": Option([2048, 4096], [128], "of the square matrices; on CUDA twice and four times as long ones as well"),
+    "sides": Option([2048, 4096], [128], "of square matrices; on CUDA twice and four times as long ones as well"),
     "rounds": Option(3, 1, "timed steps of each"),
 }
 TERA = 1e12
@@ -72,11 +73,18 @@ def count_case(name: str, backend: Backend) -> dict[str, float]:
     return counted
 
 
-def products(sides: list[int], dtype: torch.dtype, device: torch.device) -> dict[int, Callable[[], Tensor]]:
-    """Products of square matrices, by the length of a side."""
+def products(sides: list[int], dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], Tensor]]:
+    """Products of matrices of different sizes, by name."""
     sides = [*sides, *(factor * max(sides) for factor in (2, 4) if device.type == "cuda")]
-    matrices = {side: torch.rand((side, side), device=device).to(dtype) for side in sides}
-    return {side: partial(torch.mm, matrix, matrix) for side, matrix in matrices.items()}
+    found: dict[str, Callable[[], Tensor]] = {}
+    for side in sides:
+        matrix = torch.rand((side, side), device=device).to(dtype)
+        found[f"product {side}"] = partial(torch.mm, matrix, matrix)
+        channels = side // 4
+        pixels = channels_last(torch.rand((16, channels, 32, 32), device=device).to(dtype))
+        kernels = channels_last(torch.rand((channels, channels, 1, 1), device=device).to(dtype))
+        found[f"convolution {channels}"] = partial(torch.conv2d, pixels, kernels)
+    return found
 
 
 def measure_shares(
@@ -97,10 +105,10 @@ def measure_shares(
 
     multiply = products(sides, dtype, device)
     timers = {"step": timer(step, device), "crafting": timer(craft, device)}
-    timers |= {f"product {side}": timer(product, device) for side, product in multiply.items()}
+    timers |= {name: timer(product, device) for name, product in multiply.items()}
     in_turn(timers, 1)
     seconds = in_turn(timers, rounds)
-    peak = max(2 * side**3 / min(seconds[f"product {side}"]) for side in multiply)
+    peak = max(operations(product) / min(seconds[name]) for name, product in multiply.items())
     counted = {"step": operations(step), "crafting": operations(craft)}
     return {
         "peak_teraflops": peak / TERA,

@@ -24,11 +24,14 @@ PAGES = (
 )
 PICTURES = Path("reports/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+"""What pages speak of, measured or not."""
+OTHERS = {"cpu_without_amx": "On a CPU without AMX:"}
+"""What they speak of where it was measured."""
 
 
 def read_results(folder: Path) -> dict[str, Results]:
     """What was measured, by kind of device: `results["cpu"]["step"]`. A file that names no machine does not count."""
-    results: dict[str, dict[str, Any]] = {device: {} for device in DEVICES}
+    results: dict[str, dict[str, Any]] = {device: {} for device in (*DEVICES, *OTHERS)}
     for name in sorted({path.name.split(".")[0] for path in folder.glob("*.json")}):
         for device, found in results.items():
             path = file_for(folder / f"{name}.json", device)
@@ -39,16 +42,18 @@ def read_results(folder: Path) -> dict[str, Results]:
 
 
 def block(name: str, results: dict[str, Results]) -> str:
-    """The text of one block: first of the CPU, then of a GPU, each measured or not."""
+    """The text of one block: of the CPU, of other CPUs, and of a GPU."""
     texts = []
-    for device, shown in DEVICES.items():
+    for device in ("cpu", *OTHERS, "cuda"):
         if device != "cpu" and name in ON_THE_HOST:
             continue
         try:
-            text = BLOCKS[name](results[device])
+            text = BLOCKS[name](results.get(device, {}))
         except Unmeasured as missing:
-            text = f"On {shown}: not measured (`{missing}`)."
-        texts.append(text)
+            if device in DEVICES:
+                texts.append(f"On {DEVICES[device]}: not measured (`{missing}`).")
+        else:
+            texts += [OTHERS[device], text] if device in OTHERS else [text]
     return "\n\n".join(texts)
 
 

@@ -19,24 +19,31 @@ INSTRUCTION_SETS = ("amx_bf16", "avx2", "avx512_bf16", "avx512_f")
 CPU = torch.device("cpu")
 
 
-def publish(path: Path | None, numbers: Mapping[str, Any], device: torch.device = CPU) -> dict[str, Any]:
+def publish(path: Path | None, numbers: Mapping[str, Any], device: torch.device | None = None) -> dict[str, Any]:
     """Print `numbers` as JSON, with the commit, the machine and the versions, write and return them.
 
     Args:
-        path: Where to; None: nowhere. Those of another device than the CPU go to a file of their own beside it.
+        path: Where to; None: nowhere. Every kind of device has a file of its own beside it.
         numbers: What was measured.
-        device: On what.
+        device: Whose arithmetic they tell of (None: nobody's).
     """
-    result = {**numbers, "machine": machine(device), "git_commit": git_commit(), **versions()}
+    result = {**numbers, "machine": machine(device or CPU), "git_commit": git_commit(), **versions()}
     if path is not None:
-        write_json(file_for(path, device.type), result)
+        write_json(path if device is None else file_for(path, kind(device)), result)
     print(json.dumps(result, indent=2))
     return result
 
 
-def file_for(path: Path, device_type: str) -> Path:
-    """`step.json` of the CPU, `step.cuda.json` of a GPU: neither overwrites the other."""
-    return path if device_type == "cpu" else path.with_suffix(f".{device_type}{path.suffix}")
+def kind(device: torch.device) -> str:
+    """`cuda`, `cpu`, or `cpu_without_amx`: bfloat16 gains much less there, so that numbers of one hold for it alone."""
+    if device.type != "cpu" or torch.cpu.get_capabilities().get("amx_bf16"):
+        return device.type
+    return "cpu_without_amx"
+
+
+def file_for(path: Path, kind: str) -> Path:
+    """`step.json` of a CPU, `step.cuda.json` of a GPU: neither overwrites the other."""
+    return path if kind == "cpu" else path.with_suffix(f".{kind}{path.suffix}")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

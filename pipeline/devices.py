@@ -77,6 +77,8 @@ def choose_backend(
         torch.set_num_threads(threads)
     # As `use_deterministic_algorithms(True)`, which imports torch's compiler, seconds of every short run.
     torch.set_deterministic_debug_mode("error")
+    # It would write into every new tensor before its values do: thousands of kernels more in a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     bfloat16 = precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen))
     return Backend(chosen, bfloat16, compiled, deferred=chosen.type == "cuda")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.loops import Loop, generalist, minibatch, suite
-from benchmarks.peak import operations
+from benchmarks.peak import operations, products
 from benchmarks.reference_style import HABITS, PARAMETER_GRADIENTS
 from benchmarks.savings import METHOD
 from benchmarks.step import PlainLoop
@@ -50,3 +50,8 @@ def test_the_reference_style_does_the_work_of_the_loop_written_by_hand() -> None
     counted = operations(partial(reference.step, images, labels))
     assert counted == operations(partial(plain.step, images, labels))
     assert counted > 1.4 * operations(partial(Loop.of(experiment, CPU).step, images, labels))
+
+
+def test_products_of_matrices_are_counted_as_such() -> None:
+    counted = {name: operations(product) for name, product in products([128], torch.float32, CPU.device).items()}
+    assert counted == {"product 128": 2 * 128**3, "convolution 32": 2 * 16 * 32 * 32 * 32**2}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks import performance
 from benchmarks.findings import BLOCKS, Results, number
-from benchmarks.performance import PAGES, PICTURES, fill, main, read_results
+from benchmarks.performance import PAGES, PICTURES, block, fill, main, read_results
 from benchmarks.pictures import draw
 from benchmarks.publishing import RESULTS
 from pipeline.reporting.blocks import BLOCK
@@ -36,6 +36,14 @@ def test_what_was_not_measured_is_said_with_its_command() -> None:
     assert "On CUDA: not measured (`python -m benchmarks.peak`)." in filled
     assert filled.startswith("before\n") and filled.endswith("\nafter\n")
     assert fill(filled, EMPTY) == filled
+    assert "AMX" not in filled
+
+
+def test_what_was_measured_on_another_cpu_is_shown_between_cpu_and_gpu() -> None:
+    found = read_results(RESULTS)["cpu"]
+    text = block("autoattack", {**EMPTY, "cpu": found, "cpu_without_amx": found})
+    first, second = text.split("On a CPU without AMX:\n\n")
+    assert second == first.strip() + "\n\nOn CUDA: not measured (`python -m benchmarks.autoattack`)."
 
 
 def test_an_old_number_is_noticed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

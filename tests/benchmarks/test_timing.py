@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.evaluation import probe
-from benchmarks.publishing import CPU, file_for, publish
+from benchmarks.publishing import CPU, file_for, kind, publish
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, spread, timer
 
 OPTIONS = {"rounds": Option(5, 1, "timings"), "names": Option(["a"], ["b"], "some")}
@@ -54,6 +54,13 @@ def test_devices_have_files_of_their_own() -> None:
     assert file_for(path, "cuda") == Path("results/step.cuda.json")
 
 
+@pytest.mark.parametrize(("amx", "expected"), [(True, "cpu"), (False, "cpu_without_amx")])
+def test_a_cpu_with_amx_is_another_kind_of_device(monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx, "avx2": True})
+    assert kind(CPU) == expected
+    assert kind(torch.device("cuda")) == "cuda"
+
+
 def test_what_is_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publish(tmp_path / "x.json", {"ratio": 2.0})
     found = json.loads((tmp_path / "x.json").read_text())
@@ -62,7 +69,8 @@ def test_what_is_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert {"machine", "git_commit", "python", "torch"} <= found.keys()
     assert found["machine"]["threads"] == torch.get_num_threads()
     publish(None, {"ratio": 3.0})
-    assert len(list(tmp_path.iterdir())) == 1
+    publish(tmp_path / "y.json", {}, CPU)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", file_for(Path("y.json"), kind(CPU)).name}
 
 
 @pytest.mark.parametrize(
