@@ -76,7 +76,7 @@ def source(results: Results, *names: str) -> str:
     machine = found["machine"]
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     where = f"{machine['device']}, {threads}"
-    files = " and ".join(f"`{name}.json`" for name in names)
+    files = " and ".join(f"`{results.get(name, {}).get('file', f'{name}.json')}`" for name in names)
     return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
 
 

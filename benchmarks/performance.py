@@ -37,7 +37,7 @@ def read_results(folder: Path) -> dict[str, Results]:
             path = file_for(folder / f"{name}.json", device)
             content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             if "machine" in content:
-                found[name] = content
+                found[name] = content | {"file": path.name}
     return dict(results)
 
 
