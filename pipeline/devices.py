@@ -51,6 +51,11 @@ class Backend:
         """`model` on the device, in the memory layout that convolutions are fastest on, compiled if chosen."""
         placed = model.to(self.device).to(memory_format=torch.channels_last)
         if self.compiled:
+            from torch.compiler import config  # takes a second
+
+            # Shapes and modes beyond it would not be compiled: an experiment may need the eight that torch allows, and
+            # a process of the grid trains several experiments.
+            config.recompile_limit = 64
             placed.compile()
         return placed
 

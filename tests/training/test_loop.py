@@ -6,13 +6,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.config import Experiment
@@ -169,6 +170,17 @@ def test_a_compiled_network_trains_alike(
     )
     for ours, theirs in zip(first.history, second.history, strict=True):
         assert ours["loss/linf"] == pytest.approx(theirs["loss/linf"], rel=1e-4)
+
+
+def test_networks_stay_compiled_however_many_shapes_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As several experiments in one process of the grid bring; torch would go on without compiling, and say so once."""
+    from torch.compiler import config
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(config, "fail_on_recompile_limit_hit", True)
+    model = Backend(torch.device("cpu"), bfloat16=False, compiled=True).place(nn.ReLU())
+    for dimensions in range(1, 20):
+        assert not model(-torch.ones([2] * dimensions)).any()
 
 
 def test_the_record_has_curves_of_every_learner_and_of_the_global_one(
