@@ -21,12 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.errors import PipelineError
-        from pipeline.tracking import mask, tracking_uri
+        from pipeline.tracking import make_store, mask, tracking_uri
 
         uri = tracking_uri()
         if uri.startswith(("http://", "https://")):
             print(f"MLFLOW_TRACKING_URI is a server already: open {mask(uri)} in a browser")
             return
+        make_store(uri)
         print(f"http://127.0.0.1:{given.port} shows {mask(uri)}; Ctrl-C ends it", flush=True)
         command = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
         # One worker without background jobs: a fifth of the memory, and ready in a third of the time. The address goes

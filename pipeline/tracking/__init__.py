@@ -38,7 +38,7 @@ from pipeline.tracking.run import (
     mark_trial,
     track,
 )
-from pipeline.tracking.store import mask, tracking_uri
+from pipeline.tracking.store import make_store, mask, tracking_uri
 
 __all__ = [
     "DataDescription",
@@ -57,6 +57,7 @@ __all__ = [
     "finished_runs",
     "last_epoch",
     "log_stability",
+    "make_store",
     "mark_failed",
     "mark_trial",
     "mask",

@@ -9,15 +9,17 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from ssl import SSLError
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock
 
 from pipeline.errors import PipelineError, RequestError
+from pipeline.files import atomic_write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,23 +78,47 @@ def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator
 
 
 def open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | None]:
-    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created).
-
-    MLflow creates a sqlite schema without a lock: of several processes that open a new file at once all but one fail.
-    """
+    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created)."""
     check_reachable(uri)
+    make_store(uri)
     from mlflow import MlflowClient
 
-    sqlite = uri.startswith(SQLITE)
-    lock: AbstractContextManager[object] = FileLock(f"{_database(uri)}.lock") if sqlite else nullcontext()
-    with lock:
-        client = MlflowClient(tracking_uri=uri)
-        if sqlite:
-            _sound.setdefault(_database(uri), _identity(_database(uri)))
-        experiment_id = _find_experiment(client, suite)
-        if experiment_id is None and create:
-            experiment_id = _create_experiment(client, uri, suite)
+    client = MlflowClient(tracking_uri=uri)
+    if uri.startswith(SQLITE):
+        _sound.setdefault(_database(uri), _identity(_database(uri)))
+    experiment_id = _find_experiment(client, suite)
+    if experiment_id is None and create:
+        experiment_id = _create_experiment(client, uri, suite)
     return client, experiment_id
+
+
+def make_store(uri: str) -> None:
+    """Put a whole sqlite database without runs where there is no file; other stores are made by who runs them.
+
+    MLflow would fill the file by dozens of migrations, one after another and without a lock: of several processes all
+    but one would fail, and after a kill nobody could use the file, or finish it.
+
+    Raises:
+        PipelineError: it cannot be written.
+    """
+    if not is_absent(uri):
+        return
+    with FileLock(f"{_database(uri)}.lock"):
+        if is_absent(uri):
+            _make_database(uri)
+
+
+def _make_database(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    try:
+        with TemporaryDirectory() as folder:
+            draft = Path(folder) / "draft.db"
+            MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+            with atomic_write(_database(uri)) as stream:
+                stream.write(draft.read_bytes())
+    except OSError as error:
+        raise PipelineError(f"MLflow's database cannot be made: {error}. {_way_out(uri)}") from None
 
 
 def _find_experiment(client: MlflowClient, suite: str) -> str | None:

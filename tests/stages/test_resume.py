@@ -58,6 +58,7 @@ def ordeal(make_workplace: MakeWorkplace) -> Ordeal:
         killed.append(interrupt(process, signal.SIGKILL))
     process = start_and_wait_for_a_new_checkpoint(place)
     os.kill(process.pid, signal.SIGSTOP)
+    wait_for(lambda: all(state == "T" for state in thread_states(process)), process)  # one may be within a write
     before = place.files()
     second = place.run("train", *ARGUMENTS)
     unchanged = place.files() == before
@@ -68,6 +69,12 @@ def ordeal(make_workplace: MakeWorkplace) -> Ordeal:
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")
     last = place.run("train", *ARGUMENTS)
     return Ordeal(place, killed, second, process.pid, unchanged, terminated, control_c, damaged, last)
+
+
+def thread_states(process: subprocess.Popen[str]) -> list[str]:
+    """Of every thread of a process: T where it is stopped."""
+    texts = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    return [text.rpartition(") ")[2][0] for text in texts]
 
 
 def start_and_wait_for_a_new_checkpoint(place: Workplace) -> subprocess.Popen[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from pipeline.tracking import (
     tracking_uri,
 )
 from pipeline.tracking.run import spool_of
+from pipeline.tracking.store import open_store
 from tests.conftest import REPOSITORY
 from tests.tracking.results import (
     DATA,
@@ -50,6 +53,34 @@ def test_a_store_that_does_not_exist_is_not_made_by_reading(store: Path) -> None
     with pytest.raises(PipelineError, match="there is no MLflow store"):
         download("0" * 32, ["summary.json"], store)
     assert list(store.iterdir()) == []
+
+
+KILLED_WHILE_MAKING = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from pipeline.tracking.store import open_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *others):
+    if statement.strip().startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_store(sys.argv[1], "digits", create=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE metrics", "CREATE TABLE _alembic_tmp_metrics", "INSERT INTO experiments"]
+)
+def test_a_store_whose_making_is_killed_is_made_by_the_next_process(tmp_path: Path, statement: str) -> None:
+    """MLflow makes a schema by migrations; a file with some of them would be of no use to anybody."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    command = [sys.executable, "-c", KILLED_WHILE_MAKING, uri, statement]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}).returncode == -signal.SIGKILL
+    client, experiment_id = open_store(uri, "digits", create=True)
+    assert client.get_experiment(str(experiment_id)).name == "generalist/digits"
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
 def test_a_file_that_is_no_database_is_found_at_once(store: Path) -> None:
