@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import urllib.error
@@ -99,26 +101,42 @@ def make_store(uri: str) -> None:
     but one would fail, and after a kill nobody could use the file, or finish it.
 
     Raises:
+        RequestError: not an address that MLflow takes.
         PipelineError: it cannot be written.
     """
+    check_address(uri)
     if not is_absent(uri):
         return
-    with FileLock(f"{_database(uri)}.lock"):
-        if is_absent(uri):
-            _make_database(uri)
+    database = _database(uri).resolve()  # a link may lead to a disk with more room
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{_database(uri)}.lock"), reported(uri):
+            if is_absent(uri):
+                _make_database(database)
+    except OSError as error:
+        raise PipelineError(f"MLflow's database {database} cannot be made: {error}. {_way_out(uri)}") from None
 
 
-def _make_database(uri: str) -> None:
+def _make_database(database: Path) -> None:
+    """Fill a draft beside it, and give it the name unless another program has made one meanwhile."""
     from mlflow import MlflowClient
 
-    try:
-        with TemporaryDirectory() as folder:
-            draft = Path(folder) / "draft.db"
-            MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
-            with atomic_write(_database(uri)) as stream:
-                stream.write(draft.read_bytes())
-    except OSError as error:
-        raise PipelineError(f"MLflow's database cannot be made: {error}. {_way_out(uri)}") from None
+    prefix = f".{database.name}.draft-"
+    for left in database.parent.glob(f"{prefix}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=prefix, dir=database.parent) as folder:
+        draft, whole = Path(folder) / "draft.db", Path(folder) / "whole.db"
+        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+        with atomic_write(whole) as stream:  # a copy: MLflow keeps the draft open
+            stream.write(draft.read_bytes())
+        try:
+            os.link(whole, database)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            os.replace(whole, database)  # the file system has no links
 
 
 def _find_experiment(client: MlflowClient, suite: str) -> str | None:
@@ -174,13 +192,15 @@ def check_address(uri: str) -> SplitResult:
     """Refuse what MLflow does not take as an address, without asking anybody; gives its parts.
 
     Raises:
-        RequestError: it is none, or it is a folder.
+        RequestError: it is none, it is a folder, or a sqlite file with options.
     """
     try:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
         raise RequestError(f"MLFLOW_TRACKING_URI '{mask(uri)}' is not an address: {error}") from None
+    if uri.startswith(SQLITE) and "?" in uri:
+        raise RequestError(f"MLFLOW_TRACKING_URI '{uri}' has options after '?'; give the path of the database alone.")
     if parts.scheme in ("", "file") and uri != "databricks":
         raise RequestError(
             f"MLFLOW_TRACKING_URI '{mask(uri)}' is a folder, which MLflow no longer takes. Use a database "
@@ -236,9 +256,7 @@ def _check_database(uri: str) -> None:
     database = _database(uri)
     if not database.exists() or (database in _sound and database not in _doubted):
         return
-    if database.stat().st_size == 0:
-        with FileLock(f"{database}.lock"):  # another process may be making it
-            _refuse_empty(database)
+    _refuse_empty(database)
     connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
     try:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()

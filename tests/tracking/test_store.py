@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from pipeline.tracking import (
     tracking_uri,
 )
 from pipeline.tracking.run import spool_of
-from pipeline.tracking.store import open_store
+from pipeline.tracking.store import make_store, open_store
 from tests.conftest import REPOSITORY
 from tests.tracking.results import (
     DATA,
@@ -81,6 +82,56 @@ def test_a_store_whose_making_is_killed_is_made_by_the_next_process(tmp_path: Pa
     client, experiment_id = open_store(uri, "digits", create=True)
     assert client.get_experiment(str(experiment_id)).name == "generalist/digits"
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_database_that_another_program_makes_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, link = tmp_path / "mlflow.db", os.link
+
+    def link_too_late(source: Path, destination: Path) -> None:
+        database.write_bytes(b"of another program")
+        link(source, destination)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    make_store(f"sqlite:///{database}")
+    assert database.read_bytes() == b"of another program"
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_database_is_made_where_a_link_leads_and_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, destination: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "disk/runs.db")
+    client, _ = open_store(f"sqlite:///{tmp_path}/mlflow.db", "digits", create=True)
+    assert (tmp_path / "mlflow.db").is_symlink() and {path.name for path in (tmp_path / "disk").iterdir()} == {
+        "runs.db"
+    }
+    assert {found.name for found in client.search_experiments()} == {"Default", "generalist/digits"}
+
+
+def test_a_database_that_cannot_be_made_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PipelineError, match=r"file/mlflow\.db cannot be made: .*MLFLOW_TRACKING_URI elsewhere"):
+        make_store(f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(RequestError, match=r"has options after '\?'; give the path of the database alone"):
+        make_store(f"sqlite:///{tmp_path}/mlflow.db?timeout=30")
+
+
+def test_a_full_disk_while_the_database_is_made_is_one_message(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pipeline.tracking.store import make_store; import mlflow.tracking; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "make_store(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    assert "pipeline.errors.PipelineError: MLflow at sqlite:///" in done.stderr.splitlines()[-1], done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db.lock"}
 
 
 def test_a_file_that_is_no_database_is_found_at_once(store: Path) -> None:
