@@ -21,7 +21,7 @@ class Arrival:
     given until the numbers left, while it goes on with the rest.
 
     Args:
-        values: On any device; not to be changed in place afterwards.
+        values: (n,), on any device; not to be changed in place afterwards.
     """
 
     def __init__(self, values: Tensor) -> None:

@@ -3,7 +3,8 @@
 It refuses tensors of two devices in one operation, and, inside `never_waits`, everything that would make the host wait
 for a device. It gives numbers that were sent to the host only to who waits for them. And it finds races: two operations
 on the same memory from different streams, one of which writes, without anything that orders them; and memory that its
-stream could hand out again while another stream still uses it.
+stream could hand out again while another stream still uses it. Only streams that wait for each other are in order: that
+the host waits orders nothing here, and hides no race.
 """
 
 from __future__ import annotations

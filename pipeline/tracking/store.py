@@ -132,11 +132,12 @@ def _make_database(database: Path) -> None:
         try:
             os.link(whole, database)
         except FileExistsError:
-            pass
+            pass  # another program's is as good
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
                 raise
-            os.replace(whole, database)  # the file system has no links
+            if not database.exists():  # the file system has no links
+                os.replace(whole, database)
 
 
 def _find_experiment(client: MlflowClient, suite: str) -> str | None:
