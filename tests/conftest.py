@@ -64,6 +64,7 @@ LONG = (
     "tests/stages/test_resume.py",
     "tests/benchmarks/test_benchmarks.py",
     "tests/stages/test_faults.py",
+    "tests/training/test_golden.py",
 )
 """Files that take a minute or more: begun last, they would keep one process at work when the others are done."""
 

@@ -27,15 +27,25 @@ LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part":
 """The second of two epochs is the late phase."""
 
 
-def two_epochs(method: str, change: Callable[[dict[str, Any]], None] = lambda entry: None) -> Experiment:
-    """An experiment that is short and has every schedule's late phase: friendly steps, rebuilt gradients, masks,
-    copies; its method's entry changed."""
-    raw = deepcopy(CONTENT)
+def two_epochs(
+    method: str,
+    change: Callable[[dict[str, Any]], None] = lambda entry: None,
+    content: dict[str, Any] = CONTENT,
+) -> Experiment:
+    """An experiment of `content` that is short and has every schedule's late phase: friendly steps, rebuilt gradients,
+    masks, copies; its method's entry changed. All attacks take the threat model's steps, own recipes' too."""
+    raw = deepcopy(content)
+    steps = raw["threat_model"]["linf"]["steps"]
     raw["training"]["epochs"] = 2
     for entry in raw["methods"].values():
+        for own in ("epochs", "batch_size"):
+            entry.pop(own, None)
         for learner in entry["learners"].values():
-            learner["schedule"] = {"epochs": [0, 2], "values": [1, 0.1]}
-            learner["objective"].update(LATE.get(learner["objective"]["name"], {}))
+            objective = learner["objective"]
+            learner["schedule"].update(epochs=[0, 2], values=[1, 0.1])
+            objective.update(LATE.get(objective["name"], {}))
+            for attack in [objective.get("attack", {}), *objective.get("attacks", [])]:
+                attack.update(steps=steps)
         if entry["mixture"] and entry["mixture"]["rule"] == "mode_connectivity":
             entry["mixture"].update(path_starts_after=1, points=3)
         elif entry["mixture"] and entry["mixture"]["rule"] == "moving_average":
