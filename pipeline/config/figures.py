@@ -106,7 +106,7 @@ class ProtocolsFigure(Captioned):
 
 
 class TheoryFigure(Captioned):
-    """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
+    """Regrets, geometric term, cosines of gradients and loss barriers of a method over the epochs."""
 
     kind: Literal["theory"]
     method: str

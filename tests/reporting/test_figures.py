@@ -55,8 +55,13 @@ def history(learners: list[str], seed: int, split: str = "held_out") -> list[dic
             **{f"{split}/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
             **({f"{split}/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
             **({f"{split}/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
-            **({"geometric_term": 8.0 / epoch} if epoch % 2 == 0 else {}),
+            **(
+                {f"theorem_2/{bar}": 8.0 / epoch for bar in ("previous_iterate", "last_restart")}
+                if epoch % 2 == 0
+                else {}
+            ),
             **({f"theory/regret/{name}": 0.1 * seed / epoch for name in learners} if epoch % 2 == 0 else {}),
+            **({"theory/trade_off_regret": 0.1 * seed / epoch} if epoch % 2 == 0 else {}),
             **({"theory/cosine/linf/natural": -0.5} if epoch % 2 == 0 and len(learners) == 3 else {}),
         }
         for epoch in range(1, EPOCHS + 1)
@@ -325,14 +330,16 @@ def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
     settings = TheoryFigure(kind="theory", caption="", method="generalist_t")
     with style():
         figure = draw_figure(settings, suite, runs)
-    regret, term, cosine, barrier = figure.axes
-    assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2"}
+    regret, term, cosine, minibatches, barrier = figure.axes
+    assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2", "mean"}
     curve = regret.get_lines()[0]
     assert xs(curve) == [2, 4]
     assert ys(curve) == pytest.approx([0.075, 0.0375])
+    assert [line.get_label() for line in term.get_lines()] == ["previous iterate", "last restart"]
     assert ys(term.get_lines()[0]) == [4, 2]
     assert [line.get_label() for line in cosine.get_lines()] == ["linf, natural"]
-    assert [text.get_text() for text in barrier.texts] == ["not measured"]
+    for axes in (minibatches, barrier):
+        assert [text.get_text() for text in axes.texts] == ["not measured"]
 
 
 def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:
