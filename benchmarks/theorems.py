@@ -16,8 +16,11 @@ import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
 from pipeline.devices import Backend, choose_backend
 from pipeline.evaluation.stability import LOSSES, NATURAL, losses_under, worst_cases
+from pipeline.machine import usable_cores
 from pipeline.objectives import build_objective
 from pipeline.training.loop import build_learner, train
 from pipeline.training.theorem_2 import LEARNER_SPREAD, PREVIOUS_ITERATE, geometric_terms
@@ -44,7 +48,7 @@ from stages.compose import compose
 METHODS = ("generalist_d_nt_linf", "generalist_t")
 OPTIONS = {
     "rounds": Option(3, 1, "seeds"),
-    "examples": Option(2, 1, "training images that are replaced, one in each pair"),
+    "examples": Option(1, 1, "training images that are replaced, each in a pair of every seed"),
     "train_images": Option(1300, 96, "of the digits"),
 }
 STEEPNESS = {"error_probability": math.sqrt(2) / 4, "cross_entropy": math.sqrt(2)}
@@ -71,7 +75,7 @@ class Trained:
 
 
 def params_of(rounds: int, train_images: int) -> Params:
-    """The suite `digits` with two methods, as many attack steps as `digits_beyond` has, measured five times."""
+    """The suite `digits` with two methods and the attack steps of `digits_beyond`, measured after the last epoch."""
     overrides = ["suite=digits", "competitors=none", *(f"threat_model.{norm}.steps=5" for norm in ("linf", "l2"))]
     raw = yaml.safe_load(compose(overrides, Path(__file__).parent.parent / "conf"))
     raw["methods"] = {name: raw["methods"][name] for name in METHODS}
@@ -79,7 +83,8 @@ def params_of(rounds: int, train_images: int) -> Params:
     raw["ablation"]["studies"] = {}
     raw["search"] = None
     raw["data"]["train_images"] = train_images
-    raw["training"]["theory"] = {"interval": raw["training"]["epochs"] // 5}
+    raw["training"]["validation_interval"] = raw["training"]["epochs"]
+    raw["training"]["theory"] = {"interval": raw["training"]["epochs"]}
     return parse_params(raw)
 
 
@@ -231,38 +236,63 @@ def task_of(experiment: Experiment, learner: str) -> str:
     return next((view for view, attack in worst_cases(experiment).items() if attack and attack.norm in norms), NATURAL)
 
 
-def measure(params: Params, examples: int, backend: Backend) -> dict[str, Any]:
-    """Everything, by method."""
-    methods: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
+@dataclass(frozen=True)
+class Unit:
+    """All trainings of one method and seed."""
+
+    original: Trained
+    apart: Trained
+    """Without redistribution."""
+    replaced: list[Trained]
+    """One example of each differs."""
+
+
+def train_all(params: Params, method: str, seed: int, examples: int, data: Path) -> Unit:
+    """The trainings of one method and seed, in a process of its own."""
+    backend = choose_backend("auto", params.training.precision, params.training.threads)
+    experiment = params.experiment(method, seed)
+    return Unit(
+        trained(experiment, data, backend),
+        trained(without_redistribution(experiment), data, backend),
+        [trained(with_replaced(experiment, number), data, backend) for number in range(examples)],
+    )
+
+
+def measure(params: Params, examples: int) -> dict[str, Any]:
+    """Everything, by method; as many methods and seeds at once as there are cores."""
+    wanted = list(product(params.methods, params.seeds))
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
         data = Path(folder) / "data"
         prepare(params.data, data)
-        for method, settings in params.methods.items():
-            originals, apart, pairs = [], [], []
-            for seed in params.seeds:
-                experiment = params.experiment(method, seed)
-                originals.append(trained(experiment, data, backend))
-                apart.append(trained(without_redistribution(experiment), data, backend))
-                others = [trained(with_replaced(experiment, number), data, backend) for number in range(examples)]
-                pairs += [(originals[-1], other) for other in others]
-                print(f"{method}, seed {seed}", file=sys.stderr, flush=True)
-            learners = list(settings.learners)
-            methods[method] = {
-                "ratios": originals[0].ratios,
-                "learner_spread": max(one.terms[LEARNER_SPREAD] for pair in pairs for one in pair),
-                "curvature": max(one.curvature for pair in pairs for one in pair),
-                "inequalities": inequalities(pairs, {name: task_of(experiment, name) for name in learners}),
-                "gradients": {
-                    "with": gradients(originals, learners),
-                    "without": gradients(apart, learners),
-                },
-            }
+        running = [pool.submit(train_all, params, method, seed, examples, data) for method, seed in wanted]
+        units = dict(zip(wanted, (one.result() for one in running), strict=True))
     return {
         "epochs": params.training.epochs,
         "seeds": params.seeds,
         "pairs": len(params.seeds) * examples,
         "steepness": STEEPNESS,
-        "methods": methods,
+        "methods": {
+            method: findings(params, method, [units[method, seed] for seed in params.seeds])
+            for method in params.methods
+        },
+    }
+
+
+def findings(params: Params, method: str, units: Sequence[Unit]) -> dict[str, Any]:
+    """What the trainings of one method tell."""
+    pairs = [(unit.original, other) for unit in units for other in unit.replaced]
+    members = [one for pair in pairs for one in pair]
+    experiment = params.experiment(method, params.seeds[0])
+    learners = list(experiment.method.learners)
+    return {
+        "ratios": members[0].ratios,
+        "learner_spread": max(one.terms[LEARNER_SPREAD] for one in members),
+        "curvature": max(one.curvature for one in members),
+        "inequalities": inequalities(pairs, {name: task_of(experiment, name) for name in learners}),
+        "gradients": {
+            "with": gradients([unit.original for unit in units], learners),
+            "without": gradients([unit.apart for unit in units], learners),
+        },
     }
 
 
@@ -270,8 +300,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command."""
     given = read_arguments(__doc__, "theorems", OPTIONS, arguments)
     params = params_of(given.rounds, given.train_images)
-    backend = choose_backend("auto", params.training.precision, params.training.threads)
-    publish(given.output, measure(params, given.examples, backend), backend.device)
+    device = choose_backend("auto", params.training.precision, params.training.threads).device
+    publish(given.output, measure(params, given.examples), device)
     return 0
 
 

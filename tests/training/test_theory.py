@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.data.images import ImageSplit
 from pipeline.devices import Backend
@@ -157,3 +158,14 @@ def test_a_missing_snapshot_is_named(
     (tmp_path / "theory" / "00002-linf.safetensors").unlink()
     with pytest.raises(PipelineError, match=r"00002-linf\.safetensors cannot be read .*without training\.theory"):
         train(experiment, tiny_split, cpu, tmp_path, Recorder())
+
+
+def test_lemma_1_of_generalist_plus_plus_does_not_hold_for_the_cross_entropy() -> None:
+    """docs/theory.md: losses of every learner are equal, those of their mean logits are not."""
+    first = torch.tensor([[0.0, 10.0, -10.0], [0.0, 10.0, -10.0]])
+    second = torch.tensor([[0.0, 10.0, -10.0], [0.0, -10.0, 10.0]])
+    label = torch.tensor([0, 0])
+    own = [functional.cross_entropy(logits, label, reduction="none") for logits in (first, second)]
+    mixed = [functional.cross_entropy(logits.mean(0), label[0]).item() for logits in (first, second)]
+    assert torch.equal(own[0], own[1])
+    assert mixed == pytest.approx([10.0, math.log(3)], abs=1e-3)
