@@ -15,7 +15,7 @@ TEST_JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 7 ? n + 1 : 
 EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory memory ood_memory imagefolder reporting equality startup
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder reporting equality startup
 
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side

@@ -225,7 +225,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
         "model.architecture",
         "resnet18",
         "model.architecture",
-        "resnet18 takes images of 3 x 32 x 32, but digits has 1",
+        "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1",
     ),
     (
         "model.architecture",

@@ -6,11 +6,11 @@ Names of other sections are checked when figures are drawn, not before: training
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pipeline.config.values import Closed, Protocol, Whole, once
+from pipeline.config.values import Closed, Place, Protocol, Whole, once
 
 Kind = Literal["method", "metric", "attack", "study"]
 Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
@@ -24,10 +24,17 @@ class Axis(Closed):
 
 
 class Group(Closed):
-    """Methods that share a marker and a colour."""
+    """What shares a marker and a colour: methods, or every setting of a study of the ablation grid."""
 
     label: str
-    methods: Methods
+    methods: Annotated[list[str], AfterValidator(once)] = Field(default=[])
+    study: str | None = None
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """Either of the two."""
+        if bool(given.get("methods")) == (given.get("study") is not None):
+            yield (), "expected either 'methods', at least one, or a 'study'"
 
 
 class Captioned(Closed):
@@ -40,7 +47,8 @@ class Captioned(Closed):
 
 
 class TradeOffFigure(Captioned):
-    """Every method as a point between two metrics, and the frontier of those that no other one beats in both."""
+    """Methods, or settings of studies, as points between two metrics, and the frontier of those that no other one beats
+    in both."""
 
     kind: Literal["trade_off"]
     x: Axis
@@ -60,10 +68,16 @@ class TradeOffFigure(Captioned):
         """The methods of all groups."""
         return [method for group in self.groups for method in group.methods]
 
+    @property
+    def studies(self) -> list[str]:
+        """The studies of all groups."""
+        return [group.study for group in self.groups if group.study is not None]
+
     def names(self) -> Iterator[tuple[Kind, str]]:
         """What other sections of the file must declare."""
         yield from (("metric", axis.metric) for axis in (self.x, self.y))
         yield from (("method", method) for method in self.methods)
+        yield from (("study", study) for study in self.studies)
 
 
 class ClassWiseFigure(Captioned):
@@ -106,7 +120,7 @@ class ProtocolsFigure(Captioned):
 
 
 class TheoryFigure(Captioned):
-    """Regrets, geometric term, cosines of task gradients and loss barriers of a method over the epochs."""
+    """Regrets, geometric term, cosines of gradients and loss barriers of a method over the epochs."""
 
     kind: Literal["theory"]
     method: str

@@ -229,6 +229,20 @@ class LearnerSettings(Closed):
     """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
     architecture: Architecture | None = None
     """A network of its own instead of `model.architecture`."""
+    label_smoothing: Real = Field(default=0.0, ge=0, lt=1, exclude_if=lambda value: value == 0)
+    """Targets of the cross-entropy that it minimises: 1 - s at the label plus s / classes everywhere."""
+    augmentation: AugmentationSettings | None = Field(default=None, exclude_if=_is_none)
+    """Crops and mirror images of its own, of the minibatch that all learners share; after those of
+    `data.augmentation`."""
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _is_of_a_cross_entropy(cls, value: float, info: ValidationInfo) -> float:
+        from pipeline.objectives import refuse_label_smoothing
+
+        if value and "objective" in info.data:
+            refuse_label_smoothing(info.data["objective"]["name"])
+        return value
 
 
 class MethodSettings(Closed):

@@ -37,7 +37,7 @@ def augment(images: Tensor, settings: AugmentationSettings, generator: torch.Gen
     """Pad each image with zeros, crop it back at a random place, mirror it with probability 1/2 (He et al., 2016, 4.2).
 
     Args:
-        images: (batch, channels, height, width), uint8.
+        images: (batch, channels, height, width), uint8, or floats where black is 0.
         settings: Which of the two are done; the same images are returned when none is.
         generator: Source of the random placements, on the device of `images`.
 

@@ -115,13 +115,28 @@ def profiles(
         for inputs, labels in _met(whole, train, attack, seed, f"{name}/train", batch_size):
             losses.append(cross_entropies(whole, inputs, labels))
             gradients.append(gradient_norms(model, inputs, labels))
-        tested = [
-            cross_entropies(whole, *batch) for batch in _met(whole, test, attack, seed, f"{name}/test", batch_size)
-        ]
-        found[name] = Profile(torch.cat(tested), torch.cat(losses), torch.cat(gradients))
+        tested = losses_under(whole, test, attack, seed, f"{name}/test", batch_size)
+        found[name] = Profile(tested, torch.cat(losses), torch.cat(gradients))
     labelled = [_of_every_label(whole, inputs) for inputs, _ in _met(whole, test, None, seed, EVERY_LABEL, batch_size)]
     nothing = torch.zeros(0, dtype=torch.float64)
     return {**found, EVERY_LABEL: Profile(torch.cat(labelled), nothing, nothing)}
+
+
+def losses_under(
+    model: nn.Module, images: ImageSet, attack: PGD | None, seed: int, name: str, batch_size: int
+) -> Tensor:
+    """The cross-entropies of `model` at images under its own worst case: (images,), float64, on the CPU.
+
+    Args:
+        model: Maps images to logits, in eval mode.
+        images: On its device.
+        attack: None: the images as they are.
+        seed: Of the attack's noise.
+        name: Address of the noise, the same for networks that are compared.
+        batch_size: Images at once.
+    """
+    met = _met(model, images, attack, seed, name, batch_size)
+    return torch.cat([cross_entropies(model, *batch) for batch in met])
 
 
 def _met(

@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a network is defined, and which images it takes (None: any number of channels, any size)."""
+    """Where a network is defined, and which images it takes (None: any number of channels; (): any size)."""
 
     module: str
     constructor: str
     channels: int | None = None
-    size: int | None = None
+    sizes: tuple[int, ...] = ()
+    """Heights, which are the widths, in pixels."""
     standardises: bool = False
     """The network standardises its inputs itself."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture("small_cnn", "SmallCNN"),
-    "resnet18": Architecture("resnet", "resnet18", channels=3, size=32),
-    "wrn32_10": Architecture("wide_resnet", "wrn32_10", channels=3, size=32),
-    "resnet50": Architecture("imagenet", "resnet50", channels=3, size=224, standardises=True),
-    "wrn50_2": Architecture("imagenet", "wrn50_2", channels=3, size=224, standardises=True),
+    "resnet18": Architecture("resnet", "resnet18", sizes=(32, 28)),
+    "wrn32_10": Architecture("wide_resnet", "wrn32_10", sizes=(32, 28)),
+    "resnet50": Architecture("imagenet", "resnet50", channels=3, sizes=(224,), standardises=True),
+    "wrn50_2": Architecture("imagenet", "wrn50_2", channels=3, sizes=(224,), standardises=True),
 }
 
 
@@ -41,16 +42,22 @@ def check_input(architecture: str, dataset: str) -> None:
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}")
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
-    if wanted.channels not in (None, images.channels) or wanted.size not in (None, images.size):
+    if not _takes(wanted, images):
         fitting = [name for name, other in ARCHITECTURES.items() if _takes(other, images)]
         raise ValueError(
-            f"{architecture} takes images of {wanted.channels} x {wanted.size} x {wanted.size}, but {dataset} has "
+            f"{architecture} takes images of {_shapes(wanted)}, but {dataset} has "
             f"{images.channels} x {images.size} x {images.size}; networks that take it: {', '.join(fitting)}"
         )
 
 
 def _takes(architecture: Architecture, images: DataFacts) -> bool:
-    return architecture.channels in (None, images.channels) and architecture.size in (None, images.size)
+    return architecture.channels in (None, images.channels) and images.size in (architecture.sizes or [images.size])
+
+
+def _shapes(architecture: Architecture) -> str:
+    """What it takes, for example '3 x 224 x 224'."""
+    channels = "" if architecture.channels is None else f"{architecture.channels} x "
+    return " or ".join(f"{channels}{size} x {size}" for size in architecture.sizes)
 
 
 def build_model(

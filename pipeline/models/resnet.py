@@ -26,7 +26,11 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A residual network for 32 x 32 images with four stages."""
+    """A residual network with four stages for images of 32 x 32, or 28 x 28 as they are.
+
+    MNIST is neither padded nor resized: the stages are 28, 14, 7 and 4 pixels high instead of 32, 16, 8 and 4, and the
+    global mean takes either.
+    """
 
     def __init__(self, channels: int, classes: int, blocks: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(narrow, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, 32, 32) in [0, 1] -> logits (batch, classes)."""
+        """(batch, channels, height, width) in [0, 1] -> logits (batch, classes)."""
         features = self.last_stage(torch.relu(self.bn1(self.conv1(images))))
         logits: Tensor = self.linear(features.mean((2, 3)))
         return logits

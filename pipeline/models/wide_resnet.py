@@ -31,7 +31,11 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network for 32 x 32 images with three stages."""
+    """A wide residual network with three stages for images of 32 x 32, or 28 x 28 as they are.
+
+    MNIST is neither padded nor resized: the stages are 28, 14 and 7 pixels high instead of 32, 16 and 8, and the global
+    mean takes either.
+    """
 
     def __init__(self, channels: int, classes: int, blocks: int, widen: int) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, 32, 32) in [0, 1] -> logits (batch, classes)."""
+        """(batch, channels, height, width) in [0, 1] -> logits (batch, classes)."""
         features = torch.relu(self.bn(self.last_stage(self.conv1(images))))
         logits: Tensor = self.linear(features.mean((2, 3)))
         return logits

@@ -16,7 +16,15 @@ from pydantic import ValidationError
 from pipeline.errors import did_you_mean
 from pipeline.objectives.base import Losses, Moment, Objective
 
-__all__ = ["Losses", "Moment", "Objective", "build_objective", "objective_names", "resolve_objective"]
+__all__ = [
+    "Losses",
+    "Moment",
+    "Objective",
+    "build_objective",
+    "objective_names",
+    "refuse_label_smoothing",
+    "resolve_objective",
+]
 
 
 def objective_names() -> list[str]:
@@ -58,6 +66,16 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
 def build_objective(resolved: dict[str, Any]) -> Objective:
     """The objective that `resolve_objective` described."""
     return _objective_class(resolved["name"]).model_validate(resolved)
+
+
+def refuse_label_smoothing(name: str) -> None:
+    """Refuse (ValueError) label smoothing for an objective whose loss has no `Moment.cross_entropy`."""
+    if not _objective_class(name).takes_label_smoothing:
+        fitting = [other for other in objective_names() if _objective_class(other).takes_label_smoothing]
+        raise ValueError(
+            f"the loss of objective '{name}' has no cross-entropy whose targets could be smoothed; expected 0 (leave "
+            f"it out), or one of the objectives {', '.join(fitting)}"
+        )
 
 
 def _objective_class(name: Any) -> type[Objective]:

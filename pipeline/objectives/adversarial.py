@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -19,6 +18,8 @@ class Adversarial(Objective):
     in train mode, with one update of the BatchNorm statistics per step.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["adversarial"]
     attack: PGD
 
@@ -26,7 +27,7 @@ class Adversarial(Objective):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
         logits = model(perturbed).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = Adversarial

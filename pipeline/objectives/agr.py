@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -35,6 +34,8 @@ class Reconstructed(Objective):
     it and drops its result). Weight decay comes after, in the optimizer.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["agr"]
     attack: PGD
     starts_after: Share = 155 / 200
@@ -46,12 +47,12 @@ class Reconstructed(Objective):
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
         if not moment.is_after(self.starts_after):
             logits = model(perturbed).float()
-            return Losses(functional.cross_entropy(logits, labels), logits.detach())
+            return Losses(moment.cross_entropy(logits, labels), logits.detach())
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         part = moment.part(labels)
-        clean = part.gradients(functional.cross_entropy(model(images).float(), labels), parameters)
+        clean = part.gradients(moment.cross_entropy(model(images).float(), labels), parameters)
         logits = model(perturbed).float()
-        loss = functional.cross_entropy(logits, labels)
+        loss = moment.cross_entropy(logits, labels)
         adversarial = part.gradients(loss, parameters)
         gradients = [reconstruct(ours, theirs, self.longest) for ours, theirs in zip(adversarial, clean, strict=True)]
         return Losses(loss.detach(), logits.detach(), gradients)

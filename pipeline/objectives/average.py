@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -21,6 +20,8 @@ class Average(Objective):
     published implementation makes one optimizer step per norm instead, which is not an average.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["average"]
     attacks: list[PGD] = Field(min_length=1)
 
@@ -28,7 +29,7 @@ class Average(Objective):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         perturbed = [attack.perturb(model, images, labels, moment.generator) for attack in self.attacks]
         logits = model(torch.cat(perturbed)).float()
-        loss = functional.cross_entropy(logits, labels.repeat(len(perturbed)))
+        loss = moment.cross_entropy(logits, labels.repeat(len(perturbed)))
         return Losses(loss, logits[: len(labels)].detach())
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.config import Closed, Norm, parse_fraction
 from pipeline.ranks import Part
@@ -30,10 +31,25 @@ class Moment:
     """The learner's own noise for this step, on the device of the images."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the objective remembers from step to step: numbers, strings, tensors; saved in every checkpoint."""
+    label_smoothing: float = 0.0
+    """The learner's, see `cross_entropy`."""
 
     def part(self, labels: Tensor) -> Part:
         """Which part of the whole batch `labels` are; several processes may share a batch."""
         return part_of(self.generator, len(labels))
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """The cross-entropy that a learner minimises, in nats: its targets are smoothed as the learner asks.
+
+        With smoothing s the target is 1 - s at the label plus s / classes everywhere (Szegedy et al., 2016). Attacks
+        climb the plain cross-entropy: what they look for is a wrong answer.
+
+        Args:
+            logits: (batch, classes).
+            labels: (batch,), int64.
+            reduction: `none` gives (batch,) instead of a scalar.
+        """
+        return functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def is_after(self, share: float) -> bool:
         """Whether this share of the epochs is over."""
@@ -55,6 +71,9 @@ class Losses:
 
 class Objective(Closed):
     """A loss and the inputs it is computed on. Fields are the options that `params.yaml` may give."""
+
+    takes_label_smoothing: ClassVar[bool] = False
+    """Whether its loss is made of `Moment.cross_entropy`, so that a learner's label smoothing has a meaning."""
 
     name: str
 

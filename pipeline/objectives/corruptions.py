@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -65,6 +65,8 @@ class Corruptions(Objective):
     source: the papers have no such learner.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["corruptions"]
     kinds: list[Kind] = Field(default=list(KINDS), min_length=1)
     most: Share = 1.0
@@ -82,7 +84,7 @@ class Corruptions(Objective):
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         logits = model(self.disturbed(images, moment.generator)).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = Corruptions

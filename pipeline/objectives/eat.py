@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.apgd import APGD
@@ -37,6 +36,8 @@ class ExtremeNorms(Objective):
     defect of its schedule that is not repeated.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["eat"]
     attacks: list[APGD] = Field(min_length=1)
 
@@ -52,7 +53,7 @@ class ExtremeNorms(Objective):
         part = moment.part(labels)
         counts[attack.norm] = [correct + float(part.ranks.total(climb.correct.sum())), seen + part.total]
         logits = model(climb.best).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = ExtremeNorms

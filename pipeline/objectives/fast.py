@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ class Fast(Objective):
     epsilon.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["fast"]
     attack: PGD
     step_factor: float = Field(default=1.25, gt=0)
@@ -40,7 +42,7 @@ class Fast(Objective):
         else:
             perturbed = self._perturb_unclipped(model, images, labels, moment.generator, step_size)
         logits = model(perturbed).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
     def _perturb_unclipped(
         self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, step_size: float

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.friendly import FriendlyPGD
@@ -19,6 +18,8 @@ class Friendly(Objective):
     kept (the source returns stopped samples first and permutes the labels alike).
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["fat"]
     attack: FriendlyPGD
     tau_grows_after: tuple[Share, ...] = (50 / 120, 90 / 120)
@@ -29,7 +30,7 @@ class Friendly(Objective):
         patience = sum(moment.is_after(share) for share in self.tau_grows_after)
         perturbed, _ = self.attack.perturb_friendly(model, images, labels, moment.generator, patience)
         logits = model(perturbed).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = Friendly

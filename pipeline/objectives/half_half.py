@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -20,6 +19,8 @@ class HalfHalf(Objective):
     is no official modern code; descendants that concatenate both halves mix the statistics.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["half_half"]
     attack: PGD
     beta: float = Field(default=0.5, ge=0, le=1)
@@ -27,9 +28,9 @@ class HalfHalf(Objective):
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
-        clean = functional.cross_entropy(model(images).float(), labels)
+        clean = moment.cross_entropy(model(images).float(), labels)
         logits = model(perturbed).float()
-        adversarial = functional.cross_entropy(logits, labels)
+        adversarial = moment.cross_entropy(logits, labels)
         return Losses((1 - self.beta) * clean + self.beta * adversarial, logits.detach())
 
 

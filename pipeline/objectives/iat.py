@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +30,13 @@ def beta_sample(alpha: float, generator: torch.Generator) -> float:
 
 
 def mixup_loss(
-    model: nn.Module, inputs: Tensor, labels: Tensor, ratio: float, order: Tensor, ranks: Ranks = ALONE
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    ratio: float,
+    order: Tensor,
+    ranks: Ranks = ALONE,
+    cross_entropy: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
 ) -> tuple[Tensor, Tensor]:
     """lam CE(f(z), y) + (1 - lam) CE(f(z), y[order]) for z = lam x + (1 - lam) x[order]; and the logits.
 
@@ -37,8 +44,8 @@ def mixup_loss(
     """
     partners, partner_labels = ranks.join(inputs)[order], ranks.join(labels)[order]
     logits = model(ratio * inputs + (1 - ratio) * partners).float()
-    loss = ratio * functional.cross_entropy(logits, labels)
-    return loss + (1 - ratio) * functional.cross_entropy(logits, partner_labels), logits
+    loss = ratio * cross_entropy(logits, labels)
+    return loss + (1 - ratio) * cross_entropy(logits, partner_labels), logits
 
 
 class Interpolated(Objective):
@@ -48,6 +55,8 @@ class Interpolated(Objective):
     after re-implementations, which differ in crafting mode and in where they mix (here: input mixup, eval mode, true
     labels).
     """
+
+    takes_label_smoothing: ClassVar[bool] = True
 
     name: Literal["iat"]
     attack: PGD
@@ -61,7 +70,7 @@ class Interpolated(Objective):
             ratio = beta_sample(self.alpha, host)
             order = torch.randperm(part.total, generator=moment.generator, device=labels.device)
             own = order[part.first : part.last]
-            losses.append(mixup_loss(model, inputs, labels, ratio, own, part.ranks))
+            losses.append(mixup_loss(model, inputs, labels, ratio, own, part.ranks, moment.cross_entropy))
         (clean, _), (adversarial, logits) = losses
         return Losses(0.5 * clean + 0.5 * adversarial, logits.detach())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,12 +13,16 @@ from pipeline.attacks.pgd import PGD
 from pipeline.objectives.base import Losses, Moment, Objective
 
 
-def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """BCE of MART: CE(f(x'), y) - log(1.0001 - max_{k != y} p_k(x') + 1e-12), (batch, classes) -> (batch,)."""
+def boosted_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """BCE of MART: CE(f(x'), y) - log(1.0001 - max_{k != y} p_k(x') + 1e-12), (batch, classes) -> (batch,).
+
+    Smoothing is that of the cross-entropy; the second term has no target.
+    """
     probabilities = logits.softmax(1)
     others = probabilities.scatter(1, labels.unsqueeze(1), 0.0).amax(1)
     margin = -(1.0001 - others + 1e-12).log()
-    return functional.cross_entropy(logits, labels, reduction="none") + margin
+    cross_entropy = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return cross_entropy + margin
 
 
 class Mart(Objective):
@@ -27,6 +31,8 @@ class Mart(Objective):
     Gradients flow through p(x), the weight (1 - p_y(x)) included, as in the source. The small constants are the
     source's.
     """
+
+    takes_label_smoothing: ClassVar[bool] = True
 
     name: Literal["mart"]
     attack: PGD
@@ -39,7 +45,8 @@ class Mart(Objective):
         logits = model(perturbed).float()
         divergence = functional.kl_div((logits.softmax(1) + 1e-12).log(), clean, reduction="none").sum(1)
         weight = 1.0000001 - clean.gather(1, labels.unsqueeze(1)).squeeze(1)
-        loss = boosted_cross_entropy(logits, labels).mean() + self.beta * (divergence * weight).mean()
+        boosted = boosted_cross_entropy(logits, labels, moment.label_smoothing)
+        loss = boosted.mean() + self.beta * (divergence * weight).mean()
         return Losses(loss, logits.detach())
 
 

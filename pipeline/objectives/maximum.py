@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.apgd import APGD
@@ -32,13 +31,15 @@ class Maximum(Objective):
     The maximum is taken per sample over the highest loss that each attack met.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["maximum"]
     attacks: list[APGD] = Field(min_length=1)
 
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         logits = model(strongest(self.attacks, model, images, labels)).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = Maximum

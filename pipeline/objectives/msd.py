@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -52,13 +52,15 @@ class MultiSteepest(Objective):
     leaves train mode; here crafting is in eval mode, with the norms and steps of `threat_model`.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["msd"]
     attacks: list[PGD] = Field(min_length=1)
 
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
         logits = model(multi_steepest(self.attacks, model, images, labels)).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = MultiSteepest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -62,6 +62,8 @@ class PixelReweighted(Objective):
     another's mask.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["part"]
     attack: PGD
     low_factor: float = Field(default=7 / 8, ge=0, le=1)
@@ -76,7 +78,7 @@ class PixelReweighted(Objective):
             radius = radii(model, images, self.attack.epsilon, self.low_factor * self.attack.epsilon)
         perturbed = self.attack.perturb(model, images, labels, moment.generator, radius=radius)
         logits = model(perturbed).float()
-        return Losses(functional.cross_entropy(logits, labels), logits.detach())
+        return Losses(moment.cross_entropy(logits, labels), logits.detach())
 
 
 OBJECTIVE = PixelReweighted

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.apgd import APGD
@@ -24,6 +23,8 @@ class Ramp(Objective):
     mixture rule `gradient_projection`. Forward passes in train mode as in the source: r, q, then b.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["ramp"]
     attacks: list[APGD] = Field(min_length=2, max_length=2)
     pairing: float = Field(default=5.0, ge=0)
@@ -34,7 +35,7 @@ class Ramp(Objective):
         chosen = torch.where(per_sample(target.best_loss > source.best_loss), target.best, source.best)
         target_logits, source_logits = model(target.best).float(), model(source.best).float()
         logits = model(chosen).float()
-        loss = functional.cross_entropy(logits, labels)
+        loss = moment.cross_entropy(logits, labels)
         correct = (source_logits.argmax(1) == labels).float()
         paired = moment.part(labels).mean_where(divergence(source_logits, target_logits), correct)
         return Losses(loss + self.pairing * paired, logits.detach())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -26,6 +25,8 @@ class RobustPath(Objective):
     crafting is in eval mode.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["rmc"]
     attacks: list[PGD] = Field(min_length=1)
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -37,7 +38,7 @@ class RobustPath(Objective):
         logits = model(multi_steepest(self.attacks, model, images, labels)).float()
         weights = model.weights().values() if isinstance(model, BezierPath) else model.parameters()
         squared_norm = torch.stack([weight.float().square().sum() for weight in weights]).sum()
-        loss = functional.cross_entropy(logits, labels) + self.weight_decay / 2 * squared_norm
+        loss = moment.cross_entropy(logits, labels) + self.weight_decay / 2 * squared_norm
         return Losses(loss, logits.detach())
 
 

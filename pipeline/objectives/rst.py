@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
@@ -53,6 +52,8 @@ class SelfTraining(Objective):
     the source).
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["rst"]
     attack: PGD
     beta: float = Field(default=0.5, ge=0, le=1)
@@ -72,8 +73,8 @@ class SelfTraining(Objective):
             labels = torch.cat([labels, pseudo_labels[drawn]])
         perturbed = self.attack.perturb(model, images, labels, moment.generator)
         logits = model(perturbed).float()
-        robust = functional.cross_entropy(logits, labels, reduction="none")
-        natural = functional.cross_entropy(model(images).float(), labels, reduction="none")
+        robust = moment.cross_entropy(logits, labels, reduction="none")
+        natural = moment.cross_entropy(model(images).float(), labels, reduction="none")
         loss = (1 - self.beta) * weighted_mean(natural[:count], natural[count:], self.natural_weight)
         loss = loss + self.beta * weighted_mean(robust[:count], robust[count:], self.robust_weight)
         return Losses(loss, logits[:count].detach())

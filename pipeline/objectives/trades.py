@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -39,6 +39,8 @@ class Trades(Objective):
     is forwarded once, so that BatchNorm sees it once.
     """
 
+    takes_label_smoothing: ClassVar[bool] = True
+
     name: Literal["trades"]
     attack: PGD
     beta: float = Field(ge=0)
@@ -48,7 +50,7 @@ class Trades(Objective):
         perturbed = divergence_attack(self.attack, model, images, labels, moment.generator)
         clean = model(images).float()
         adversarial = model(perturbed).float()
-        loss = functional.cross_entropy(clean, labels) + self.beta * divergence(clean, adversarial).mean()
+        loss = moment.cross_entropy(clean, labels) + self.beta * divergence(clean, adversarial).mean()
         return Losses(loss, adversarial.detach())
 
 

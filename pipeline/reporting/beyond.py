@@ -29,7 +29,17 @@ OBJECTIVES = {
 MIXTURES = ("batch_norm_recomputed", "optimizer_state_reset", "tuned_ratios", "uniform_soup", "greedy_soup")
 LEARNERS = (DEFAULT, "generalist_t", "generalist_5", "generalist_8")
 THEORY = (DEFAULT, "generalist_t")
-SHOWN = ("geometric_term", "theory/regret/", "theory/bound_slack/", "theory/cosine/", "theory/barrier/")
+SHOWN = (
+    "theory/regret/",
+    "theory/trade_off_",
+    "theory/bound_slack/",
+    "theory/cosine/",
+    "theory/minibatch_cosine/",
+    "theory/barrier/",
+    "theorem_2/",
+)
+OLDER = {"geometric_term": "theorem_2/learner_spread"}
+"""What runs of older versions call it."""
 VIEWS: dict[str, tuple[str, ...]] = {
     "Natural": ("natural",),
     "PGD-20 linf": ("pgd20_linf",),
@@ -145,7 +155,7 @@ def _theory(record: Record) -> str:
     """What was measured of the theorems, losses left out, and what measuring cost."""
     lines = []
     for name in (one for one in THEORY if record.of(one)):
-        curves = [record.curves[run.identifier] for run in record.of(name)]
+        curves = [record.curves[run.identifier].rename(columns=OLDER) for run in record.of(name)]
         label = markdown_text(record.label(name))
         for column in (one for one in map(str, curves[0]) if one.startswith(SHOWN)):
             lines.append([label, f"`{column}`", *_over_epochs(curves, column)])

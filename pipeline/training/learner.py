@@ -50,6 +50,8 @@ class Learner:
         self.name = name
         self.model = model
         self.objective = build_objective(settings.objective)
+        self.label_smoothing = settings.label_smoothing
+        self.augmentation = settings.augmentation
         self.optimizer = build_optimizer(settings.optimizer, model, fused=backend.deferred)
         averaging = settings.weight_averaging
         self.average = None if averaging is None else MovingAverage(model, averaging.decay, averaging.warmup)

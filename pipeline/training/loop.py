@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks.predictions import channels_last
 from pipeline.config import Experiment, GradientProjectionSettings, MixtureSettings, MovingAverageSettings
+from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
 from pipeline.data.split import Split
@@ -221,8 +222,12 @@ class TrainingRun:
         """
         step, device = self.progress.step, self._backend.device
         part = self._mesh.data.part(self.batch_length(epoch, step))
-        noise = stream(self._experiment.seed, "attack", learner.name, epoch, step, device=device, part=part)
-        moment = Moment(epoch, self._experiment.training.epochs, noise, learner.memory)
+        seed, epochs = self._experiment.seed, self._experiment.training.epochs
+        noise = stream(seed, "attack", learner.name, epoch, step, device=device, part=part)
+        moment = Moment(epoch, epochs, noise, learner.memory, learner.label_smoothing)
+        if learner.augmentation is not None:
+            placing = stream(seed, "augmentation", learner.name, epoch, step, device=device, part=part)
+            images = channels_last(augment(images, learner.augmentation, placing))
         with self._located(epoch, step):
             self._unread.append(Step(epoch, step, learner.step(images, labels, moment)))
 

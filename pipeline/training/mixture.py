@@ -12,7 +12,8 @@ from pipeline.config import MovingAverageSettings
 from pipeline.training.combinations import Combinations, Judge, Ratios, greedy_soup, tuned, uniform
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import ONE_PROCESS, Mesh
-from pipeline.training.weights import MovingAverage, combine, copy_weights, recompute_batch_norm
+from pipeline.training.theorem_2 import geometric_terms
+from pipeline.training.weights import MovingAverage, copy_weights, recompute_batch_norm
 
 
 class Mixture(Protocol):
@@ -63,7 +64,8 @@ class GlobalLearner:
         self._mesh = mesh
         self._average = MovingAverage(self._learners[0].model, settings.decay, settings.decay_warmup)
         self._tuned: Ratios | None = None
-        self._spreads: list[Tensor] = []
+        self._restart: list[Tensor] | None = [weight.clone() for weight in self._parameters(self.model)]
+        self._terms: dict[str, list[Tensor]] = {}
 
     @property
     def model(self) -> nn.Module:
@@ -78,29 +80,32 @@ class GlobalLearner:
         """Follow the learners; under `every_batch` hand the result back at once in the epochs that redistribute."""
         self.update(epoch)
         if self._settings.redistribution == "every_batch" and self.redistributes_in(epoch):
-            self.redistribute(epoch)
+            self._measure(epoch)
+            self.redistribute()
 
     def after_epoch(self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge) -> dict[str, float]:
         """Under `epoch_end`, tune and hand the result back when it is time; after the last epoch, cook the soup.
 
         Returns:
-            Mixing ratios, whether the learners restarted, and the geometric term at that moment.
+            Mixing ratios, whether the learners restarted, and the terms of Theorem 2 at that moment.
         """
         if self._settings.batch_norm == "recompute":
             recompute_batch_norm(self.model, images())
         ratios = self.ratios_at(epoch)
+        is_cooked = epoch == self._epochs and self._settings.result != "global_learner"
+        restarts = self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch) and not is_cooked
+        if restarts:
+            self._measure(epoch)  # with the ratios of the last update, which tuning changes
         if self._settings.ratios == "tuned" and self.redistributes_in(epoch):
             self._tuned = tuned(ratios, self._combinations(images), judge)
-        is_cooked = epoch == self._epochs and self._settings.result != "global_learner"
         if is_cooked:
             ratios = self._cook(images, judge)
-        elif self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch):
-            self.redistribute(epoch)
+        elif restarts:
+            self.redistribute()
         record = {f"mixing_ratio/{name}": ratio for name, ratio in ratios.items()}
         record["redistributed"] = float(self.redistributes_in(epoch) and not is_cooked)
-        if self._spreads:
-            record["geometric_term"] = torch.stack(self._spreads).mean().item()
-            self._spreads = []
+        record |= {f"theorem_2/{name}": torch.stack(values).mean().item() for name, values in self._terms.items()}
+        self._terms = {}
         return record
 
     def _combinations(self, images: Callable[[], Iterable[Tensor]]) -> Combinations:
@@ -134,35 +139,36 @@ class GlobalLearner:
         """Whether the learners restart from theta_g in this epoch."""
         return self._settings.redistributes_in(epoch)
 
-    def redistribute(self, epoch: int) -> None:
+    def redistribute(self) -> None:
         """theta_a <- theta_g for every learner, BatchNorm statistics included.
 
         Momentum buffers go on as they are unless `optimizer_state` resets them, the learners' own weight averages
         always do (the authors' code; the papers are silent).
         """
-        self._spreads.append(self._spread(epoch))
         for learner in self._learners:
             copy_weights(self.model, learner.model)
             if self._settings.optimizer_state == "reset":
                 learner.optimizer.state.clear()
+        self._restart = [weight.clone() for weight in self._parameters(self.model)]
 
-    @torch.no_grad()
-    def _spread(self, epoch: int) -> Tensor:
-        """sum_a gamma_a ||theta_a - theta_bar||^2 over parameters, with theta_bar = sum_a gamma_a theta_a: the
-        geometric term of Generalist++, Theorem 2."""
-        shares = [(ratio, [weight.detach() for weight in model.parameters()]) for ratio, model in self._sources(epoch)]
-        mean = combine(shares, self._mesh.across)
-        spread = torch.zeros((), dtype=torch.float64, device=mean[0].device)
-        for ratio, weights in shares:
-            distances = torch._foreach_norm(torch._foreach_sub(weights, mean))
-            spread += ratio * torch.stack(distances).double().square().sum()
-        return self._mesh.across.total(spread)
+    def _measure(self, epoch: int) -> None:
+        """Note the terms of Theorem 2, right before the learners restart."""
+        shares = [(ratio, self._parameters(model)) for ratio, model in self._sources(epoch)]
+        averaged, across = self._parameters(self.model), self._mesh.across
+        terms = geometric_terms(shares, averaged, self._average.last_decay, self._restart, across)
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append(value)
+
+    @staticmethod
+    def _parameters(model: nn.Module) -> list[Tensor]:
+        return [weight.detach() for weight in model.parameters()]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs; tensors are references, not copies."""
-        return {**self._average.state_dict(), "tuned": self._tuned, "spreads": self._spreads}
+        return {**self._average.state_dict(), "tuned": self._tuned, "terms": self._terms, "restart": self._restart}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._average.load_state_dict(state)
-        self._tuned, self._spreads = state.get("tuned"), state.get("spreads", [])
+        self._tuned, self._terms = state.get("tuned"), state.get("terms", {})
+        self._restart = state.get("restart")  # unknown to checkpoints of older versions, until the next restart

@@ -33,6 +33,8 @@ CONFIDENCE = 0.95
 """1 - delta of Theorem 1."""
 POSITIONS = (0.25, 0.5, 0.75)
 """Where the line between a learner and the global learner is sampled."""
+MINIBATCHES = 4
+"""Into which the images are parted to compare the gradients of different minibatches."""
 Series = tuple[str, str]
 """A network, by the name of its learner or `global`, and the learner whose task it is judged by."""
 
@@ -63,6 +65,24 @@ def best_in_hindsight(losses: Sequence[Sequence[float]]) -> float:
 def deviation(rounds: int) -> float:
     """2 sqrt(2 / T log(1 / delta)), the last term of Theorem 1 (Generalist, Wang and Wang, 2023)."""
     return 2 * math.sqrt(2 / rounds * math.log(1 / (1 - CONFIDENCE)))
+
+
+def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Of the mean cross-entropy by all parameters, as one vector; BatchNorm with its running statistics."""
+    was_training = model.training
+    model.eval()
+    loss = functional.cross_entropy(model(inputs).float(), labels)
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    model.train(was_training)
+    return torch.cat([part.flatten() for part in found])
+
+
+def agreement(gradients: Sequence[Tensor]) -> tuple[float, float]:
+    """The mean inner product, and the mean cosine, of every two of the gradients of different minibatches."""
+    pairs = list(combinations(gradients, 2))
+    product = sum(torch.dot(first, second).item() for first, second in pairs) / len(pairs)
+    cosine = sum(functional.cosine_similarity(*pair, dim=0).item() for pair in pairs) / len(pairs)
+    return product, cosine
 
 
 class Snapshots:
@@ -173,7 +193,12 @@ class TheoryMeter:
             for player in (task, GLOBAL)
         }
         self._judge(epoch, networks, inputs)
-        record = {**self._regrets(steps), **self._cosines(result, inputs), **self._barriers(result, inputs)}
+        record = {
+            **self._regrets(steps),
+            **self._cosines(result, inputs),
+            **self._agreements(networks, inputs),
+            **self._barriers(result, inputs),
+        }
         return {f"theory/{key}": value for key, value in record.items()} | {
             "theory/seconds": time.perf_counter() - started
         }
@@ -216,7 +241,8 @@ class TheoryMeter:
         self._epochs.append(epoch)
 
     def _regrets(self, steps: int) -> dict[str, float]:
-        """Losses, regrets, and how far the global learner's loss lies below Theorem 1's bound."""
+        """Losses, regrets, and how far the global learner's loss lies below Theorem 1's bound; by task, and R_T and the
+        bound as Definition 1 and Theorem 1 have them, means over tasks."""
         record: dict[str, float] = {}
         for task in self._learners:
             own, common = self._losses[_key((task, task))], self._losses[_key((GLOBAL, task))]
@@ -228,20 +254,31 @@ class TheoryMeter:
                 f"regret/{GLOBAL}/{task}": regret(common),
                 f"bound_slack/{task}": bound - common[-1][-1],
             }
+        for mean, part in (("trade_off_regret", "regret"), ("trade_off_bound_slack", "bound_slack")):
+            record[mean] = sum(record[f"{part}/{task}"] for task in self._learners) / len(self._learners)
         return record
 
     def _cosines(self, result: nn.Module, inputs: dict[Series, Tensor]) -> dict[str, float]:
         """Between the gradients of two tasks' cross-entropies at the global learner."""
-        gradients = {task: self._gradient(result, inputs[GLOBAL, task]) for task in self._learners}
+        crafted = {task: inputs[GLOBAL, task] for task in self._learners}
+        gradients = {task: gradient(result, own, self._labels_of(own)) for task, own in crafted.items()}
         return {
             f"cosine/{first}/{second}": functional.cosine_similarity(gradients[first], gradients[second], dim=0).item()
             for first, second in combinations(gradients, 2)
         }
 
-    def _gradient(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        model.eval()
-        loss = functional.cross_entropy(model(inputs).float(), self._labels_of(inputs))
-        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+    def _agreements(self, networks: dict[str, nn.Module], inputs: dict[Series, Tensor]) -> dict[str, float]:
+        """Inner products and cosines of the gradients of different minibatches of one task, at the task's learner and
+        at the global learner; none of fewer than two images."""
+        record: dict[str, float] = {}
+        parts = torch.arange(len(self._labels), device=self._labels.device).chunk(MINIBATCHES)
+        for series, own in inputs.items() if len(parts) > 1 else ():
+            by_norm = own.view(-1, len(self._labels), *own.shape[1:])
+            minibatches = [(by_norm[:, part].flatten(0, 1), self._labels[part].repeat(len(by_norm))) for part in parts]
+            gradients = [gradient(networks[series[0]], *minibatch) for minibatch in minibatches]
+            place = series[1] if series[0] == series[1] else _key(series)
+            record[f"minibatch_product/{place}"], record[f"minibatch_cosine/{place}"] = agreement(gradients)
+        return record
 
     def _barriers(self, result: nn.Module, inputs: dict[Series, Tensor]) -> dict[str, float]:
         """How far the loss on a learner's own inputs rises, on the line from it to the global learner, above the

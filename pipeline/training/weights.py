@@ -82,14 +82,20 @@ class MovingAverage:
 
     def update(self, sources: list[tuple[float, nn.Module]], ranks: Ranks = ALONE) -> None:
         """Move towards the combination of `sources`, (ratio, network) each, and of those that other ranks have."""
-        decay = min(self._decay, (self._updates + 1) / (self._updates + 10)) if self._warmup else self._decay
+        self._updates += 1
+        decay = self.last_decay
         tensors = [(ratio, weight_tensors(model)) for ratio, model in sources]
         if ranks.count > 1:
             tensors = [(1.0, combine(tensors, ranks))]
         average_into(weight_tensors(self.model), tensors, decay)
         for ours, theirs in zip(counters(self.model), counters(sources[0][1]), strict=True):
             ours.copy_(theirs)
-        self._updates += 1
+
+    @property
+    def last_decay(self) -> float:
+        """What the last of its updates has multiplied the average by; there must be one."""
+        update = self._updates - 1
+        return min(self._decay, (update + 1) / (update + 10)) if self._warmup else self._decay
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs; tensors are references, not copies."""

@@ -27,6 +27,7 @@ KEYS = {
     "evaluation": {"suites"},
     "autoattack": {"ratio_median", "robust_images"},
     "theory": {"share_of_training", "moments"},
+    "theorems": {"pairs", "methods"},
     "memory": {"data_megabytes", "peak_mebibytes"},
     "ood_memory": {"peak_mebibytes"},
     "imagefolder": {"milliseconds_per_image", "resident_mebibytes_after_each_round"},
@@ -40,6 +41,7 @@ BY_BENCHMARK = {
     "imagenet": "methods",
     "generalist_t": "mixture",
     "growth": "scaling",
+    **dict.fromkeys(("theorem_2", "learners_epsilons", "minibatch_gradients"), "theorems"),
 }
 """Blocks with another name than the benchmark that they show."""
 

@@ -18,6 +18,7 @@ from pipeline.config import (
     Experiment,
     MovingAverageSettings,
     Params,
+    TradeOffFigure,
     cells,
     parse_params,
 )
@@ -381,3 +382,38 @@ def test_mistakes_in_the_file_are_named(
 def test_a_file_without_studies_has_an_empty_grid(make_params: MakeParams) -> None:
     params: Params = make_params(lambda raw: raw.pop("ablation"))
     assert cells(params) == []
+
+
+APPENDIX = ["trades_frontier", "generalist_frontier", "learning_rates"]
+
+
+@pytest.mark.parametrize("suite", ["digits", "cifar10", "cifar100", "svhn", "mnist", "cifar10_study"])
+def test_the_cvpr_papers_appendix_is_a_grid_of_every_suite_that_has_trades(suite: str) -> None:
+    params = parse_params(yaml.safe_load(compose([f"suite={suite}", "ablation=appendix"], REPOSITORY / "conf")))
+    found, plain = cells(params, seeds=[1]), {method: params.experiment(method, 1) for method in ("trades_1", D)}
+    betas = of(found, "trades_frontier", "trades_1")
+    objectives = [one.method.learners["linf"].objective for one in betas.values()]
+    assert [objective["beta"] for objective in objectives] == [0.5, 1, 2, 6]
+    assert all(one == {**objectives[0], "beta": one["beta"]} for one in objectives)
+    assert betas["beta = 1"].fingerprint == plain["trades_1"].fingerprint
+    ends = of(found, "generalist_frontier", D)
+    assert [mixture(one).mixing_ratios["linf"] for one in ends.values()] == [
+        [1, 1, 1, end] for end in (0, 0.1, 0.2, 0.4, 0.6)
+    ]
+    assert ends["gamma = 0"].fingerprint == plain[D].fingerprint
+    rates = of(found, "learning_rates", D)
+    assert rates.pop("as it is").fingerprint == plain[D].fingerprint
+    assert {
+        setting: tuple(one.method.learners[name].optimizer.learning_rate for name in ("linf", "natural"))
+        for setting, one in rates.items()
+    } == {f"AT {first:g}, NT {second:g}": (first, second) for first in (0.01, 0.1) for second in (0.01, 0.1)}
+    for one in rates.values():
+        assert one.method.learners["linf"].schedule == plain[D].method.learners["linf"].schedule
+    assert len(cells(params, APPENDIX, [1])) == 14
+
+
+def test_the_appendix_draws_both_frontiers_between_the_same_metrics() -> None:
+    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "ablation=appendix"], REPOSITORY / "conf")))
+    figure = params.figures["frontiers"]
+    assert isinstance(figure, TradeOffFigure)
+    assert (figure.x.metric, figure.y.metric, figure.studies) == ("natural", "aa_linf", APPENDIX[:2])

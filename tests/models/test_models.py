@@ -8,9 +8,15 @@ from torch import nn
 
 from pipeline.config import Normalization
 from pipeline.errors import RequestError
-from pipeline.models import ARCHITECTURES, build_model
+from pipeline.models import ARCHITECTURES, build_model, check_input
 
-FITTING = [("small_cnn", "digits", 1, 8), ("small_cnn", "mnist", 1, 28), ("resnet18", "cifar10", 3, 32)]
+FITTING = [
+    ("small_cnn", "digits", 1, 8),
+    ("small_cnn", "mnist", 1, 28),
+    ("resnet18", "cifar10", 3, 32),
+    ("resnet18", "mnist", 1, 28),
+    ("wrn32_10", "mnist", 1, 28),
+]
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,8 @@ FITTING = [("small_cnn", "digits", 1, 8), ("small_cnn", "mnist", 1, 28), ("resne
         ("wrn32_10", "cifar10", 46_160_474, 34),
         ("small_cnn", "digits", 24_698, 3),
         ("resnet18", "cifar100", 11_173_962 + 90 * 513, 20),
+        ("resnet18", "mnist", 11_173_962 - 2 * 9 * 64, 20),
+        ("wrn32_10", "mnist", 46_160_474 - 2 * 9 * 16, 34),
     ],
 )
 def test_sizes_are_the_papers(architecture: str, dataset: str, parameters: int, convolutions: int) -> None:
@@ -44,9 +52,50 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 
 def test_a_network_that_cannot_take_the_data_is_refused() -> None:
-    expected = r"resnet18 takes images of 3 x 32 x 32, but digits has 1 x 8 x 8; networks that take it: small_cnn"
+    expected = "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1 x 8 x 8; networks that take it: small_cnn"
     with pytest.raises(RequestError, match=expected):
         build_model("resnet18", "digits")
+    expected = (
+        "resnet50 takes images of 3 x 224 x 224, but mnist has 1 x 28 x 28; networks that take it: small_cnn, "
+        "resnet18, wrn32_10"
+    )
+    with pytest.raises(RequestError, match=expected):
+        build_model("resnet50", "mnist")
+
+
+def test_who_takes_which_images() -> None:
+    """The README's table of suites."""
+    taken = {
+        name: [architecture for architecture in ARCHITECTURES if takes(architecture, name)]
+        for name in ("digits", "cifar10", "cifar100", "svhn", "mnist", "imagenet")
+    }
+    cifar = ["small_cnn", "resnet18", "wrn32_10"]
+    assert taken == {
+        "digits": ["small_cnn"],
+        **dict.fromkeys(("cifar10", "cifar100", "svhn", "mnist"), cifar),
+        "imagenet": ["small_cnn", "resnet50", "wrn50_2"],
+    }
+
+
+def takes(architecture: str, dataset: str) -> bool:
+    try:
+        check_input(architecture, dataset)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("resnet18", 4), ("wrn32_10", 7)])
+def test_mnist_is_neither_padded_nor_cropped(architecture: str, size: int) -> None:
+    """28 pixels halve to 14, 7 and 4, and every border pixel counts."""
+    model, shapes = build_model(architecture, "mnist").eval(), []
+    stage = next(module for name, module in model.named_modules() if name == "last_stage")
+    stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[2:])))
+    images = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(model(images)[0, 0], images)
+    assert shapes == [(size, size)]
+    border = [gradient[0, 0, 0], gradient[0, 0, -1], gradient[0, 0, :, 0], gradient[0, 0, :, -1]]
+    assert all(bool((edge != 0).any()) for edge in border)
 
 
 def test_an_unknown_network_lists_the_known_ones() -> None:

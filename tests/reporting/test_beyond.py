@@ -83,7 +83,7 @@ def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -
     assert "| GENERALIST T | 3 | 82.5 | 82.5 | 82.5 | 82.5 | 82.5 | 50 [50, 50] | 20 |" in found["learners"]
     assert "| 75.0 | -- | 20 |" in found["learners"]
     assert "`theory/regret/linf` | 0.25 [0.25, 0.25] | 0.25 [0.25, 0.25] | 0.125 [0.125, 0.125] |" in found["theory"]
-    assert "`geometric_term` | 4 [4, 4] | 4 [4, 4] | 4 [4, 4] |" in found["theory"]
+    assert "`theorem_2/learner_spread` | 4 [4, 4] | 4 [4, 4] | 4 [4, 4] |" in found["theory"]
     assert "time of measuring, % of training |  |  | 2 [2, 2] |" in found["theory"]
 
 

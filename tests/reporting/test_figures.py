@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -21,13 +22,18 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, TheoryFigure, cells, parse_params
+from pipeline.config.figures import Group
+from pipeline.config.schema import CWAttackSettings
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
+from pipeline.reporting.results import fill
 from pipeline.reporting.style import learner_looks, style
 from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
+from stages.compose import compose
 from stages.figures import main
+from tests.conftest import REPOSITORY, TINY
 from tests.reporting.planting import plant
 
 NATURAL = {"nt": 0.99, "at": 0.8, "at_l2": 0.82, "generalist_d_nt_linf": 0.9, "generalist_t": 0.85}
@@ -55,8 +61,13 @@ def history(learners: list[str], seed: int, split: str = "held_out") -> list[dic
             **{f"{split}/{name}/natural": 0.1 * epoch + 0.02 * seed for name in [*learners, "global"] if epoch > 1},
             **({f"{split}/global/pgd_linf": 0.05 * epoch} if epoch > 1 else {}),
             **({f"{split}/global/worst_case_union": 0.04 * epoch} if epoch > 1 else {}),
-            **({"geometric_term": 8.0 / epoch} if epoch % 2 == 0 else {}),
+            **(
+                {f"theorem_2/{bar}": 8.0 / epoch for bar in ("previous_iterate", "last_restart")}
+                if epoch % 2 == 0
+                else {}
+            ),
             **({f"theory/regret/{name}": 0.1 * seed / epoch for name in learners} if epoch % 2 == 0 else {}),
+            **({"theory/trade_off_regret": 0.1 * seed / epoch} if epoch % 2 == 0 else {}),
             **({"theory/cosine/linf/natural": -0.5} if epoch % 2 == 0 and len(learners) == 3 else {}),
         }
         for epoch in range(1, EPOCHS + 1)
@@ -215,6 +226,62 @@ def test_without_any_run_the_axes_say_so(suite: Params, runs: pd.DataFrame) -> N
 coordinates = st.integers(0, 6)
 
 
+def test_the_settings_of_studies_are_points_too(suite: Params, runs: pd.DataFrame) -> None:
+    """c = 2 is the method as it is, c = 3 was not run."""
+    groups = [Group(label="c", study="communication_interval"), Group(label="AT", methods=["at"])]
+    figure = drawn("trade_off_natural", suite, runs, groups=groups)
+    (axes,) = figure.axes
+    assert points(axes) == {(60, 30), (84.5, 53), (79.5, 51)}
+    assert xs(lines(axes, "frontier")[0]) == pytest.approx([84.5])
+    assert {"c = 1", "c = 2", r"AT ($\ell_\infty$)"} <= {text.get_text() for text in texts(figure)}
+    assert remark(figure) == "Not measured: c = 3."
+
+
+def test_a_group_is_of_methods_or_of_a_study(tiny_content: dict[str, Any]) -> None:
+    for group in ({"label": "both", "methods": ["at"], "study": "gamma_trend"}, {"label": "none"}):
+        content = content_with_two_seeds(tiny_content)
+        content["figures"]["trade_off_natural"]["groups"] = [group]
+        with pytest.raises(RequestError, match="expected either 'methods', at least one, or a 'study'"):
+            parse_params(content)
+
+
+def test_an_unknown_study_of_a_group_is_refused(tiny_content: dict[str, Any], tmp_path: Path) -> None:
+    content = content_with_two_seeds(tiny_content)
+    content["figures"]["trade_off_natural"]["groups"] = [{"label": "x", "study": "gama_trend"}]
+    with pytest.raises(
+        RequestError, match=r"trade_off_natural: unknown study 'gama_trend': did you mean 'gamma_trend'"
+    ):
+        list(write_figures(parse_params(content), ["trade_off_natural"], tmp_path))
+
+
+def test_the_attack_of_carlini_and_wagner_is_drawn_where_the_suite_has_it(
+    tiny_content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A metric of the CVPR paper's Figure 3: `attacks=full` has it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/cw.db")
+    monkeypatch.chdir(tmp_path)
+    full = yaml.safe_load(compose([*TINY, "attacks=full"], REPOSITORY / "conf"))
+    full["figures"]["trade_off_natural"] |= {
+        "y": {"metric": "cw_linf", "label": "C&W accuracy (%)"},
+        "groups": [{"label": "AT", "methods": ["at"]}],
+    }
+    params = parse_params(full)
+    attack, budget = params.evaluation.attacks["cw_linf"], params.threat_model["linf"]
+    assert isinstance(attack, CWAttackSettings)
+    assert (attack.steps, attack.confidence) == (30, 50)
+    assert (attack.epsilon, attack.step_size) == (budget.epsilon, budget.step_size)
+    plant(tmp_path / "at", params.experiment("at", 1), {"natural": 0.8, "cw_linf": 0.45})
+    with style():
+        figure = draw_figure(
+            params.figures["trade_off_natural"], params, finished_runs(params.experiments()), cells(params, [])
+        )
+    assert points(figure.axes[0]) == {(80, 45)}
+    assert figure.axes[0].get_ylabel() == "C&W accuracy (%)"
+    cells_of_table = fill(params, params.tables["attacks_linf"], finished_runs(params.experiments()))
+    row = cells_of_table[(cells_of_table["method"] == "at") & (cells_of_table["metric"] == "cw_linf")]
+    assert row["mean"].tolist() == [45]
+
+
 @given(st.lists(st.tuples(coordinates, coordinates), min_size=1), st.sampled_from([1, -1]), st.sampled_from([1, -1]))
 def test_the_frontier_is_what_nothing_beats(places: list[tuple[int, int]], x_sign: int, y_sign: int) -> None:
     frame = pd.DataFrame(places, columns=["x", "y"])
@@ -325,14 +392,16 @@ def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
     settings = TheoryFigure(kind="theory", caption="", method="generalist_t")
     with style():
         figure = draw_figure(settings, suite, runs)
-    regret, term, cosine, barrier = figure.axes
-    assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2"}
+    regret, term, cosine, minibatches, barrier = figure.axes
+    assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2", "mean"}
     curve = regret.get_lines()[0]
     assert xs(curve) == [2, 4]
     assert ys(curve) == pytest.approx([0.075, 0.0375])
+    assert [line.get_label() for line in term.get_lines()] == ["previous iterate", "last restart"]
     assert ys(term.get_lines()[0]) == [4, 2]
     assert [line.get_label() for line in cosine.get_lines()] == ["linf, natural"]
-    assert [text.get_text() for text in barrier.texts] == ["not measured"]
+    for axes in (minibatches, barrier):
+        assert [text.get_text() for text in axes.texts] == ["not measured"]
 
 
 def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:

@@ -161,7 +161,7 @@ def test_compose_writes_a_suite_or_nothing(
     assert written.startswith(
         "# Composed from conf/ by: python -m stages.compose suite=cifar10 architecture=wrn32_10\n"
     )
-    for wrong in (["suite=nope"], ["training.epochs=0"], ["suite=mnist", "architecture=wrn32_10"]):
+    for wrong in (["suite=nope"], ["training.epochs=0"], ["suite=mnist", "architecture=wrn50_2"]):
         assert compose.main([*wrong, "--output", str(output)]) == 2
         assert capsys.readouterr().err.startswith("error: ")
     assert output.read_text() == written and list(tmp_path.iterdir()) == [output]

@@ -67,6 +67,21 @@ def test_ranks_end_with_the_weights_of_one_process(
         assert list(tmp_path.glob(f"{method}-ranks/checkpoints/*.pt")), "rank 0 writes checkpoints"
 
 
+def test_ranks_share_a_learners_own_augmentation_and_smoothing(
+    make_params: MakeParams, tiny_split: ImageSplit, tmp_path: Path
+) -> None:
+    own = {"augmentation": {"crop_padding": 2, "horizontal_flip": True}, "label_smoothing": 0.1}
+    params = make_params(lambda raw: raw["methods"]["nt"]["learners"]["natural"].update(own))
+    experiment = params.experiment("nt", 1)
+
+    def work(ranks: Ranks) -> dict[str, Any]:
+        return trained(experiment, tiny_split, tmp_path / "ranks", ranks)
+
+    alone = trained(experiment, tiny_split, tmp_path / "alone")
+    for result in together(2, work, tmp_path):
+        assert distance(result["weights"], alone["weights"]) < TOLERANCE
+
+
 def distance(first: Weights, second: Weights) -> float:
     """Of all weights, relative to the norm of the second."""
     pairs = [(ours.double(), second[name].double()) for name, ours in first.items() if ours.is_floating_point()]

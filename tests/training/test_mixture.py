@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pipeline.config import MovingAverageSettings, Params, interpolate
 from pipeline.errors import RequestError
@@ -142,9 +143,9 @@ def test_g_copies_happen_from_the_warmup_on_at_every_interval(
     happened = []
     original = GlobalLearner.redistribute
 
-    def counted(self: GlobalLearner, epoch: int) -> None:
-        happened.append(epoch)
-        original(self, epoch)
+    def counted(self: GlobalLearner) -> None:
+        happened.append(self)
+        original(self)
 
     monkeypatch.setattr(GlobalLearner, "redistribute", counted)
     trained = run_method(make_params(mixture(T, redistribution=redistribution)), T)
@@ -262,27 +263,63 @@ def test_the_reference_protocol_trains(run_method: RunExperiment) -> None:
     assert_same(trained.learner("linf"), trained.mixture)
 
 
-def test_the_geometric_term_is_the_spread_of_what_is_mixed(
-    make_params: MakeParams, run_method: RunExperiment, monkeypatch: pytest.MonkeyPatch
+def flat(weights: Iterable[Tensor]) -> Tensor:
+    return torch.cat([weight.detach().flatten().double() for weight in weights])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"decay_warmup": True}, {"ratios": "tuned"}, {"redistribution": "every_batch"}]
+)
+def test_the_geometric_term_is_about_the_global_learner_before_the_last_update_and_restart(
+    make_params: MakeParams, run_method: RunExperiment, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    expected: dict[int, float] = {}
-    original = GlobalLearner.redistribute
+    """Followed from outside: what theta_g was before every update, and what the learners last got from it."""
+    expected: dict[int, list[tuple[float, float, float]]] = {}
+    update, redistribute = GlobalLearner.update, GlobalLearner.redistribute
+    seen: dict[str, Any] = {}
 
-    def observed(self: GlobalLearner, epoch: int) -> None:
-        gamma = self.ratios_at(epoch)
-        vectors = {
-            one.name: torch.cat([weight.detach().flatten().double() for weight in one.model.parameters()])
-            for one in self._learners
-        }
-        mean = sum((gamma[name] * vector for name, vector in vectors.items()), torch.tensor(0.0))
-        expected[epoch] = sum(gamma[name] * (vector - mean).square().sum().item() for name, vector in vectors.items())
-        original(self, epoch)
+    def updating(self: GlobalLearner, epoch: int) -> None:
+        seen.setdefault("restart", flat(self.model.parameters()))
+        gamma, previous = self.ratios_at(epoch), flat(self.model.parameters())
+        own = {one.name: flat(one.model.parameters()) for one in self._learners}
+        mean = sum((gamma[name] * vector for name, vector in own.items()), torch.tensor(0.0))
+        bars = (previous, seen["restart"], mean)
+        terms = [
+            sum(gamma[name] * (vector - bar).square().sum().item() for name, vector in own.items()) for bar in bars
+        ]
+        seen.update(epoch=epoch, terms=terms)
+        update(self, epoch)
 
-    monkeypatch.setattr(GlobalLearner, "redistribute", observed)
-    records = run_method(make_params(ratios(T, linf=[0.4] * 4, natural=[0.4] * 4, l2=[0.2] * 4)), T).observer.records
-    found = {int(record["epoch"]): record["geometric_term"] for record in records if "geometric_term" in record}
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert min(found.values()) > 0
+    def restarting(self: GlobalLearner) -> None:
+        expected.setdefault(seen["epoch"], []).append(tuple(seen["terms"]))
+        redistribute(self)
+        seen["restart"] = flat(self.model.parameters())
+
+    monkeypatch.setattr(GlobalLearner, "update", updating)
+    monkeypatch.setattr(GlobalLearner, "redistribute", restarting)
+    shares = ratios(T, linf=[0.4] * 4, natural=[0.4] * 4, l2=[0.2] * 4)
+    records = run_method(make_params(shares, mixture(T, **changes)), T).observer.records
+    names = [f"theorem_2/{name}" for name in ("previous_iterate", "last_restart", "learner_spread")]
+    found = {int(record["epoch"]): [record[name] for name in names] for record in records if names[0] in record}
+    assert found.keys() == expected.keys() == {2, 4}
+    for epoch, steps in expected.items():
+        assert found[epoch] == pytest.approx(torch.tensor(steps).mean(0).tolist(), rel=1e-3)
+        assert 0 < found[epoch][2] < min(found[epoch][:2])
+
+
+def test_a_learner_alone_has_no_spread_but_a_distance_from_the_global_learner(
+    make_params: MakeParams, run_method: RunExperiment
+) -> None:
+    """gamma = 1: a term about the mean of the learners would be 0."""
+    shares = ratios(T, linf=[1] * 4, natural=[0] * 4, l2=[0] * 4)
+    record = run_method(make_params(shares), T).observer.records[-1]
+    assert record["theorem_2/learner_spread"] == 0
+    assert record["theorem_2/previous_iterate"] > 0 and record["theorem_2/last_restart"] > 0
+
+
+def test_without_memory_there_is_no_previous_iterate(make_params: MakeParams, run_method: RunExperiment) -> None:
+    record = run_method(make_params(mixture(T, decay=0.0)), T).observer.records[-1]
+    assert "theorem_2/previous_iterate" not in record and record["theorem_2/last_restart"] > 0
 
 
 @pytest.mark.parametrize(("optimizer_state", "kept"), [("keep", True), ("reset", False)])

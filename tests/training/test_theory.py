@@ -12,12 +12,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.data.images import ImageSplit
 from pipeline.devices import Backend
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.training.loop import train
-from pipeline.training.theory import best_in_hindsight, deviation, error_probability, regret
+from pipeline.training.theory import (
+    agreement,
+    best_in_hindsight,
+    deviation,
+    error_probability,
+    gradient,
+    regret,
+)
 from tests.conftest import MakeParams
 from tests.running import Recorder, RunExperiment, assert_same, run_experiment
 
@@ -66,6 +74,32 @@ def test_the_loss_is_the_probability_of_all_other_classes() -> None:
     assert error_probability(model, inputs, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("second", "product", "cosine"), [([0, 0, 0, 0], 0.5, 1), ([1, 1, 1, 1], -0.5, -1), ([0, 0, 0, 1], 0.25, 1)]
+)
+def test_gradients_of_minibatches_agree_as_their_labels_do(second: list[int], product: float, cosine: float) -> None:
+    """At equal logits of two classes the gradient is 1/2 - (share of labels 0, share of labels 1)."""
+    model, inputs = Constant(torch.zeros(2)), torch.zeros(4, 1, 4, 4)
+    gradients = [gradient(model, inputs, torch.tensor(labels)) for labels in ([0, 0, 0, 0], second)]
+    assert gradients[0].tolist() == [-0.5, 0.5]
+    assert agreement(gradients) == pytest.approx((product, cosine))
+
+
+def test_the_agreement_is_the_mean_over_all_pairs() -> None:
+    gradients = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])]
+    assert agreement(gradients) == pytest.approx(((0 + 3 + 6) / 3, (0 + 2 * math.sqrt(0.5)) / 3))
+
+
+def test_a_gradient_leaves_batch_norm_in_its_mode(digits_model: nn.Module) -> None:
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+    for mode in (True, False):
+        before = [buffer.clone() for buffer in digits_model.train(mode).buffers()]
+        gradient(digits_model, images, labels)
+        assert digits_model.training == mode
+        assert all(torch.equal(one, other) for one, other in zip(before, digits_model.buffers(), strict=True))
+    digits_model.eval()
+
+
 def test_everything_is_measured_at_its_time_and_in_its_range(
     make_params: MakeParams, run_method: RunExperiment
 ) -> None:
@@ -74,13 +108,18 @@ def test_everything_is_measured_at_its_time_and_in_its_range(
     last = {key.removeprefix("theory/"): value for key, value in records[-1].items() if key.startswith("theory/")}
     tasks = ["linf", "natural", "l2"]
     cosines = ["cosine/linf/natural", "cosine/linf/l2", "cosine/natural/l2"]
-    shapes = ("loss/{}", "loss/global/{}", "regret/{}", "regret/global/{}", "bound_slack/{}", "barrier/{}")
-    assert sorted(last) == sorted([shape.format(task) for shape in shapes for task in tasks] + cosines + ["seconds"])
+    shapes = ["loss/{}", "loss/global/{}", "regret/{}", "regret/global/{}", "bound_slack/{}", "barrier/{}"]
+    shapes += [f"minibatch_{kind}/{whose}{{}}" for kind in ("product", "cosine") for whose in ("", "global/")]
+    others = ["seconds", "trade_off_regret", "trade_off_bound_slack"]
+    assert sorted(last) == sorted([shape.format(task) for shape in shapes for task in tasks] + cosines + others)
+    for mean, part in (("trade_off_regret", "regret"), ("trade_off_bound_slack", "bound_slack")):
+        assert last[mean] == pytest.approx(sum(last[f"{part}/{task}"] for task in tasks) / 3)
     for task in tasks:
         assert 0 <= last[f"loss/{task}"] <= 1
         assert 0 <= last[f"barrier/{task}"] <= 1
         assert -1 <= last[f"regret/{task}"] <= 1
         assert last[f"bound_slack/{task}"] < 1 + deviation(1)
+    cosines += [name for name in last if name.startswith("minibatch_cosine/")]
     assert all(-1 <= last[name] <= 1 for name in cosines)
 
 
@@ -119,3 +158,14 @@ def test_a_missing_snapshot_is_named(
     (tmp_path / "theory" / "00002-linf.safetensors").unlink()
     with pytest.raises(PipelineError, match=r"00002-linf\.safetensors cannot be read .*without training\.theory"):
         train(experiment, tiny_split, cpu, tmp_path, Recorder())
+
+
+def test_lemma_1_of_generalist_plus_plus_does_not_hold_for_the_cross_entropy() -> None:
+    """docs/theory.md: losses of every learner are equal, those of their mean logits are not."""
+    first = torch.tensor([[0.0, 10.0, -10.0], [0.0, 10.0, -10.0]])
+    second = torch.tensor([[0.0, 10.0, -10.0], [0.0, -10.0, 10.0]])
+    label = torch.tensor([0, 0])
+    own = [functional.cross_entropy(logits, label, reduction="none") for logits in (first, second)]
+    mixed = [functional.cross_entropy(logits.mean(0), label[0]).item() for logits in (first, second)]
+    assert torch.equal(own[0], own[1])
+    assert mixed == pytest.approx([10.0, math.log(3)], abs=1e-3)

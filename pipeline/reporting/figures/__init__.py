@@ -69,6 +69,7 @@ def write_figures(
     """
     figures = _chosen(params, names)
     studies = [figure.study for figure in figures.values() if isinstance(figure, AblationFigure | StabilityFigure)]
+    studies += [study for figure in figures.values() if isinstance(figure, TradeOffFigure) for study in figure.studies]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
     runs = finished_runs(wanted) if wanted else pd.DataFrame()
@@ -102,7 +103,7 @@ def draw_figure(
     """
     match settings:
         case TradeOffFigure():
-            return trade_off.draw(settings, params, runs)
+            return trade_off.draw(settings, params, runs, grid)
         case ClassWiseFigure():
             return class_wise.draw(settings, params, runs)
         case TrainingCurvesFigure():

@@ -1,4 +1,4 @@
-"""What the papers' theorems speak of, over the epochs: regret, geometric term, gradients' cosines, barriers."""
+"""What the papers' theorems speak of, over the epochs: regret, geometric term, cosines of gradients, barriers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, learner_looks, new_figure, note_below
 
 PANEL_HEIGHT = 1.15
+MEAN = "mean"
+"""Over the tasks: R_T of Definition 1, in black."""
 
 
 def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
@@ -26,19 +28,20 @@ def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
     curves = read_curves(latest_runs(experiments, runs).values())
     tasks = list(experiments[0].method.learners)
     pairs = {f"{first}, {second}": f"theory/cosine/{first}/{second}" for first, second in combinations(tasks, 2)}
-    figure = new_figure(COLUMN_WIDTH, 0.5 + 4 * PANEL_HEIGHT)
-    panels: list[Axes] = figure.subplots(4, sharex=True).tolist()
-    for axes, label, columns in zip(
-        panels,
-        (r"regret $R_T / T$", "geometric term", "cosine of\ngradients", "loss barrier\nto global"),
-        (
-            {task: f"theory/regret/{task}" for task in tasks},
-            {"global": "geometric_term"},
-            pairs,
-            {task: f"theory/barrier/{task}" for task in tasks},
-        ),
-        strict=True,
-    ):
+    drawn = {
+        r"regret $R_T / T$": {task: f"theory/regret/{task}" for task in tasks} | {MEAN: "theory/trade_off_regret"},
+        "geometric\nterm": {
+            "previous iterate": "theorem_2/previous_iterate",
+            "last restart": "theorem_2/last_restart",
+            "learners' spread": "theorem_2/learner_spread",
+        },
+        "cosine, of\ntasks": pairs,
+        "cosine, of\nminibatches": {task: f"theory/minibatch_cosine/{task}" for task in tasks},
+        "loss barrier\nto global": {task: f"theory/barrier/{task}" for task in tasks},
+    }
+    figure = new_figure(COLUMN_WIDTH, 0.5 + len(drawn) * PANEL_HEIGHT)
+    panels: list[Axes] = figure.subplots(len(drawn), sharex=True).tolist()
+    for axes, (label, columns) in zip(panels, drawn.items(), strict=True):
         _fill(axes, curves, columns)
         axes.set_ylabel(label)
     panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))
@@ -52,6 +55,6 @@ def _fill(axes: Axes, curves: Curves, columns: dict[str, str]) -> None:
     if not curves.measured(columns):
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=MISSING_TEXT)
         return
-    draw_curves(axes, curves, columns, learner_looks(name for name in columns if name != "global"))
-    if list(columns) != ["global"]:
-        axes.legend(fontsize="x-small", ncols=2, loc="best")
+    black, *own = learner_looks(name for name in columns if name != MEAN).items()
+    draw_curves(axes, curves, columns, {MEAN: black[1], **dict(own)})
+    axes.legend(fontsize="x-small", ncols=2, loc="best")

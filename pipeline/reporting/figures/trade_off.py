@@ -1,7 +1,8 @@
-"""Every method as a point between two metrics, with the frontier of those that no other method beats in both."""
+"""Methods, or settings of studies, as points between two metrics, and the frontier of those that none beats in both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.config import Params, TradeOffFigure
+from pipeline.config import Cell, Experiment, Params, TradeOffFigure
 from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 
 Line = tuple[list[float], list[float]]
 """x and y of its points."""
+Member = tuple[str, str, dict[int, Experiment]]
+"""A name of its own, what a reader calls it, and its experiments by seed."""
 LABEL_SIZE = 5.8
 MARKER_SIZE = 5.0
 STAR_SIZE = 9.0
@@ -32,9 +35,16 @@ FAR_OFF = 3.0
 """Interquartile ranges below the first quartile."""
 
 
-def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure:
-    """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`."""
-    points = methods_between(settings, params, runs)
+def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()) -> Figure:
+    """The figure of `settings`; call it inside `style()`.
+
+    Args:
+        settings: Which points, between which metrics.
+        params: What labels are taken from.
+        runs: As `finished_runs` gives them for the methods and the cells.
+        grid: The cells of the studies that it shows.
+    """
+    points = points_between(settings, params, runs, grid)
     measured = points.dropna(subset=["x", "y"])
     signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
     missing = points.drop(measured.index)
@@ -43,7 +53,7 @@ def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> Figure
     axes.set(xlabel=figure_text(settings.x.label), ylabel=figure_text(settings.y.label))
     note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
     grouped = looks(group.label for group in settings.groups)
-    draw_points(figure, axes, measured, frontier(measured, *signs), grouped, "no method is measured")
+    draw_points(figure, axes, measured, frontier(measured, *signs), grouped, "nothing is measured")
     return figure
 
 
@@ -89,22 +99,42 @@ def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
     return kept.drop(columns=["_x", "_y"]).sort_values("x", kind="stable")
 
 
-def methods_between(settings: TradeOffFigure, params: Params, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: group, label, x, y, and their standard deviations over seeds."""
-    experiments = {name: {seed: params.experiment(name, seed) for seed in params.seeds} for name in settings.methods}
+def points_between(
+    settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()
+) -> pd.DataFrame:
+    """One row per method, or per setting of a study: name, group, label, x, y, and their deviations over seeds."""
+    members = [
+        (group.label, *member)
+        for group in settings.groups
+        for member in (_settings(group.study, grid) if group.study else _methods(group.methods, params))
+    ]
     metrics = {"x": settings.x.metric, "y": settings.y.metric}
+    experiments = {name: seeded for _, name, _, seeded in members}
     cells = measure(experiments, dict.fromkeys(metrics.values()), runs).set_index(["name", "metric"])
     return pd.DataFrame(
         {
-            "method": method,
-            "group": group.label,
-            "label": figure_text(params.methods[method].label),
-            **{axis: cells.loc[(method, metric), "mean"] for axis, metric in metrics.items()},
-            **{f"{axis}_std": cells.loc[(method, metric), "std"] for axis, metric in metrics.items()},
+            "name": name,
+            "group": group,
+            "label": figure_text(label),
+            **{axis: cells.loc[(name, metric), "mean"] for axis, metric in metrics.items()},
+            **{f"{axis}_std": cells.loc[(name, metric), "std"] for axis, metric in metrics.items()},
         }
-        for group in settings.groups
-        for method in group.methods
+        for group, name, label, _ in members
     )
+
+
+def _methods(names: Sequence[str], params: Params) -> Iterator[Member]:
+    for name in names:
+        yield name, params.methods[name].label, {seed: params.experiment(name, seed) for seed in params.seeds}
+
+
+def _settings(study: str, grid: Sequence[Cell]) -> Iterator[Member]:
+    """The settings of a study, in its order."""
+    seeded: dict[tuple[str, str], dict[int, Experiment]] = {}
+    for cell in (one for one in grid if one.study == study):
+        seeded.setdefault((cell.method, cell.setting), {})[cell.experiment.seed] = cell.experiment
+    for (method, setting), experiments in seeded.items():
+        yield f"{study}/{method}/{setting}", setting, experiments
 
 
 def _fit_limits(axes: Axes, points: pd.DataFrame, empty: str) -> None:

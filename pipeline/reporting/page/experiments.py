@@ -252,8 +252,10 @@ def _charts(history: list[dict[str, float]], selected: int) -> Iterator[LineChar
         ("Learning rates", "learning_rate/", "learning rate", 1.0, None),
         ("Regret per round (Theorem 1)", "theory/regret/", "regret", 1.0, None),
         ("Slack of Theorem 1's bound", "theory/bound_slack/", "slack", 1.0, None),
-        ("Geometric term (Theorem 2)", "geometric_term", "squared distance", 1.0, None),
+        ("R_T per round, mean over tasks (Definition 1)", "theory/trade_off_regret", "regret", 1.0, None),
+        ("Geometric term (Theorem 2)", "theorem_2/", "squared distance", 1.0, None),
         ("Cosine between task gradients", "theory/cosine/", "cosine", 1.0, None),
+        ("Cosine between minibatches' gradients", "theory/minibatch_cosine/", "cosine", 1.0, None),
         ("Loss barrier to the global learner", "theory/barrier/", "loss", 1.0, None),
     ]:
         keys = dict.fromkeys(key for record in history for key in record if key.startswith(prefix))

@@ -147,11 +147,11 @@ def _best(params: Params, summary: pd.DataFrame, links: dict[str, str]) -> Itera
 
 
 def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> Iterator[Scatter]:
-    """The trade-off figures of `params.yaml`, for pointing at."""
+    """The trade-off figures of `params.yaml` whose points are methods, for pointing at."""
     for figure in params.figures.values():
-        if not isinstance(figure, TradeOffFigure):
+        if not isinstance(figure, TradeOffFigure) or figure.studies:
             continue
-        points = trade_off.methods_between(figure, params, runs).dropna(subset=["x", "y"])
+        points = trade_off.points_between(figure, params, runs).dropna(subset=["x", "y"])
         if points.empty:
             continue
         signs = [-1 if axis.metric in UNRANKED else 1 for axis in (figure.x, figure.y)]
@@ -159,8 +159,8 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
         groups = [group.label for group in figure.groups if points["group"].eq(group.label).any()]
         shown = [
             Point(
-                label=text.plain(params.methods[point["method"]].label),
-                link=links[point["method"]],
+                label=text.plain(params.methods[point["name"]].label),
+                link=links[point["name"]],
                 values=(float(point["x"]), float(point["y"])),
                 group=groups.index(point["group"]),
                 on_frontier=place in best,
