@@ -41,7 +41,8 @@ class MovingAverageSettings(Closed):
     """c: they do so after every multiple of c epochs from t' on. A share such as '5/120' that is no whole number of
     epochs has them do so within epochs, each time after the first step at or past the multiple."""
     redistribution: Literal["epoch_end", "every_batch"] = "epoch_end"
-    """`every_batch`: after every minibatch of those epochs, as the authors' code does (methods.md 2.2, item 11)."""
+    """`every_batch`: after every minibatch of the epochs in which a multiple of c lies, as the authors' code does
+    (methods.md 2.2, item 11)."""
     decay_warmup: TruthValue = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
@@ -81,14 +82,14 @@ class MovingAverageSettings(Closed):
                 )
         return unless(problems, value)
 
-    @field_validator("redistribution", "ratios", "result")
+    @field_validator("ratios", "result")
     @classmethod
     def _act_between_epochs(cls, value: str, info: ValidationInfo) -> str:
         interval = info.data.get("communication_interval")
-        if value not in ("epoch_end", "scheduled", "global_learner") and isinstance(interval, str):
+        if value not in ("scheduled", "global_learner") and isinstance(interval, str):
             raise ValueError(
-                f"'{value}' acts between epochs, and communication_interval {interval} is no whole number of them here; "
-                "expected whole epochs there, or the default here"
+                f"'{value}' combines learners after epochs, and communication_interval {interval} is no whole number "
+                "of them; expected whole epochs there, or the default here"
             )
         return value
 

@@ -45,10 +45,9 @@ def draw(settings: GradCAMFigure, params: Params, runs: pd.DataFrame, pictures: 
         return _message(f"Not measured: {', '.join(lacking)}.")
     chosen = _choose(settings, run_ids)
     if not chosen:
-        shown = [[figure_text(params.methods[name].label) for name in names] for names in (right, wrong)]
+        ours, others = ([figure_text(params.methods[name].label) for name in names] for names in (right, wrong))
         return _message(
-            f"There is no test image that {' and '.join(shown[0])} get right and any of {', '.join(shown[1])} gets "
-            "wrong."
+            f"There is no test image that {' and '.join(ours)} get right and any of {', '.join(others)} gets wrong."
         )
     if pictures is None:
         return _message("The test images are not at hand.")
