@@ -72,7 +72,9 @@ def _expected() -> dict[Path, str]:
     findings = {folder: reproduction.find(record) for folder, record in reproduction.read_records(REPORTS).items()}
     expected = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
     if reproduction.PAGE.exists():
-        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values())
+        expected[reproduction.PAGE] = reproduction.fill_page(
+            reproduction.PAGE.read_text(), findings.values(), reproduction.read_steps()
+        )
     if beyond.PAGE.exists():
         records = [one.record for one in findings.values()]
         expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records, REPORTS)

@@ -44,5 +44,24 @@ def readings() -> pd.DataFrame:
     return _read("readings.csv").rename(columns={"arch": "architecture"})
 
 
+@cache
+def printed_figures() -> pd.DataFrame:
+    """Every panel of the papers' figures, by its caption and the text about it.
+
+    Returns:
+        `paper` ('Generalist++' or 'CVPR'), `panel` ('3(a)'); `kind` as `figures.<name>.kind` has it, and of an ablation
+        what it `varies`; `methods`, `baselines` and `metrics` by the project's names, apart by blanks ("" where the
+        paper does not say); `says`: in words.
+    """
+    return _read("figures.csv").fillna("")
+
+
+@cache
+def stated_claims() -> list[dict[str, str]]:
+    """The papers' claims about accuracies: `key`, `text`, `source` in the papers, and as
+    `pipeline.reporting.reproduction.claims` reads them, `experiments`, `value`, `views` and `measure`."""
+    return [{str(key): str(value) for key, value in row.items()} for row in _read("claims.csv").to_dict("records")]
+
+
 def _read(name: str) -> pd.DataFrame:
     return pd.read_csv((files("pipeline.reporting") / "paper" / name).open(encoding="utf-8"), dtype={"table": str})
