@@ -60,7 +60,18 @@ def printed_figures() -> pd.DataFrame:
 def stated_claims() -> list[dict[str, str]]:
     """The papers' claims about accuracies: `key`, `text`, `source` in the papers, and as
     `pipeline.reporting.reproduction.claims` reads them, `experiments`, `value`, `views` and `measure`."""
-    return [{str(key): str(value) for key, value in row.items()} for row in _read("claims.csv").to_dict("records")]
+    return _records("claims.csv")
+
+
+@cache
+def numbered_items() -> list[dict[str, str]]:
+    """The papers' algorithms, equations, definitions and theorems: `paper`, `item`, `says`, what `answer`s it here, and
+    the `evidence` of that, as `pipeline.reporting.answers.item_state` reads it."""
+    return _records("items.csv")
+
+
+def _records(name: str) -> list[dict[str, str]]:
+    return [{str(key): str(value) for key, value in row.items()} for row in _read(name).fillna("").to_dict("records")]
 
 
 def _read(name: str) -> pd.DataFrame:
