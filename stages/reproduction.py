@@ -1,8 +1,8 @@
 """Say what the suite's runs tell of the papers, from MLflow alone: their numbers, their claims, the authors' switches.
 
 Writes reports/<suite>/, small enough to be committed: tables, verdicts of every image (Parquet), curves by epoch (CSV),
-resolved experiments (YAML), and what follows from them (rows.csv, settings.csv, claims.csv); then docs/reproduction.md
-and docs/findings.md from all that reports/ has of any suite.
+resolved experiments (YAML), and what follows from them (rows.csv, settings.csv, claims.csv); then docs/reproduction.md,
+docs/findings.md and docs/papers.md from all that reports/ has of any suite.
 """
 
 from __future__ import annotations
@@ -67,16 +67,30 @@ def _write_evidence(params: Params) -> Iterator[Path]:
 
 def _expected() -> dict[Path, str]:
     """What follows from all evidence: the files beside it, and the page where this folder has one."""
-    from pipeline.reporting import beyond, reproduction
+    from pipeline.reporting import answers, beyond, reproduction
 
     findings = {folder: reproduction.find(record) for folder, record in reproduction.read_records(REPORTS).items()}
     expected = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
+    steps = reproduction.read_steps()
     if reproduction.PAGE.exists():
-        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values())
+        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values(), steps)
     if beyond.PAGE.exists():
         records = [one.record for one in findings.values()]
         expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records, REPORTS)
+    if answers.PAGE.exists():
+        expected[answers.PAGE] = answers.fill_page(answers.PAGE.read_text(), _suites(), REPORTS, steps)
     return expected
+
+
+def _suites() -> dict[str, Params]:
+    """Every suite, as `make suite SUITE=name` composes it."""
+    import yaml
+
+    from pipeline.config import parse_params
+    from stages.compose import compose
+
+    names = sorted(path.stem for path in Path("conf/suite").glob("*.yaml"))
+    return {name: parse_params(yaml.safe_load(compose([f"suite={name}"], Path("conf")))) for name in names}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 class PGD(AttackBudget):
-    """PGD, returning the last iterate (Madry et al., 2018; Generalist++ eq. 2).
+    """PGD, returning the last iterate (Madry et al., 2018; Generalist++ eq. 1).
 
     Steps along the steepest direction of the norm (linf: sign(g), l2: g / ||g||_2, l1: the sign on the 5 % of
     coordinates with the largest |g|, shared equally); after every step the ball, then the box [0, 1].

@@ -48,7 +48,7 @@ from pipeline.config.schema import (
 )
 from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.trials import OBJECTIVES, Point, Search, point_from
-from pipeline.config.values import Budget, Closed, Norm, interpolate, parse_fraction
+from pipeline.config.values import Budget, Closed, Norm, in_epochs, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
@@ -103,6 +103,7 @@ __all__ = [
     "TradeOffFigure",
     "TrainingCurvesFigure",
     "cells",
+    "in_epochs",
     "interpolate",
     "load_params",
     "parse_fraction",

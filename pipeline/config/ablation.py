@@ -23,6 +23,7 @@ from pipeline.config.studies import (
     Study,
     WeightAveragingStudy,
 )
+from pipeline.config.values import in_epochs
 from pipeline.errors import RequestError, did_you_mean
 
 
@@ -189,8 +190,7 @@ def _of_mixture(
         yield from _intervals(study, mixture, content, content["epochs"] or params.training.epochs)
     elif isinstance(study, OptimizersStudy):
         yield from _optimizers(study, content)
-        if name in study.joint:
-            yield _joint(study, study.joint[name], params)
+        yield from _joint(study, params)
     elif isinstance(study, WeightAveragingStudy):
         yield from _averages(mixture, content)
 
@@ -253,18 +253,16 @@ def _second_ratios(
 def _intervals(
     study: CommunicationIntervalStudy, mixture: MovingAverageSettings, content: dict[str, Any], epochs: int
 ) -> Iterator[_Variation]:
-    for interval in study.values:
-        meets = any(epoch % interval == 0 for epoch in range(mixture.warmup_epochs, epochs + 1))
+    for value in study.values:
+        length = in_epochs(value, epochs)
+        shown = length if length.denominator == 1 else value
+        meets = epochs // length * length >= in_epochs(mixture.warmup_epochs, epochs)
         problem = (
-            None
-            if meets
-            else (
-                f"it divides none of the epochs from warmup_epochs {mixture.warmup_epochs} to the last, {epochs}: the "
-                "learners would never restart from the global learner"
-            )
+            f"it divides none of the epochs from warmup_epochs {mixture.warmup_epochs} to the last, {epochs}: the "
+            "learners would never restart from the global learner"
         )
-        varied = with_mixture(content, communication_interval=interval)
-        yield _Variation(f"c = {interval}", float(interval), varied, problem)
+        varied = with_mixture(content, communication_interval=value)
+        yield _Variation(f"c = {shown}", float(length), varied, None if meets else problem)
 
 
 def _averages(mixture: MovingAverageSettings, content: dict[str, Any]) -> Iterator[_Variation]:
@@ -281,19 +279,30 @@ def _averages(mixture: MovingAverageSettings, content: dict[str, Any]) -> Iterat
 
 def _optimizers(study: OptimizersStudy, content: dict[str, Any]) -> Iterator[_Variation]:
     learners = content["learners"]
-    own = {name: learner["optimizer"]["name"] for name, learner in learners.items()}
-    for kinds in product(*(dict.fromkeys([kind, study.adam.name]) for kind in own.values())):
-        chosen = [name for name, kind in zip(learners, kinds, strict=True) if kind != own[name]]
-        setting = "/".join("Adam" if kind == study.adam.name else kind.upper() for kind in kinds)
-        yield _Variation(setting, None, _with_adam(study, content, chosen))
+    own = {name: _kind(learner["optimizer"]) for name, learner in learners.items()}
+    for kinds in product(*(dict.fromkeys([kind, "Adam"]) for kind in own.values())):
+        adams = [name for name, kind in zip(learners, kinds, strict=True) if kind == "Adam"]
+        shown = "none" if not adams else "all" if len(adams) == len(learners) else ", ".join(adams)
+        varied = _with_adam(study, content, [name for name in adams if own[name] != "Adam"])
+        yield _Variation(f"Adam: {shown}", None, varied)
 
 
-def _joint(study: OptimizersStudy, name: str, params: Params) -> _Variation:
-    setting = "joint, Adam"
-    if name not in params.methods:
-        return _unknown_method(setting, name, params)
-    joint = params.methods[name].model_dump(mode="json")
-    return _Variation(setting, None, _with_adam(study, joint, joint["learners"]))
+def _joint(study: OptimizersStudy, params: Params) -> Iterator[_Variation]:
+    """The baseline as it is, and with Adam."""
+    if study.joint is None:
+        return
+    if study.joint not in params.methods:
+        yield _unknown_method("joint", study.joint, params)
+        return
+    joint = params.methods[study.joint].model_dump(mode="json")
+    kinds = dict.fromkeys(_kind(learner["optimizer"]) for learner in joint["learners"].values())
+    yield _Variation(f"joint: {'/'.join(kinds)}", None, joint)
+    yield _Variation("joint: Adam", None, _with_adam(study, joint, joint["learners"]))
+
+
+def _kind(optimizer: dict[str, Any]) -> str:
+    """As the field writes it: 'SGD', 'Adam'."""
+    return "Adam" if optimizer["name"] == "adam" else str(optimizer["name"]).upper()
 
 
 def _replaced_examples(

@@ -43,7 +43,8 @@ class Captioned(Closed):
     caption: str
     """What a reader sees: plain text, `$math$` and `` `code` ``."""
     paper: str = ""
-    """The papers' figure that it corresponds to, for example 'Generalist++, Figure 1(a)'; "" where there is none."""
+    """The papers' panels that it draws, for example 'Generalist++, Figure 1(a); CVPR, Figure 1'; "" where there is
+    none. `pipeline/reporting/paper/figures.csv` has what their captions say."""
 
 
 class TradeOffFigure(Captioned):
@@ -81,7 +82,7 @@ class TradeOffFigure(Captioned):
 
 
 class ClassWiseFigure(Captioned):
-    """The accuracy of each class of the data set under one attack, or `natural`."""
+    """The accuracy of each class of the data set under one attack, `natural`, or `union`: the mean of its attacks."""
 
     kind: Literal["class_wise"]
     attack: str
@@ -158,21 +159,21 @@ class AblationFigure(Captioned):
 
 
 class GradCAMFigure(Captioned):
-    """What networks look at in images that one method gets right and others get wrong."""
+    """What networks look at in images that some methods get right and others get wrong."""
 
     kind: Literal["grad_cam"]
     view: str
     """`natural`, or a PGD attack, which each method is attacked with by itself."""
     baselines: Methods
     """The methods that are wrong: images that more of them get wrong come first."""
-    method: str
-    """The method that is right."""
+    methods: Methods
+    """The methods that are right, all of them."""
     images: Whole = Field(default=4, ge=1, le=12)
 
     def names(self) -> Iterator[tuple[Kind, str]]:
         """What other sections of the file must declare."""
         yield "attack", self.view
-        yield from (("method", method) for method in [*self.baselines, self.method])
+        yield from (("method", method) for method in [*self.baselines, *self.methods])
 
 
 class StabilityFigure(Captioned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -10,12 +11,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config.values import (
     Breakpoints,
     Closed,
+    Duration,
     Name,
     Place,
     Real,
     TruthValue,
     Whole,
     context,
+    in_epochs,
     interpolate,
     mapping,
     unless,
@@ -32,12 +35,14 @@ class MovingAverageSettings(Closed):
     """gamma of each learner at every breakpoint: a point on the simplex each."""
     decay: Real = Field(ge=0, lt=1)
     """alpha' of the paper: theta_g <- decay * theta_g + (1 - decay) * mixture, after every step."""
-    warmup_epochs: Whole = Field(ge=1)
+    warmup_epochs: Duration
     """t': the first epoch after which the learners may restart from the global learner."""
-    communication_interval: Whole = Field(ge=1)
-    """c: they do so after every epoch from t' on that c divides."""
+    communication_interval: Duration
+    """c: they do so after every multiple of c epochs from t' on. A share such as '5/120' that is no whole number of
+    epochs has them do so within epochs, each time after the first step at or past the multiple."""
     redistribution: Literal["epoch_end", "every_batch"] = "epoch_end"
-    """`every_batch`: after every minibatch of those epochs, as the authors' code does (methods.md 2.2, item 11)."""
+    """`every_batch`: after every minibatch of the epochs in which a multiple of c lies, as the authors' code does
+    (methods.md 2.2, item 11)."""
     decay_warmup: TruthValue = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
@@ -77,11 +82,30 @@ class MovingAverageSettings(Closed):
                 )
         return unless(problems, value)
 
+    @field_validator("ratios", "result")
+    @classmethod
+    def _act_between_epochs(cls, value: str, info: ValidationInfo) -> str:
+        interval = info.data.get("communication_interval")
+        if value not in ("scheduled", "global_learner") and isinstance(interval, str):
+            raise ValueError(
+                f"'{value}' combines learners after epochs, and communication_interval {interval} is no whole number "
+                "of them; expected whole epochs there, or the default here"
+            )
+        return value
+
+    @field_validator("warmup_epochs", "communication_interval")
+    @classmethod
+    def _count_whole_epochs(cls, value: int | str, info: ValidationInfo) -> int | str:
+        """5/120 of 120 epochs is 5, and so the same experiment."""
+        epochs = context(info, "epochs")
+        duration = None if epochs is None else in_epochs(value, epochs)
+        return duration.numerator if duration is not None and duration.denominator == 1 else value
+
     @field_validator("warmup_epochs")
     @classmethod
-    def _end_before_training(cls, value: int, info: ValidationInfo) -> int:
+    def _end_before_training(cls, value: int | str, info: ValidationInfo) -> int | str:
         last = context(info, "epochs")
-        if last is not None and value > last:
+        if last is not None and in_epochs(value, last) > last:
             raise ValueError(
                 f"{value} lies beyond the last epoch {last} (training.epochs): the learners would never restart from "
                 "the global learner"
@@ -118,9 +142,15 @@ class MovingAverageSettings(Closed):
                     entered.setdefault(learner, epoch)
         return max(entered.values())
 
-    def redistributes_in(self, epoch: int) -> bool:
-        """Whether the learners restart from the global learner in this epoch: from t' on, every c epochs."""
-        return epoch >= self.warmup_epochs and epoch % self.communication_interval == 0
+    def redistributes_in(self, epoch: int, epochs: int) -> bool:
+        """Whether the learners restart from the global learner in this one of `epochs`: from t' on, every c epochs."""
+        return self.redistributes_between(Fraction(epoch - 1), Fraction(epoch), epochs)
+
+    def redistributes_between(self, before: Fraction, after: Fraction, epochs: int) -> bool:
+        """Whether a multiple of c that is t' or more lies in (`before`, `after`], both in epochs since the start."""
+        interval = in_epochs(self.communication_interval, epochs)
+        latest = after // interval * interval
+        return latest > before and latest >= in_epochs(self.warmup_epochs, epochs)
 
     def ratios_at(self, epoch: float) -> dict[str, float]:
         """The mixing ratio of every learner at `epoch`; they are >= 0 and sum to 1."""

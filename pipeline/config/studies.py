@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.optimizers import AdamSettings
-from pipeline.config.values import Closed, Name, Place, Real, Whole
+from pipeline.config.values import Closed, Duration, Name, Place, Real, Whole
 
 
 class StudySettings(Closed):
@@ -44,10 +44,10 @@ class SecondRatioStudy(StudySettings):
 
 
 class CommunicationIntervalStudy(StudySettings):
-    """c: the learners restart from the global learner every c epochs."""
+    """c: the learners restart from the global learner every c epochs, or every share of all epochs such as '5/120'."""
 
     varies: Literal["communication_interval"]
-    values: list[Annotated[Whole, Field(ge=1)]] = Field(min_length=1)
+    values: list[Duration] = Field(min_length=1)
 
 
 class WeightAveragingStudy(StudySettings):
@@ -57,12 +57,12 @@ class WeightAveragingStudy(StudySettings):
 
 
 class OptimizersStudy(StudySettings):
-    """Every assignment of a learner's own optimizer or Adam to the learners; and joint training with Adam."""
+    """Every assignment of a learner's own optimizer or Adam to the learners; and the baseline with either."""
 
     varies: Literal["optimizers"]
     adam: AdamSettings
-    joint: dict[Name, str] = Field(default={})
-    """By method: the method that trains one network for the same goals, as the baseline."""
+    joint: str | None = None
+    """The method that trains one network, as the baseline of all (null: none); the papers': AT with beta = 1."""
 
 
 class SettingsStudy(StudySettings):

@@ -24,8 +24,8 @@ class Point:
     """One setting of everything that is varied, by the names of `search.space`."""
 
     first_ratio_end: float
-    communication_interval: int
-    warmup_epochs: int
+    communication_interval: int | str
+    warmup_epochs: int | str
 
     @property
     def text(self) -> str:

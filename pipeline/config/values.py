@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -13,8 +14,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     ModelWrapValidatorHandler,
+    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -54,6 +57,21 @@ Whole = Annotated[int, NotTruthValue, Field(lt=2**31)]
 """No count, size or seed needs more, and torch cannot take every integer that YAML can write."""
 Budget = Annotated[float, NotTruthValue, BeforeValidator(parse_fraction), Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, NotTruthValue, BeforeValidator(parse_fraction), Field(gt=0, allow_inf_nan=False)]
+
+
+def _check_share(value: str) -> str:
+    """Refuse (ValueError) what is no share of the epochs such as '5/120'."""
+    part, _, whole = value.partition("/")
+    if not (part.isdecimal() and whole.isdecimal() and 0 < int(part) <= int(whole)):
+        raise ValueError(f"expected whole epochs, or a share of all epochs such as '5/120', got '{value}'")
+    return value
+
+
+Duration = Annotated[
+    Annotated[Whole, Field(ge=1), Tag("whole")] | Annotated[str, AfterValidator(_check_share), Tag("share")],
+    Discriminator(lambda value: "share" if isinstance(value, str) and not value.isdecimal() else "whole"),
+]
+"""Epochs, or a share of all of them, which is the same part of a short run as of a long one: '5/120'."""
 Place = tuple[str, ...]
 T = TypeVar("T")
 
@@ -118,6 +136,11 @@ def _check_breakpoints(epochs: list[float], info: ValidationInfo) -> list[float]
     if last is not None and max(epochs) > last:
         problems.append(f"breakpoint {max(epochs):g} lies beyond the last epoch {last} (training.epochs)")
     return unless(problems, epochs)
+
+
+def in_epochs(duration: int | str, epochs: int) -> Fraction:
+    """A `Duration` in epochs, where all epochs are `epochs`; exact, so that it can be compared with whole epochs."""
+    return Fraction(duration) * epochs if isinstance(duration, str) else Fraction(duration)
 
 
 Seeds = Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=1), AfterValidator(once)]

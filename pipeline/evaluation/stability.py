@@ -288,9 +288,9 @@ def _distance(experiment: Experiment, images: int, lipschitz: Mapping[str, float
                 alpha = learner.learning_rate(epoch, step / steps) / (1 - momentum)
                 _move_apart(learner, 2 * alpha * lipschitz[learner.name] / images)
             if mixture is not None:
-                mixture.after_step(epoch)
+                mixture.after_step(epoch, step, steps)
         if mixture is not None:
-            mixture.after_epoch(epoch, images=lambda: (), judge=lambda model: 0.0)
+            mixture.after_epoch(epoch, images=lambda: (), judge=lambda model: 0.0, steps=steps)
     result = mixture.model if mixture is not None else (learners[0].average or learners[0]).model
     return next(result.parameters()).item()
 

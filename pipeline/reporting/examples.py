@@ -91,22 +91,22 @@ def correctness(verdicts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(columns, axis=1, join="inner").astype(bool)
 
 
-def disputed(correct: pd.DataFrame, labels: pd.Series, method: str, count: int) -> list[int]:
-    """Up to `count` images that `method` gets right and others get wrong.
+def disputed(correct: pd.DataFrame, labels: pd.Series, methods: list[str], count: int) -> list[int]:
+    """Up to `count` images that all of `methods` get right and others get wrong.
 
     Those that more of the others get wrong come first, and among those the classes in turn.
 
     Args:
-        correct: As `correctness` gives it: a column for `method` and for each of the others.
+        correct: As `correctness` gives it: a column for each of `methods` and of the others.
         labels: Classes by image.
-        method: The name of a column.
+        methods: Names of columns.
         count: How many.
 
     Returns:
         Positions in the suite's test order; none where there is no such image.
     """
-    wrong = (~correct.drop(columns=method)).sum(axis=1)
-    table = pd.DataFrame({"wrong": wrong, "label": labels})[correct[method] & wrong.gt(0)]
+    wrong = (~correct.drop(columns=methods)).sum(axis=1)
+    table = pd.DataFrame({"wrong": wrong, "label": labels})[correct[methods].all(axis=1) & wrong.gt(0)]
     table["repeats"] = table.groupby(["wrong", "label"]).cumcount()
     ordered = table.rename_axis("image").sort_values(["wrong", "repeats", "image"], ascending=[False, True, True])
     return [int(image) for image in ordered.index[:count]]

@@ -44,5 +44,35 @@ def readings() -> pd.DataFrame:
     return _read("readings.csv").rename(columns={"arch": "architecture"})
 
 
+@cache
+def printed_figures() -> pd.DataFrame:
+    """Every panel of the papers' figures, by its caption and the text about it.
+
+    Returns:
+        `paper` ('Generalist++' or 'CVPR'), `panel` ('3(a)'); `kind` as `figures.<name>.kind` has it, and of an ablation
+        what it `varies`; `methods`, `baselines` and `metrics` by the project's names, apart by blanks ("" where the
+        paper does not say); `says`: in words.
+    """
+    return _read("figures.csv").fillna("")
+
+
+@cache
+def stated_claims() -> list[dict[str, str]]:
+    """The papers' claims about accuracies: `key`, `text`, `source` in the papers, and as
+    `pipeline.reporting.reproduction.claims` reads them, `experiments`, `value`, `views` and `measure`."""
+    return _records("claims.csv")
+
+
+@cache
+def numbered_items() -> list[dict[str, str]]:
+    """The papers' algorithms, equations, definitions and theorems: `paper`, `item`, `says`, what `answer`s it here, and
+    the `evidence` of that, as `pipeline.reporting.answers.item_state` reads it."""
+    return _records("items.csv")
+
+
+def _records(name: str) -> list[dict[str, str]]:
+    return [{str(key): str(value) for key, value in row.items()} for row in _read(name).fillna("").to_dict("records")]
+
+
 def _read(name: str) -> pd.DataFrame:
     return pd.read_csv((files("pipeline.reporting") / "paper" / name).open(encoding="utf-8"), dtype={"table": str})

@@ -3,7 +3,7 @@
     with style():
         figure = new_figure(COLUMN_WIDTH, 2.4)
         ...
-        save(figure, destination, "class_wise_linf")
+        save(figure, destination, "class_wise_natural")
 
 Nothing depends on the machine: the fonts are those that come with matplotlib, and files have no dates.
 """

@@ -57,11 +57,11 @@ class GradientProjection:
         self.model = deepcopy(self._robust.model).eval()
         """theta at the start of the epoch under way."""
 
-    def after_step(self, epoch: int) -> None:
+    def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
         """Nothing: the learners meet after the epoch."""
 
     def after_epoch(
-        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float], steps: int = 1
     ) -> dict[str, float]:
         """Fuse, and hand the result to both learners."""
         natural, robust = self._natural.model, self._robust.model

@@ -119,7 +119,7 @@ def train(
         for images, labels in run.batches(epoch, first=progress.step):
             run.step_all(images, labels, epoch, lanes)
             if run.mixture is not None:
-                run.mixture.after_step(epoch)
+                run.mixture.after_step(epoch, progress.step + 1, steps)
             losses = run.read_losses(all_steps=progress.step + 1 == steps)
             elapsed = time.perf_counter() - started
             progress.step += 1
@@ -279,6 +279,7 @@ class TrainingRun:
                 epoch,
                 images=lambda: (images for images, _ in self.batches(epoch)),
                 judge=lambda model: self._validation.score(self._validation.measure(model, [], epoch)),
+                steps=self.steps_in(epoch),
             )
         if self._validation.is_due(epoch):
             accuracies = self._validation.measure(self.result_model, trained if self.mixture else [], epoch)

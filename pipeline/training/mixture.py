@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any, Protocol
 
 import torch
@@ -23,16 +24,19 @@ class Mixture(Protocol):
     def model(self) -> nn.Module:
         """The network that the method is judged by, in eval mode; the same object throughout."""
 
-    def after_step(self, epoch: int) -> None:
-        """A step of every learner that trains in `epoch` has ended."""
+    def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
+        """Number `step` (from 1) of the `steps` of `epoch` has ended, for every learner that trains in it."""
 
-    def after_epoch(self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge) -> dict[str, float]:
+    def after_epoch(
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge, steps: int = 1
+    ) -> dict[str, float]:
         """An epoch has ended.
 
         Args:
             epoch: From 1.
             images: Gives the epoch's training minibatches once more, (batch, channels, height, width) in [0, 1].
             judge: Gives the score of a network on the images that epochs are selected by: higher is better.
+            steps: How many the epoch had.
 
         Returns:
             What the epoch's record should say.
@@ -76,14 +80,29 @@ class GlobalLearner:
         """The mixing ratios: those that were tuned last, or the schedule's."""
         return self._tuned or self._settings.ratios_at(epoch)
 
-    def after_step(self, epoch: int) -> None:
-        """Follow the learners; under `every_batch` hand the result back at once in the epochs that redistribute."""
+    def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
+        """Follow the learners, and hand the result back when it is time within the epoch.
+
+        Under `every_batch` that is after every step of the epochs that redistribute. What is due with the last step is
+        left to `after_epoch`.
+        """
         self.update(epoch)
-        if self._settings.redistribution == "every_batch" and self.redistributes_in(epoch):
+        if self._settings.redistribution == "every_batch":
+            is_due = self.redistributes_in(epoch)
+        else:
+            is_due = step < steps and self._is_due(epoch, step, steps)
+        if is_due:
             self._measure(epoch)
             self.redistribute()
 
-    def after_epoch(self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge) -> dict[str, float]:
+    def _is_due(self, epoch: int, step: int, steps: int) -> bool:
+        """Whether a multiple of c falls on this step."""
+        before, after = epoch - 1 + Fraction(step - 1, steps), epoch - 1 + Fraction(step, steps)
+        return self._settings.redistributes_between(before, after, self._epochs)
+
+    def after_epoch(
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge, steps: int = 1
+    ) -> dict[str, float]:
         """Under `epoch_end`, tune and hand the result back when it is time; after the last epoch, cook the soup.
 
         Returns:
@@ -93,7 +112,8 @@ class GlobalLearner:
             recompute_batch_norm(self.model, images())
         ratios = self.ratios_at(epoch)
         is_cooked = epoch == self._epochs and self._settings.result != "global_learner"
-        restarts = self._settings.redistribution == "epoch_end" and self.redistributes_in(epoch) and not is_cooked
+        is_due = self._settings.redistribution == "epoch_end" and self._is_due(epoch, steps, steps)
+        restarts = is_due and not is_cooked
         if restarts:
             self._measure(epoch)  # with the ratios of the last update, which tuning changes
         if self._settings.ratios == "tuned" and self.redistributes_in(epoch):
@@ -137,7 +157,7 @@ class GlobalLearner:
 
     def redistributes_in(self, epoch: int) -> bool:
         """Whether the learners restart from theta_g in this epoch."""
-        return self._settings.redistributes_in(epoch)
+        return self._settings.redistributes_in(epoch, self._epochs)
 
     def redistribute(self) -> None:
         """theta_a <- theta_g for every learner, BatchNorm statistics included.

@@ -41,11 +41,11 @@ class ModeConnectivity:
         self._path = BezierPath(middle.model, *self._ends)
         middle.model = self._path
 
-    def after_step(self, epoch: int) -> None:
+    def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
         """Nothing: a point is chosen after the epoch."""
 
     def after_epoch(
-        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float]
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Callable[[nn.Module], float], steps: int = 1
     ) -> dict[str, float]:
         """Keep the path straight while the endpoints train; go to its half-way point, at the end to its best one.
 

@@ -42,10 +42,16 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
 
 @pytest.mark.parametrize(
     ("suite", "points", "experiments"),
-    [("digits", 25, 19), ("cifar10", 101, 78), ("cifar10_reduced", 24, 18), ("cifar10_study", 3 * 19, 3 * 16)],
+    [
+        ("digits", 28, 24),
+        ("digits ablation=full", 104, 80),
+        ("cifar10", 104, 78),
+        ("cifar10_reduced", 28, 23),
+        ("cifar10_study", 3 * 19, 3 * 16),
+    ],
 )
 def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
-    params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
+    params = parse_params(yaml.safe_load(compose(f"suite={suite}".split(), REPOSITORY / "conf")))
     found = cells(params)
     assert len(found) == points
     assert len({cell.experiment.fingerprint for cell in found}) == experiments
@@ -88,7 +94,7 @@ def test_what_is_the_method_itself_has_its_name() -> None:
         ("second_ratio", T, "b = 0.5"),
         ("communication_interval", T, "c = 5"),
         ("weight_averaging", T, "none"),
-        ("optimizers", T, "SGD/SGD/SGD"),
+        ("optimizers", T, "Adam: none"),
         ("mixing_ratios", D, "1-1-1-0"),
         ("communication_interval_to_15", D, "c = 5"),
     ):
@@ -121,6 +127,16 @@ def test_intervals_have_their_number_on_the_axis() -> None:
     assert [mixture(cell.experiment).communication_interval for cell in found] == list(range(1, 16))
 
 
+def test_a_share_of_a_short_run_is_the_papers_interval_in_proportion() -> None:
+    """5 of 120 epochs are 5/8 of an epoch of 15, and 8 of 120 are the one epoch that the suite has."""
+    params = parse_params(yaml.safe_load(compose(["suite=digits", "ablation=full"], REPOSITORY / "conf")))
+    found = {cell.setting: cell for cell in cells(params, ["communication_interval_to_15"])}
+    assert list(found) == [f"c = {count}/120" if count != 8 else "c = 1" for count in range(1, 16)]
+    assert [cell.value for cell in found.values()] == [count / 8 for count in range(1, 16)]
+    assert mixture(found["c = 5/120"].experiment).communication_interval == "5/120"
+    assert found["c = 1"].experiment.identifier == f"{D}-1"
+
+
 def test_weight_averages_of_those_who_have_one_are_mixed() -> None:
     found = of(cells(CIFAR10), "weight_averaging", T)
     assert list(found) == ["none", "linf", "natural", "l2", "all"]
@@ -134,13 +150,19 @@ def test_weight_averages_of_those_who_have_one_are_mixed() -> None:
 
 def test_every_learner_has_either_optimizer_and_joint_training_is_the_baseline() -> None:
     found = of(cells(CIFAR10), "optimizers", T)
-    assert len(found) == 2**3 + 1
+    assert len(found) == 2**3 + 2
+    assert found["joint: SGD"].identifier == "at-1"
+    joint = found.pop("joint: Adam").method
+    assert (
+        joint.mixture is None
+        and joint.learners["linf"].objective == found.pop("joint: SGD").method.learners["linf"].objective
+    )
+    assert [learner.optimizer.name for learner in joint.learners.values()] == ["adam"]
     for setting, one in found.items():
-        kinds = ["Adam" if isinstance(item.optimizer, AdamSettings) else "SGD" for item in one.method.learners.values()]
-        if setting == "joint, Adam":
-            assert kinds == ["Adam"] and one.method.mixture is None
-        else:
-            assert "/".join(kinds) == setting
+        adams = [name for name, item in one.method.learners.items() if isinstance(item.optimizer, AdamSettings)]
+        shown = {0: "none", 3: "all"}.get(len(adams), ", ".join(adams))
+        assert setting == f"Adam: {shown}"
+        assert {one.method.learners[name].optimizer.learning_rate for name in adams} <= {1e-4}, "as both papers say"
 
 
 def switched(values: Any, methods: Any = (D,)) -> Callable[[dict[str, Any]], None]:
@@ -297,8 +319,8 @@ IMPOSSIBLE = [
         f"{D}, 1-1-1-2: mixture.mixing_ratios: ratios at breakpoint number 4 leave the simplex",
     ),
     (
-        study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint={D: "at_nt"}),
-        f"{D}, joint, Adam: unknown method 'at_nt'",
+        study(varies="optimizers", adam={"name": "adam", "learning_rate": 0.1}, joint="at_nt"),
+        f"{D}, joint: unknown method 'at_nt'",
     ),
     (
         study(varies="first_ratio", values=[[0, 0, 0, 1], [0, 0, 0, 0.5]], labels=["↑", "→"]),
@@ -346,7 +368,7 @@ def test_all_impossible_cells_are_in_one_message_and_those_not_asked_for_do_not_
 
     with pytest.raises(RequestError, match="3 impossible cells"):
         cells(make_params(change))
-    assert len(cells(make_params(change), ["optimizers"])) == 4
+    assert len(cells(make_params(change), ["optimizers"])) == 6
 
 
 def test_an_unknown_study_lists_the_valid_ones(make_params: MakeParams) -> None:

@@ -86,7 +86,7 @@ def test_every_point_is_a_method_that_redistributes_and_has_a_name_of_its_own(
     assert search.holds(point)
     (one,) = search.experiments(point)
     settings = mixture(one)
-    assert any(settings.redistributes_in(epoch) for epoch in range(1, 5))
+    assert any(settings.redistributes_in(epoch, 4) for epoch in range(1, 5))
     assert sum(settings.ratios_at(4).values()) == pytest.approx(1)
     other = Point((ratio + 1) % 101 / 100, interval, warmup)
     assert search.experiments(other)[0].name != one.name

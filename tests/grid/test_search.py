@@ -56,7 +56,7 @@ def objectives(one: Experiment) -> tuple[float, float]:
     mixture = one.method.mixture
     assert isinstance(mixture, MovingAverageSettings)
     ratio = next(iter(mixture.mixing_ratios.values()))[-1]
-    loss = 0.01 * mixture.warmup_epochs + 0.02 * (one.seed - 1)
+    loss = 0.01 * int(mixture.warmup_epochs) + 0.02 * (one.seed - 1)
     return 0.9 - 0.4 * ratio - loss, 0.4 + 0.2 * ratio - loss
 
 

@@ -84,15 +84,16 @@ def test_disputed_images_are_those_that_most_others_get_wrong() -> None:
     }
     labels = pd.Series(LABELS)
     correct = correctness(tables)
-    assert disputed(correct, labels, "ours", 9) == [2, 4, 6, 0, 7]
-    assert disputed(correct, labels, "ours", 2) == [2, 4]
-    assert disputed(correct[["ours"]], labels, "ours", 9) == []
+    assert disputed(correct, labels, ["ours"], 9) == [2, 4, 6, 0, 7]
+    assert disputed(correct, labels, ["ours"], 2) == [2, 4]
+    assert disputed(correct[["ours"]], labels, ["ours"], 9) == []
+    assert disputed(correct, labels, ["ours", "one"], 9) == [7]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=30), st.integers(1, 10))
 def test_disputed_images_are_right_for_one_and_wrong_for_another(rows: list[tuple[bool, ...]], count: int) -> None:
     correct = pd.DataFrame(rows, columns=["ours", "one", "two"], dtype=bool).rename_axis("image")
-    found = disputed(correct, pd.Series([0] * len(rows)), "ours", count)
+    found = disputed(correct, pd.Series([0] * len(rows)), ["ours"], count)
     expected = [place for place, (ours, one, two) in enumerate(rows) if ours and not (one and two)]
     assert len(found) == min(count, len(expected)) and set(found) <= set(expected)
 

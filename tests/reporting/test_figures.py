@@ -92,7 +92,11 @@ def _plant_all(suite: Params, folder: Path) -> None:
         for method in NATURAL:
             for seed in (1, 2)[: 1 if method == "at_l2" else 2]:
                 experiment = suite.experiment(method, seed)
-                classes = {name: [share + 0.05 * seed for share in LOW_CLASSES] for name in ("natural", "pgd20_linf")}
+                classes = {
+                    "natural": [share + 0.05 * seed for share in LOW_CLASSES],
+                    "aa_linf": [0.4 * share + 0.03 * seed for share in LOW_CLASSES],
+                    "aa_l2": [0.6 * share + 0.07 * seed + 0.05 for share in LOW_CLASSES],
+                }
                 records = history(list(experiment.method.learners), seed)
                 plant(folder / f"{method}-{seed}", experiment, numbers(method, seed), records, classes)
         theirs = suite.model_dump(mode="json") | {"protocol": "reference_code"}
@@ -216,7 +220,7 @@ def test_error_bars_are_standard_deviations_over_seeds(suite: Params, runs: pd.D
 
 
 def test_without_any_run_the_axes_say_so(suite: Params, runs: pd.DataFrame) -> None:
-    for name in ("trade_off_natural", "class_wise_linf", "training_curves_t", "communication_interval"):
+    for name in ("trade_off_natural", "class_wise_natural", "training_curves_t", "communication_interval"):
         figure = drawn(name, suite, runs.iloc[:0])
         said = " ".join(text.get_text() for text in texts(figure)).lower()
         assert "measured" in said
@@ -296,7 +300,8 @@ def test_the_frontier_is_what_nothing_beats(places: list[tuple[int, int]], x_sig
 
 
 def test_bars_are_the_accuracies_of_the_classes(suite: Params, runs: pd.DataFrame) -> None:
-    figure = drawn("class_wise_linf", suite, runs)
+    methods = ["at", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
+    figure = drawn("class_wise_natural", suite, runs, methods=methods)
     (axes,) = figure.axes
     bars = [container for container in axes.containers if isinstance(container, BarContainer)]
     labels = [r"AT ($\ell_\infty$)", r"Generalist-D (NT + $\ell_\infty$)", "Generalist-T"]
@@ -309,11 +314,34 @@ def test_bars_are_the_accuracies_of_the_classes(suite: Params, runs: pd.DataFram
     assert len({bar.patches[0].get_hatch() for bar in bars}) == 3
 
 
+def test_union_by_class_is_the_mean_of_its_attacks(suite: Params, runs: pd.DataFrame) -> None:
+    figure = drawn("class_wise_union", suite, runs, methods=["at", "generalist_d_linf_l2"])
+    (axes,) = figure.axes
+    (bars,) = (container for container in axes.containers if isinstance(container, BarContainer))
+    assert [bar.get_height() for bar in bars] == pytest.approx([5 * label + 10 for label in range(10)]), (
+        "of linf 4 x + 4.5, of l2 6 x + 15.5"
+    )
+    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
+    assert axes.get_ylabel() == "Union (%)"
+
+
+def test_without_one_of_its_attacks_there_is_no_union_by_class(
+    suite: Params, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+        return {run: table[table["attack"] != "aa_l2"] for run, table in read_class_accuracies(run_ids).items()}
+
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.read_class_accuracies", one)
+    figure = drawn("class_wise_union", suite, runs)
+    assert not figure.axes[0].containers
+    assert remark(figure).startswith(r"Not measured: AT")
+
+
 def test_many_classes_are_curves_sorted_by_the_first_method(
     suite: Params, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
-    (axes,) = drawn("class_wise_linf", suite, runs).axes
+    (axes,) = drawn("class_wise_natural", suite, runs).axes
     for line in axes.get_lines():
         assert ys(line) == sorted(ys(line))
         assert len(ys(line)) == 10
@@ -327,7 +355,7 @@ def test_classes_without_test_images_are_left_out_of_the_curves(
 
     monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
     monkeypatch.setattr("pipeline.reporting.figures.class_wise.read_class_accuracies", seven)
-    (axes,) = drawn("class_wise_linf", suite, runs).axes
+    (axes,) = drawn("class_wise_natural", suite, runs).axes
     assert {len(ys(line)) for line in axes.get_lines()} == {7}
 
 
@@ -561,15 +589,15 @@ def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path:
 
 def test_every_unknown_name_is_found_before_anything_is_drawn(suite: Params, tmp_path: Path) -> None:
     content = suite.model_dump(mode="json")
-    content["figures"]["class_wise_linf"]["methods"] = ["at", "generalist_x"]
-    content["figures"]["class_wise_l2"]["attack"] = "pgd20_l3"
+    content["figures"]["class_wise_natural"]["methods"] = ["at", "generalist_x"]
+    content["figures"]["class_wise_union"]["attack"] = "pgd20_l3"
     content["figures"]["gamma_trend"]["study"] = "gamma_trends"
     content["figures"]["trade_off_norms"]["x"]["metric"] = "naturl"
     with pytest.raises(RequestError) as refused:
         list(write_figures(parse_params(content), list(content["figures"]), tmp_path / "out"))
     for line in (
-        "figures.class_wise_linf: unknown method 'generalist_x': did you mean 'generalist_t'?",
-        "figures.class_wise_l2: unknown attack 'pgd20_l3': did you mean 'pgd20_l2'?",
+        "figures.class_wise_natural: unknown method 'generalist_x': did you mean 'generalist_t'?",
+        "figures.class_wise_union: unknown attack 'pgd20_l3': did you mean 'pgd20_l2'?",
         "figures.gamma_trend: unknown study 'gamma_trends': did you mean 'gamma_trend'?",
         "figures.trade_off_norms: unknown metric 'naturl': did you mean 'natural'?",
     ):

@@ -228,8 +228,8 @@ def test_a_dry_run_of_another_suite_submits_nothing(story: Story) -> None:
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     said = story.log("grids-1")
-    assert "dry run: 4 runs of 4 experiments" in said
-    assert "run 4: generalist_t_communication_interval_c_4-2" in said
+    assert "dry run: 6 runs of 6 experiments" in said
+    assert "run 6: generalist_t_communication_interval_c_7_120-2" in said
     assert not list(story.place.folder.glob("results/ablation/digits/generalist_t*"))
 
 

@@ -158,7 +158,7 @@ def test_g_the_papers_schedule_has_ten_copies(make_params: MakeParams) -> None:
         {**PAPER, "mixing_ratios": {"linf": [1, 1, 1, 0], "l2": [0, 0, 0, 1]}}
     )
     learner = GlobalLearner.__new__(GlobalLearner)
-    learner._settings = settings
+    learner._settings, learner._epochs = settings, 120
     assert [epoch for epoch in range(1, 121) if learner.redistributes_in(epoch)] == list(range(75, 121, 5))
 
 

@@ -140,7 +140,7 @@ def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
     valid: dict[str, list[str]] = {
         "method": list(params.methods),
         "metric": [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks],
-        "attack": ["natural", *attacks],
+        "attack": ["natural", "union", *attacks],
         "study": list(params.ablation.studies),
     }
     problems = [
@@ -161,7 +161,7 @@ def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator
         if isinstance(figure, TradeOffFigure | ClassWiseFigure):
             methods |= dict.fromkeys(figure.methods)
         elif isinstance(figure, GradCAMFigure):
-            methods |= dict.fromkeys([*figure.baselines, figure.method])
+            methods |= dict.fromkeys([*figure.baselines, *figure.methods])
         elif isinstance(figure, TrainingCurvesFigure | ProtocolsFigure | TheoryFigure):
             methods[figure.method] = None
     return (params.experiment(method, seed) for method in methods for seed in params.seeds)

@@ -106,8 +106,9 @@ def _draw_curves(settings: AblationFigure, params: Params, points: list[Setting]
         axes.set_ylabel(figure_text(metric.label))
         for value in {point.value for point in points if point.is_default}:
             axes.axvline(float(value or 0), color="#c9c9c9", linewidth=3, zorder=0, gid="default")
-    ticks = sorted({float(point.value or 0) for point in points})
-    panels[-1].set_xticks(ticks if len(ticks) <= MOST_TICKS else ticks[:: math.ceil(len(ticks) / MOST_TICKS)])
+    texts = {float(point.value or 0): point.text.rpartition("= ")[2] for point in points}
+    ticks = sorted(texts)[:: math.ceil(len(texts) / MOST_TICKS)]
+    panels[-1].set_xticks(ticks, [texts[tick] for tick in ticks])
     panels[-1].set_xlabel(figure_text(params.ablation.studies[settings.study].label))
     _explain(figure, numbers, "Grey band: the setting in the tables." if _has_default(points) else "")
     figure.align_ylabels(panels)

@@ -48,14 +48,21 @@ def _accuracies(settings: ClassWiseFigure, params: Params, runs: pd.DataFrame) -
     found = {}
     for method, by_seed in counting.items():
         measured = [
-            table[table["attack"] == settings.attack].set_index("label")["accuracy"]
-            for table in (tables[run] for run in by_seed.values() if run in tables)
+            _by_class(tables[run], params.evaluation.union if settings.attack == "union" else [settings.attack])
+            for run in by_seed.values()
+            if run in tables
         ]
         measured = [series for series in measured if len(series)]
         if measured:
             seeds = 100 * pd.concat(measured, axis="columns")
             found[method] = pd.DataFrame({"mean": seeds.mean(axis="columns"), "std": seeds.std(axis="columns")})
     return found
+
+
+def _by_class(table: pd.DataFrame, attacks: list[str]) -> pd.Series:
+    """The mean over the attacks of each class's accuracy; empty where one of them was not measured."""
+    wide = table.pivot(index="label", columns="attack", values="accuracy").reindex(columns=attacks)
+    return wide.dropna().mean(axis="columns")
 
 
 def _draw_bars(axes: Axes, accuracies: dict[str, pd.DataFrame], classes: tuple[str, ...], params: Params) -> None:

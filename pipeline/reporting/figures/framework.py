@@ -52,7 +52,8 @@ def _draw_diagram(
     count = len(experiment.method.learners)
     _box(axes, 0.5, 0.72, BATCH, EDGE, f"minibatch of {experiment.training.batch_size} images, the same for all")
     when = "every step of epochs" if mixture.redistribution == "every_batch" else "the end of epochs"
-    restarts = [epoch for epoch in range(1, experiment.training.epochs + 1) if mixture.redistributes_in(epoch)]
+    last = experiment.training.epochs
+    restarts = [epoch for epoch in range(1, last + 1) if mixture.redistributes_in(epoch, last)]
     source = r"\bar\theta_a" if mixture.source == "weight_averages" else r"\theta_a"
     text = (
         rf"global learner $\theta_g \leftarrow \alpha^\prime \theta_g + (1 - \alpha^\prime) \sum_a \gamma_a {source}$"
@@ -129,7 +130,7 @@ def _draw_schedule(axes: Axes, mixture: MovingAverageSettings, epochs: int, lear
         ratios = [mixture.ratios_at(epoch)[name] for epoch in range(epochs + 1)]
         label = rf"$\gamma_{{{number}}}$ ({name})"
         axes.plot(range(epochs + 1), ratios, **look.curve, markersize=3, markevery=0.13, label=label)
-    for epoch in filter(mixture.redistributes_in, range(1, epochs + 1)):
+    for epoch in (one for one in range(1, epochs + 1) if mixture.redistributes_in(one, epochs)):
         axes.axvline(epoch, zorder=0.5, gid="redistribution", **REDISTRIBUTION)
     axes.set(xlabel="epoch", ylabel=r"mixing ratio $\gamma$", ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     axes.set_xlim(0, 1.015 * epochs)

@@ -1,4 +1,4 @@
-"""What networks look at in images that one method gets right and others get wrong."""
+"""What networks look at in images that some methods get right and others get wrong."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ def draw(settings: GradCAMFigure, params: Params, runs: pd.DataFrame, pictures: 
     """
     _check_view(settings, params)
     seed = params.seeds[0]
-    methods = [*settings.baselines, settings.method]
+    methods = [*settings.baselines, *settings.methods]
     counting = {name: latest_runs([params.experiment(name, seed)], runs).get(seed) for name in methods}
     run_ids = {name: run for name, run in counting.items() if run is not None}
     lacking = [figure_text(params.methods[name].label) for name in methods if name not in run_ids]
-    if settings.method not in run_ids or len(run_ids) < 2:
+    right, wrong = ([name for name in names if name in run_ids] for names in (settings.methods, settings.baselines))
+    if not right or not wrong:
         return _message(f"Not measured: {', '.join(lacking)}.")
     chosen = _choose(settings, run_ids)
     if not chosen:
-        others = ", ".join(figure_text(params.methods[name].label) for name in run_ids if name != settings.method)
-        method = figure_text(params.methods[settings.method].label)
-        return _message(f"There is no test image that {method} gets right and any of {others} gets wrong.")
+        ours, others = ([figure_text(params.methods[name].label) for name in names] for names in (right, wrong))
+        return _message(
+            f"There is no test image that {' and '.join(ours)} get right and any of {', '.join(others)} gets wrong."
+        )
     if pictures is None:
         return _message("The test images are not at hand.")
     try:
@@ -57,7 +59,7 @@ def draw(settings: GradCAMFigure, params: Params, runs: pd.DataFrame, pictures: 
     except PipelineError as error:
         return _message(figure_text(str(error)))
     labels = {name: figure_text(params.methods[name].label) for name in seen}
-    judged = params.experiment(settings.method, seed)
+    judged = params.experiment(right[0], seed)
     shown = pictures.split(judged).test.subset(torch.tensor(chosen))
     return _draw(
         shown, judged.data.class_names, seen, labels, f"Not measured: {', '.join(lacking)}." if lacking else ""
@@ -81,10 +83,11 @@ def _choose(settings: GradCAMFigure, run_ids: dict[str, str]) -> list[int]:
         for name, run in run_ids.items()
         if run in verdicts
     }
-    if settings.method not in tables or len(tables) < 2:
+    right = [name for name in settings.methods if name in tables]
+    if not right or len(tables) == len(right):
         return []
-    labels = tables[settings.method].set_index("image")["label"]
-    return disputed(correctness(tables), labels, settings.method, settings.images)
+    labels = tables[right[0]].set_index("image")["label"]
+    return disputed(correctness(tables), labels, right, settings.images)
 
 
 def _message(text: str) -> Figure:

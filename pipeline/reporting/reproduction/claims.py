@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Literal
 
 import pandas as pd
 
+from pipeline.config import in_epochs
+from pipeline.reporting.papers import stated_claims
 from pipeline.reporting.reproduction.intervals import (
     Contrast,
     Estimate,
@@ -20,8 +23,7 @@ from pipeline.reporting.reproduction.record import Record, Setting
 
 METHOD = "generalist_d_nt_linf"
 """Generalist-D (NT + linf), which the papers' ablations and the authors' code are about."""
-NATURAL, PGD, PGD_L2, AA, AA_L2 = ("natural",), ("pgd20_linf",), ("pgd20_l2",), ("aa_linf",), ("aa_l2",)
-SHOWN = {"natural": NATURAL, "pgd20_linf": PGD, "aa_linf": AA}
+SHOWN = ("natural", "pgd20_linf", "aa_linf")
 """What settings of the grid are compared by."""
 MEMBERS = {
     "apgd_ce": "APGD-CE",
@@ -31,10 +33,9 @@ MEMBERS = {
     "square": "Square",
 }
 """Of AutoAttack, as the field writes them."""
-MARGIN = 1.0
-"""Percentage points: c is said not to matter where no value of it differs by more."""
 Verdict = Literal["confirmed", "not confirmed", "cannot be told at this size", "not measured"]
 BLURRED: Verdict = "cannot be told at this size"
+NOT_TESTED: Verdict = "not measured"
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,54 @@ class Claim:
     """Where the papers have it."""
     measure: str
     """The number that is above zero if the claim holds."""
-    contrasts: tuple[Contrast, ...]
-    """One; or, where the claim is that settings differ, one for each."""
-    differ: bool = False
-    """Whether the claim is that some of the contrasts are not zero, on whichever side."""
+    contrast: Contrast
 
 
 def claims(record: Record) -> list[Claim]:
-    """The papers' claims that a suite with these methods and studies can tell of."""
-    attack = ensemble(record)
-    return [*_lines(attack), *_decay(record), _interval(record), *_unions(attack)]
+    """The papers' claims that verdicts can tell of, in words for this suite.
+
+    `pipeline/reporting/paper/claims.csv` has them. An experiment there is a method, or method/study/setting; a setting
+    of c counts only where it is the same share of all epochs, so that nothing is tested at a c that the papers never
+    tried. Of views joined by '+', an image must be correct under all.
+    """
+    said = {"attack": ensemble(record)}
+    return [
+        Claim(
+            row["key"],
+            row["text"],
+            row["source"],
+            row["measure"].format(**said),
+            Contrast(
+                tuple(_experiment(record, address) for address in row["experiments"].split("; ")),
+                tuple(tuple(view.split("+")) for view in row["views"].split("; ")),
+                {"difference": difference, "above_line": above_line}[row["value"]],
+            ),
+        )
+        for row in stated_claims()
+    ]
+
+
+def _experiment(record: Record, address: str) -> str:
+    """The name of the experiments of an address; "" where the suite has none."""
+    method, *rest = address.split("/", 2)
+    if not rest:
+        return method
+    study, text = rest
+    if not text.startswith("c = "):
+        return record.name(study, method, text)
+    share = Fraction(text.removeprefix("c = "))
+    settings = (one for one in record.settings if (one.study, one.method) == (study, method))
+    return next((one.name for one in settings if _interval(record, one.name) == share), "")
+
+
+def _interval(record: Record, name: str) -> Fraction | None:
+    """c of an experiment as a share of its epochs; None where it has no run."""
+    runs = record.of(name)
+    if not runs:
+        return None
+    settings = record.experiments[runs[0].identifier]
+    epochs: int = settings["training"]["epochs"]
+    return in_epochs(settings["method"]["mixture"]["communication_interval"], epochs) / epochs
 
 
 def ensemble(record: Record) -> str:
@@ -67,86 +106,26 @@ def ensemble(record: Record) -> str:
     return "APGD" if members == ["apgd_ce", "apgd_t"] else " + ".join(MEMBERS[name] for name in members)
 
 
-def _lines(attack: str) -> Iterator[Claim]:
-    source = "CVPR, Figure 1; Generalist++, Figure 1"
-    text = "Generalist-D (NT + linf) lies above the line between NT and AT"
-    for name, robust in {"PGD-20": PGD, attack: AA}.items():
-        contrast = Contrast((METHOD, "nt", "at"), (NATURAL, robust), above_line)
-        measure = f"distance from the line, natural against {name} accuracy"
-        yield Claim(f"line_nt_at_{robust[0]}", text, source, measure, (contrast,))
-    text = "Generalist-D (linf + l2) lies above the line between AT (linf) and AT (l2)"
-    for name, views in {"PGD-20": (PGD, PGD_L2), attack: (AA, AA_L2)}.items():
-        contrast = Contrast(("generalist_d_linf_l2", "at", "at_l2"), views, above_line)
-        measure = f"distance from the line, {name} accuracy in linf against l2"
-        yield Claim(f"line_at_at_l2_{views[0][0]}", text, source, measure, (contrast,))
-
-
-def _decay(record: Record) -> Iterator[Claim]:
-    measure = "difference in the mean of natural and PGD-20 accuracy"
-    for early in ("1-1-0-0", "1-0-0-0"):
-        contrast = Contrast((METHOD, record.name("decay_stages", METHOD, early)), (NATURAL, PGD), difference)
-        text = f"late decay of gamma_1 (1-1-1-0) is better than early decay ({early})"
-        yield Claim(f"late_decay_{early}", text, "CVPR 4.2.1; Generalist++ V-A", measure, (contrast,))
-
-
-def _interval(record: Record) -> Claim:
-    study = [one for one in record.settings if (one.study, one.method) == ("communication_interval", METHOD)]
-    tried = ", ".join(one.text.removeprefix("c = ") for one in study) or "none"
-    others = [one.name for one in study if one.name != METHOD]
-    contrasts = tuple(Contrast((name, METHOD), (NATURAL, PGD), difference) for name in others)
-    measure = "largest difference from the method as it is in the mean of natural and PGD-20 accuracy"
-    text = f"the communication interval c matters (tried: {tried})"
-    return Claim("interval", text, "CVPR, Figure 4; Generalist++, Figure 6", measure, contrasts, differ=True)
-
-
-def _unions(attack: str) -> Iterator[Claim]:
-    views = {
-        f"the mean of both {attack}": (AA, AA_L2),
-        f"the worst case of both {attack}": ((*AA, *AA_L2),),
-        "the mean of both PGD-20": (PGD, PGD_L2),
-        "the worst case of both PGD-20": ((*PGD, *PGD_L2),),
-    }
-    for baseline, label in {"at": "AT", "at_linf_l2": "AT average"}.items():
-        for number, (name, view) in enumerate(views.items(), start=1):
-            contrast = Contrast(("generalist_t", baseline), view, difference)
-            text = f"Generalist-T is more robust over both norms than {label}"
-            source = "Generalist++, Tables I to III"
-            yield Claim(f"union_{baseline}_{number}", text, source, f"difference in {name}", (contrast,))
-
-
-def judge(claim: Claim, found: Sequence[Estimate | None]) -> Verdict:
-    """What the estimates of a claim's contrasts say of it.
-
-    A claim that a number is above zero is confirmed where both of its intervals are, and not confirmed where both are
-    below. A claim that settings differ is confirmed where both intervals of one of them are on the same side of zero,
-    and not confirmed where all are within `MARGIN`.
-    """
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
-        return "not measured"
-    if claim.differ:
-        if any(one.is_above or one.is_below for one in known):
-            return "confirmed"
-        return "not confirmed" if all(one.is_within(MARGIN) for one in known) else BLURRED
-    (only,) = known
-    return "confirmed" if only.is_above else "not confirmed" if only.is_below else BLURRED
+def judge(found: Estimate | None) -> Verdict:
+    """What an estimate says of the claim that its number is above zero: confirmed where both of its intervals are, not
+    confirmed where both are below."""
+    if found is None:
+        return NOT_TESTED
+    return "confirmed" if found.is_above else "not confirmed" if found.is_below else BLURRED
 
 
 def judge_all(record: Record) -> pd.DataFrame:
     """Every claim with its verdict.
 
     Returns:
-        `claim`, `text`, `source`, `measure`; of the contrast that lies farthest from zero `value`, `images_low`,
-        `images_high`, `seeds_low`, `seeds_high` (percentage points), `images`, `seeds` (NA where it was not measured);
-        `verdict`. Several contrasts of a claim share the 5 % of error evenly (Bonferroni).
+        `claim`, `text`, `source`, `measure`; `value`, `images_low`, `images_high`, `seeds_low`, `seeds_high`
+        (percentage points), `images`, `seeds` (NA where it was not measured); `verdict`.
     """
     rows: list[dict[str, object]] = []
     for claim in claims(record):
-        confidence = 1 - 0.05 / max(len(claim.contrasts), 1)
-        found = [estimate(record.verdicts, contrast, confidence) for contrast in claim.contrasts]
-        shown = max((one for one in found if one is not None), key=lambda one: abs(one.value), default=None)
+        found = estimate(record.verdicts, claim.contrast)
         said = {"claim": claim.key, "text": claim.text, "source": claim.source, "measure": claim.measure}
-        rows.append({**said, **_columns(shown), "verdict": judge(claim, found)})
+        rows.append({**said, **_columns(found), "verdict": judge(found)})
     return _typed(rows)
 
 
@@ -160,11 +139,11 @@ def compare_settings(record: Record) -> pd.DataFrame:
     rows = []
     for one in record.settings:
         if one.name != one.method:
-            for metric, view in SHOWN.items():
-                found = estimate(record.verdicts, Contrast((one.name, one.method), (view,), difference))
+            for metric in SHOWN:
+                found = estimate(record.verdicts, Contrast((one.name, one.method), ((metric,),), difference))
                 rows.append(_row(one, metric, found))
     steps = Setting("switches", METHOD, "PGD-20 that takes 10 steps", METHOD)
-    views = (("pgd10_linf",), PGD)
+    views = (("pgd10_linf",), ("pgd20_linf",))
     if "pgd10_linf" in record.suite.attacks:
         rows.append(_row(steps, "pgd20_linf", estimate(record.verdicts, Contrast((METHOD,), views, between_views))))
     return _typed(rows)

@@ -58,11 +58,6 @@ class Estimate:
         """Whether both lie below it."""
         return self.images_high < 0 and self.seeds_high < 0
 
-    def is_within(self, margin: float) -> bool:
-        """Whether both lie between `-margin` and `margin`."""
-        ends = (self.images_low, self.images_high, self.seeds_low, self.seeds_high)
-        return all(abs(end) < margin for end in ends)
-
 
 def difference(accuracies: Array) -> Array:
     """Of the first experiment to the second, in the mean of all views."""

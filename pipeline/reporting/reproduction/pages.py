@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting.blocks import fill_blocks
-from pipeline.reporting.reproduction.claims import MARGIN, METHOD, ensemble
+from pipeline.reporting.reproduction.claims import METHOD, NOT_TESTED, ensemble
+from pipeline.reporting.reproduction.costs import COSTS, NETWORK, RESULTS, Steps, judge_cost
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
 from pipeline.reporting.reproduction.record import Record, Run
 from pipeline.reporting.results import SHORT
@@ -31,8 +32,13 @@ ORDER = [
 """In which order the papers' full experiments are worth their time; the other rows follow."""
 
 
-def fill_page(page: str, findings: Iterable[Findings]) -> str:
+def fill_page(page: str, findings: Iterable[Findings], steps: Steps | None) -> str:
     """The page with all its blocks as the findings have it; what was not measured is said to be, with its command.
+
+    Args:
+        page: Its text.
+        findings: Of every suite that has some.
+        steps: The times of the methods' steps, as `read_steps` gives them.
 
     Raises:
         KeyError: a block has a name that there is nothing for.
@@ -52,6 +58,8 @@ def fill_page(page: str, findings: Iterable[Findings]) -> str:
     def text_of(name: str) -> str:
         if name == "full":
             return _full(full)
+        if name == "costs":
+            return "Not measured (`python -m benchmarks.methods`)." if steps is None else _costs(steps)
         write = of_study[name]
         return write(by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
 
@@ -115,7 +123,10 @@ def _runs(found: Findings) -> str:
         lines.append([f"`{name}`", *kinds, _run(own)])
     commits = ", ".join(sorted({f"`{_commit(run.commit)}`" for run in found.record.runs}))
     header = ["Experiment", "Gradient masking", "torch", "Training of one seed, device, MLflow runs by seed"]
-    return f"{markdown_table(header, lines)}\n\nCode: {commits}."
+    return (
+        f"{markdown_table(header, lines)}\n\nSeconds are those of machines that had other work at the time: not what "
+        f"methods cost beside each other. Code: {commits}."
+    )
 
 
 def _commit(whole: str) -> str:
@@ -137,15 +148,29 @@ def _settings(found: Findings) -> str:
 
 
 def _claims(found: Findings) -> str:
+    rows = found.claims.to_dict("records")
     lines = [
         [row["text"], row["source"], row["measure"], *_estimate(row), f"**{row['verdict']}**"]
-        for row in found.claims.to_dict("records")
+        for row in rows
+        if row["verdict"] != NOT_TESTED
     ]
     header = ["Claim", "Papers", "Measured by", "Found", "over images", "over seeds", "Verdict"]
     return (
         f"{markdown_table(header, lines)}\n\nPercentage points. Confirmed: both intervals above zero. Not confirmed: "
-        "both below it. That c matters is confirmed where both intervals of one value are on the same side of zero, "
-        f"and not confirmed where those of all are within {MARGIN:g} point of it."
+        f"both below it. {len(rows) - len(lines)} further claims are about settings that the study has not; "
+        "[papers.md](papers.md) lists all of them."
+    )
+
+
+def _costs(steps: Steps) -> str:
+    lines = []
+    for cost in COSTS:
+        (median, least, most), verdict = judge_cost(cost, steps)
+        lines.append([cost.text, cost.source, f"{median:.2f} [{least:.2f}, {most:.2f}]", f"**{verdict}**"])
+    header = ["Claim", "Papers", "Time, relative to the others", "Verdict"]
+    return (
+        f"{markdown_table(header, lines)}\n\nTraining steps with {NETWORK} that take turns in one process "
+        f"(`{RESULTS.name}`): medians, and in brackets the least and the most that the rounds allow."
     )
 
 

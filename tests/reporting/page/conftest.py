@@ -53,7 +53,7 @@ def small(content: dict[str, Any]) -> dict[str, Any]:
     trade_off = made["figures"]["trade_off_natural"]
     made["figures"] = {
         "trade_off_natural": {**trade_off, "groups": [{"label": "all", "methods": MEASURED}]},
-        "grad_cam_l2": {**made["figures"]["grad_cam_l2"], "baselines": MEASURED[:2], "method": MEASURED[2]},
+        "grad_cam_l2": {**made["figures"]["grad_cam_l2"], "baselines": MEASURED[:2], "methods": MEASURED[2:]},
     }
     return made
 

@@ -70,7 +70,7 @@ def test_what_is_not_measured_is_said_beside_the_others(draw: Draw) -> None:
     figure = draw(baselines=["nt", "generalist_d_linf_l2"])
     assert len(figure.axes) % 3 == 0
     assert texts(figure).startswith("Not measured: Generalist-D")
-    assert texts(draw(method="generalist_d_linf_l2")).startswith("Not measured: Generalist-D")
+    assert texts(draw(methods=["generalist_d_linf_l2"])).startswith("Not measured: Generalist-D")
 
 
 def test_where_no_image_is_disputed_it_says_so(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_settings_are_checked(here: Suite, draw: Draw) -> None:
     content["figures"]["grad_cam_l2"]["images"] = 0
     with pytest.raises(RequestError, match=r"figures\.grad_cam_l2\.images"):
         parse_params(content)
-    content["figures"]["grad_cam_l2"] |= {"method": "generalist", "view": "pgd_l2", "images": 1}
+    content["figures"]["grad_cam_l2"] |= {"methods": ["generalist"], "view": "pgd_l2", "images": 1}
     with pytest.raises(RequestError, match="unknown attack 'pgd_l2'") as caught:
         list(write_figures(parse_params(content), ["grad_cam_l2"], here.folder / "nowhere"))
     assert "unknown method 'generalist'" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,10 @@ from pipeline.config import Experiment, Params, cells, parse_params
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.files import file_digest
 from pipeline.reporting.blocks import BLOCK
+from pipeline.reporting.papers import printed_figures, stated_claims
 from pipeline.reporting.reproduction import fill_page, find, folder_of, gather, read_records, write_record
-from pipeline.reporting.reproduction.claims import BLURRED, Claim, judge
+from pipeline.reporting.reproduction.claims import BLURRED, judge
+from pipeline.reporting.reproduction.costs import COSTS, Cost, judge_cost, read_steps
 from pipeline.reporting.reproduction.findings import paper_numbers
 from pipeline.reporting.reproduction.intervals import Estimate
 from pipeline.reporting.reproduction.record import Record
@@ -27,11 +30,19 @@ from tests.conftest import REPOSITORY
 from tests.reporting.planting import plant
 
 D = "generalist_d_nt_linf"
-NAMES = ("study_scale", "study", "study_claims", "study_settings", "study_runs", "full")
+NAMES = ("study_scale", "study", "study_claims", "study_settings", "study_runs", "full", "costs")
 SEEDS = (1, 2)
 IMAGES = 60
 ATTACKED = 30
-RIGHT = {"nt": (54, 3), "at": (36, 24), D: (51, 21), "early": (57, 27), "c = 2": (51, 21), "other": (30, 12)}
+RIGHT = {
+    "nt": (54, 3),
+    "at": (36, 24),
+    D: (51, 21),
+    "early": (57, 27),
+    "c = 1/120": (48, 24),
+    "c = 5/120": (54, 21),
+    "other": (30, 12),
+}
 """How many of 60 images are right, by experiment: natural, and under every attack."""
 
 
@@ -57,14 +68,14 @@ def chosen(params: Params) -> Iterator[tuple[Experiment, tuple[int, int]]]:
     for cell in cells(params):
         if (cell.study, cell.setting) == ("decay_stages", "1-0-0-0"):
             yield cell.experiment, RIGHT["early"]
-        elif (cell.study, cell.setting) == ("communication_interval", "c = 2"):
-            yield cell.experiment, RIGHT["c = 2"]
+        elif cell.study == "communication_interval" and cell.experiment.name != D:
+            yield cell.experiment, RIGHT[cell.setting]
     yield params.experiment("trades_1", 1), RIGHT["other"]
 
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
-    overrides = ["suite=cifar10_study", "seeds=[1,2]", "ablation.studies.communication_interval.values=[1,2]"]
+    overrides = ["suite=cifar10_study", "seeds=[1,2]", "ablation.studies.communication_interval.values=[1/120,5/120,1]"]
     made: dict[str, Any] = yaml.safe_load(compose(overrides, REPOSITORY / "conf"))
     return made
 
@@ -96,7 +107,7 @@ def record(params: Params, store: Path) -> Record:
 
 @pytest.fixture(scope="module")
 def page(record: Record) -> str:
-    return fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [find(record)])
+    return fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [find(record)], None)
 
 
 def of_claims(record: Record) -> dict[str, dict[str, Any]]:
@@ -145,7 +156,6 @@ def test_claims_are_judged_by_the_verdicts(record: Record) -> None:
     assert line["verdict"] == "confirmed"
     early = found["late_decay_1-0-0-0"]
     assert early["value"] == pytest.approx(-10) and early["verdict"] == "not confirmed"
-    assert found["interval"]["value"] == 0 and found["interval"]["verdict"] == "not confirmed"
     for name in ("late_decay_1-1-0-0", "line_at_at_l2_pgd20_linf", "union_at_1", "union_at_linf_l2_2"):
         assert found[name]["verdict"] == "not measured" and pd.isna(found[name]["value"])
 
@@ -164,25 +174,89 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("differ", "found", "verdict"),
+    ("found", "verdict"),
     [
-        (False, [ABOVE], "confirmed"),
-        (False, [BELOW], "not confirmed"),
-        (False, [AROUND], BLURRED),
-        (False, [CLOSE], BLURRED),
-        (False, [number(1, 2, NAN, NAN)], BLURRED),
-        (False, [None], "not measured"),
-        (True, [CLOSE, ABOVE], "confirmed"),
-        (True, [CLOSE, BELOW], "confirmed"),
-        (True, [CLOSE, CLOSE], "not confirmed"),
-        (True, [CLOSE, AROUND], BLURRED),
-        (True, [number(-0.5, 0.5, NAN, NAN)], BLURRED),
-        (True, [CLOSE, None], "not measured"),
-        (True, [], "not measured"),
+        (ABOVE, "confirmed"),
+        (BELOW, "not confirmed"),
+        (AROUND, BLURRED),
+        (CLOSE, BLURRED),
+        (number(1, 2, NAN, NAN), BLURRED),
+        (None, "not measured"),
     ],
 )
-def test_verdicts(differ: bool, found: list[Estimate | None], verdict: str) -> None:
-    assert judge(Claim("", "", "", "", (), differ), found) == verdict
+def test_verdicts(found: Estimate | None, verdict: str) -> None:
+    assert judge(found) == verdict
+
+
+def in_the_study_to_15(record: Record, study: str = "communication_interval_to_15") -> Record:
+    """The record as if its study of c were that of the CVPR paper."""
+    return replace(record, settings=[replace(one, study=study) for one in record.settings])
+
+
+def test_a_claim_about_c_is_tested_at_the_papers_share_alone(record: Record) -> None:
+    """Of 9 epochs, 1/120 and 5/120 are the papers' 1 and 5; 1 is 13 of 120, which they never tried."""
+    found = of_claims(in_the_study_to_15(record))
+    assert found["c_peak_1"]["value"] == pytest.approx(10) and found["c_peak_1"]["verdict"] == "confirmed"
+    assert found["c_peak_15"]["verdict"] == "not measured"
+    whole = [one for one in record.settings if "/120" not in one.text]
+    assert any(one.study == "communication_interval" for one in whole)
+    found = of_claims(in_the_study_to_15(replace(record, settings=whole)))
+    assert found["c_peak_1"]["verdict"] == "not measured"
+
+
+def test_every_claim_names_experiments_that_the_papers_suite_has() -> None:
+    params = parse_params(yaml.safe_load(compose(["suite=cifar10"], REPOSITORY / "conf")))
+    grid = {(cell.study, cell.method, cell.setting) for cell in cells(params)}
+    panels = {f"{row['paper']}, Figure {row['panel']}" for row in printed_figures().to_dict("records")}
+    for row in stated_claims():
+        for address in row["experiments"].split("; "):
+            method, *rest = address.split("/", 2)
+            assert method in params.methods
+            if rest:
+                study, text = rest
+                assert (study, method, text.removesuffix("/120") if "c = " in text else text) in grid, address
+        assert all(view in params.evaluation.attacks or view == "natural" for view in re.split(r"; |\+", row["views"]))
+        for figure in re.findall(r"Figure \d+(?:\(\w\))?", row["source"]):
+            papers = [paper for paper in ("CVPR", "Generalist++") if paper in row["source"]]
+            assert any(panel.startswith(f"{paper}, {figure}") for panel in panels for paper in papers), row["source"]
+
+
+STEPS = {
+    "nt": {"median": 0.2, "least": 0.1, "most": 0.3},
+    "at": {"median": 1.0, "least": 0.9, "most": 1.1},
+    "fast": {"median": 0.8, "least": 0.7, "most": 0.85},
+    "slow": {"median": 1.5, "least": 1.45, "most": 1.6},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "ratios", "verdict"),
+    [
+        ("fast", ("at",), (0.8, 0.7 / 1.1, 0.85 / 0.9), "confirmed"),
+        ("slow", ("at",), (1.5, 1.45 / 1.1, 1.6 / 0.9), "not confirmed"),
+        ("slow", ("nt", "at"), (1.25, 1.45 / 1.4, 1.6), "not confirmed"),
+        ("at", ("at",), (1, 0.9 / 1.1, 1.1 / 0.9), "cannot be told from these rounds"),
+    ],
+)
+def test_costs_are_judged_by_the_rounds(
+    method: str, others: tuple[str, ...], ratios: tuple[float, ...], verdict: str
+) -> None:
+    found, said = judge_cost(Cost("", "", method, others), STEPS)
+    assert found == pytest.approx(ratios) and said == verdict
+
+
+def test_the_committed_benchmark_has_what_the_claims_on_time_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    steps = read_steps()
+    assert steps is not None
+    assert {name for cost in COSTS for name in (cost.method, *cost.others)} <= set(steps)
+
+
+def test_no_table_of_the_study_prints_times_that_cannot_be_compared() -> None:
+    params = parse_params(yaml.safe_load(compose(["suite=cifar10_study"], REPOSITORY / "conf")))
+    assert "training_seconds" not in {column.metric for table in params.tables.values() for column in table.columns}
+    for path in (REPOSITORY / "reports/cifar10_study/tables").iterdir():
+        assert "Time" not in path.read_text() and "training_seconds" not in path.read_text()
 
 
 def test_settings_are_compared_with_the_method_and_attacks_with_each_other(record: Record) -> None:
@@ -209,9 +283,11 @@ def test_the_papers_numbers_are_those_of_their_network() -> None:
     assert paper_numbers("cifar10", "small_cnn") == {}
 
 
-def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
+def test_the_page_says_what_was_found_and_what_was_not(page: str, record: Record) -> None:
     assert "Generalist-D (NT + linf) lies above the line between NT and AT" in page
-    assert "**confirmed**" in page and "**not confirmed**" in page and "**not measured**" in page
+    assert "**confirmed**" in page and "**not confirmed**" in page and "**not measured**" not in page
+    untested = [claim for claim in of_claims(record).values() if claim["verdict"] == "not measured"]
+    assert f"{len(untested)} further claims are about settings that the study has not" in page
     assert "| here | 85.0 [85.0, 85.0] | 35.0 [35.0, 35.0] |" in page
     assert "REDUCED, not comparable to the papers" in page
     assert "| training images | 2,000 | 50,000 |" in page and "| t', c, decay | 6, 1, 0.9 | 75, 5, 0.999 |" in page
@@ -222,11 +298,12 @@ def test_the_page_says_what_was_found_and_what_was_not(page: str) -> None:
 
 
 def test_without_evidence_the_page_says_so_with_the_command() -> None:
-    filled = fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [])
+    filled = fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [], None)
     assert {found[2] for found in BLOCK.finditer(filled)} == set(NAMES)
     assert filled.count("Not measured (`make suite SUITE=cifar10_study && make ablation && python") == 5
+    assert "Not measured (`python -m benchmarks.methods`)." in filled
     with pytest.raises(KeyError):
-        fill_page("<!-- measured: nothing -->\n<!-- end -->", [])
+        fill_page("<!-- measured: nothing -->\n<!-- end -->", [], None)
 
 
 def test_every_suite_has_a_folder_of_its_own(content: dict[str, Any], params: Params) -> None:
