@@ -74,4 +74,4 @@ def test_both_sides(mixed: float, least: float, holds: bool) -> None:
 def test_without_redistribution_learners_restart_after_the_last_epoch_only(make_params: MakeParams) -> None:
     mixture = without_redistribution(make_params().experiment("generalist_t", 1)).method.mixture
     assert isinstance(mixture, MovingAverageSettings)
-    assert [epoch for epoch in range(1, 5) if mixture.redistributes_in(epoch)] == [4]
+    assert [epoch for epoch in range(1, 5) if mixture.redistributes_in(epoch, 4)] == [4]

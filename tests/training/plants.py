@@ -79,13 +79,13 @@ def planted(plant: Plant) -> Iterator[None]:
             function.__code__ = code
 
 
-CE = "functional.cross_entropy(logits, labels)"
-SMOOTHED = "functional.cross_entropy(logits, labels, label_smoothing=0.02)"
+CE = "moment.cross_entropy(logits, labels)"
+SCALED = "1.05 * moment.cross_entropy(logits, labels)"
 GENERALIST = "digits/generalist_d_nt_linf"
 AUTHORS = "reference_code/generalist_d_nt_linf"
 
 OBJECTIVES = [
-    Plant("objectives.adversarial", CE, SMOOTHED, "digits/at"),
+    Plant("objectives.adversarial", CE, SCALED, "digits/at"),
     Plant(
         "objectives.agr", "cosine * clean + (1 - cosine) * adversarial", "cosine * clean + adversarial", "digits/agr"
     ),
@@ -96,6 +96,7 @@ OBJECTIVES = [
         'labels.repeat(len(perturbed)), reduction="sum") / len(labels)',
         "digits/at_linf_l2",
     ),
+    Plant("objectives.base", "label_smoothing=self.label_smoothing)", "label_smoothing=0.02)", "digits/at"),
     Plant("objectives.base", "self.epoch > share * self.epochs", "self.epoch >= share * self.epochs", "digits/fat"),
     Plant(
         "objectives.corruptions",
@@ -129,7 +130,7 @@ OBJECTIVES = [
     Plant(
         "objectives.msd", "torch.where(per_sample(reached > highest), current, best)", "current", "digits/msd_source"
     ),
-    Plant("objectives.natural", CE, SMOOTHED, "digits/nt"),
+    Plant("objectives.natural", CE, SCALED, "digits/nt"),
     Plant(
         "objectives.part",
         "self.low_factor * self.attack.epsilon",
@@ -188,7 +189,7 @@ OTHERS = [
     Plant("attacks.apgd", "1.0 if first else 0.75", "1.0", "digits/at_max"),
     Plant("attacks.apgd", "self._coordinates / 1.5", "self._coordinates / 2", "digits/at_max_source"),
     Plant("attacks.apgd", "higher = loss > state.best_loss", "higher = loss < state.best_loss", "digits/ramp"),
-    Plant("config.mixture", "epoch >= self.warmup_epochs and", "epoch > self.warmup_epochs and", GENERALIST),
+    Plant("config.mixture", "latest >= in_epochs", "latest > in_epochs", GENERALIST),
     Plant("config.values", "(epoch - start) / (end - start)", "(epoch - start - 0.1) / (end - start)", "digits/nt"),
     Plant("config.values", "math.cos(math.pi * share)", "math.cos(1.1 * math.pi * share)", "digits/rst_source"),
     Plant("data.augmentation", "2 * settings.crop_padding + 1", "2 * settings.crop_padding", "variants/nt"),
@@ -222,7 +223,7 @@ OTHERS = [
         "weight_decay=0.0,\n            **kernels",
         "digits/nt",
     ),
-    Plant("training.loop", "run.mixture.after_step(epoch)", "run.mixture.after_step(epoch - 1)", GENERALIST),
+    Plant("training.loop", "run.mixture.after_step(epoch,", "run.mixture.after_step(epoch - 1,", GENERALIST),
     Plant(
         "training.loop",
         "self.mixture.after_epoch(\n                epoch,",
@@ -249,6 +250,6 @@ OTHERS = [
     Plant("training.mode_connectivity", "[(0.5, weight_tensors(end))", "[(0.45, weight_tensors(end))", "digits/rmc"),
     Plant("training.selection", 'score > self._best["score"]', 'score >= self._best["score"]', "variants/nt"),
     Plant("training.weights", "alpha=(1 - decay) * ratio", "alpha=(1 - decay**2) * ratio", GENERALIST),
-    Plant("training.weights", "(self._updates + 1) /", "(self._updates + 2) /", AUTHORS),
+    Plant("training.weights", "(update + 1) /", "(update + 2) /", AUTHORS),
 ]
 PLANTS = [*OBJECTIVES, *OTHERS]

@@ -72,9 +72,9 @@ def record_restarts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int
         moment = (epoch, number, steps)
         after_step(self, epoch, number, steps)
 
-    def restart(self: GlobalLearner, epoch: int) -> None:
+    def restart(self: GlobalLearner) -> None:
         happened.append(moment)
-        redistribute(self, epoch)
+        redistribute(self)
 
     monkeypatch.setattr(GlobalLearner, "after_step", step)
     monkeypatch.setattr(GlobalLearner, "redistribute", restart)
