@@ -31,7 +31,7 @@ from pipeline.data.corruptions.jpeg import by_pillow, codec, pillow_codec
 from pipeline.data.corruptions.perturbations import perturb
 from pipeline.data.sources import read_official
 from pipeline.files import write_text
-from pipeline.provenance import git_commit, versions
+from pipeline.provenance.commit import git_commit, versions
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 200

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.files import write_json
 from pipeline.machine import usable_cores
-from pipeline.provenance import git_commit, versions
+from pipeline.provenance.commit import git_commit, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 INSTRUCTION_SETS = ("amx_bf16", "avx2", "avx512_bf16", "avx512_f")

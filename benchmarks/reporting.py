@@ -27,7 +27,8 @@ from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments
 from pipeline.config import OOD_METRICS, Experiment, Params, parse_params
 from pipeline.files import write_json, write_text
-from pipeline.provenance import git_commit
+from pipeline.provenance.code import code_of, digest_of
+from pipeline.provenance.commit import git_commit
 from pipeline.tracking import DataDescription, track
 from stages.compose import compose
 
@@ -70,11 +71,15 @@ def _log(experiment: Experiment, folder: Path, epochs: int) -> None:
     curves += [f"held_out/{name}/{metric}" for name in [*learners, "global"] for metric in ("natural", "pgd_linf")]
     history = [{"epoch": epoch, **{key: epoch / epochs for key in curves}} for epoch in range(1, epochs + 1)]
     names = ["natural", *experiment.evaluation.attacks, "union", "worst_case_union"]
-    fingerprints = {"weights_sha256": DIGEST, "git_commit": git_commit(), "seconds": 60.0}
-    write_json(folder / "train/summary.json", fingerprints)
+    trained = {"weights_sha256": DIGEST, "git_commit": git_commit(), "seconds": 60.0}
+    trained["training_code"] = digest_of("train", experiment)
+    write_json(folder / "train/summary.json", trained)
+    write_json(folder / "train/code.json", code_of("train", experiment).as_json())
+    write_json(folder / "evaluate/evaluation_code.json", code_of("evaluate", experiment).as_json())
     write_json(folder / "train/history.json", history)
     evaluation = {
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "evaluation_code": digest_of("evaluate", experiment),
         "metrics": dict.fromkeys(names, 0.5),
         "counts": dict.fromkeys(names, 360),
         "intervals": {key: [0.4, 0.6] for key in names},
@@ -83,6 +88,7 @@ def _log(experiment: Experiment, folder: Path, epochs: int) -> None:
     write_json(folder / "evaluate/trust.json", {"suspicious": False})
     ood = {
         "ood_fingerprint": experiment.ood_fingerprint,
+        "ood_code": digest_of("ood", experiment),
         "provenance": {"corruptions": "regenerated"},
         "metrics": dict.fromkeys(OOD_METRICS, 0.5),
         "images": 360,
@@ -107,6 +113,9 @@ def _copy(connection: sqlite3.Connection, experiment: Experiment, generator: np.
         "fingerprint": experiment.fingerprint,
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
         "ood_fingerprint": experiment.ood_fingerprint,
+        "training_code": digest_of("train", experiment),
+        "evaluation_code": digest_of("evaluate", experiment),
+        "ood_code": digest_of("ood", experiment),
         "method": experiment.name,
         "seed": str(experiment.seed),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import AutoAttackSettings, Experiment
 from pipeline.data.facts import DATASETS
 from pipeline.reporting.layout import radius
-from pipeline.tracking import StoredRun
+from pipeline.tracking import StoredRun, made_by
 
 STANDARD = ["apgd_ce", "apgd_t", "fab_t", "square"]
 """The members of the standard AutoAttack."""
@@ -142,6 +142,8 @@ def _files(experiment: Experiment, run: StoredRun) -> list[str]:
         f"| fingerprint | `{experiment.fingerprint}` |",
         f"| MLflow run | `{run.run_id}` |",
         f"| commit | `{run.tags.get('git.commit', 'unknown')}`{dirty} |",
+        f"| code | trained by `{run.tags.get('training_code', 'unknown')}`, evaluated by "
+        f"`{run.tags.get('evaluation_code', 'unknown')}`: {made_by(experiment, run.tags, 'train', 'evaluate')} |",
         "",
     ]
 

@@ -17,6 +17,7 @@ from pipeline.data.corruptions.folders import (
 )
 from pipeline.errors import RequestError
 from pipeline.files import Damaged, exclusive, file_digest, read_record, remove_half_written, write_record, write_text
+from pipeline.provenance.code import digest_of
 from pipeline.runs import load_trained, prepared_folder, training_folder, working_folder
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
             "fingerprint": experiment.fingerprint,
             "weights_sha256": file_digest(training_folder(experiment) / "model.safetensors"),
             "ood_fingerprint": experiment.ood_fingerprint,
+            "ood_code": digest_of("ood", experiment),
             "provenance": {kind: folder.provenance for kind, folder in folders.items()},
             "metrics": metrics,
             "images": int(accuracies["images"].min()),

@@ -30,9 +30,12 @@ from pipeline.files import (
     write_text,
 )
 from pipeline.folders import RUNS as RUNS
+from pipeline.folders import state_folder
 from pipeline.folders import working_folder as working_folder
 from pipeline.progress import EvaluationDisplay, TrainingDisplay
-from pipeline.provenance import git_commit, versions
+from pipeline.provenance.code import UNKNOWN, Code, changes, code_of, digest_of, named
+from pipeline.provenance.commit import git_commit, versions
+from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, begin, newest, read_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +50,9 @@ def prepared_folder(dataset: str) -> Path:
 
 
 def journal_folder(experiment: Experiment) -> Path:
-    """The journal of one evaluation."""
-    return working_folder(experiment) / "evaluation" / experiment.evaluation_fingerprint
+    """The journal of one evaluation, by this code or by code that gives the same numbers."""
+    digest, name = digest_of("evaluate", experiment), experiment.evaluation_fingerprint
+    return state_folder(experiment) / "evaluation" / (name if digest == UNKNOWN else f"{name}-{digest}")
 
 
 def results_folder(experiment: Experiment) -> Path:
@@ -94,19 +98,24 @@ def train_experiment(
     from pipeline.training.loop import train
     from pipeline.training.observer import Silent
 
-    settings, folder = experiment.training, working_folder(experiment)
+    settings, folder, state = experiment.training, working_folder(experiment), state_folder(experiment)
+    code = digest_of("train", experiment)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
     with joined(backend.device) as ranks:
         if not ranks.is_first:
-            train(experiment, split, backend, folder, Silent(), should_stop, ranks, learner_parallel)
+            train(experiment, split, backend, state, Silent(), should_stop, ranks, learner_parallel, code)
             return training_folder(experiment)
         data = DataDescription(experiment.data.name, split.digest, split.counts)
         with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
             _check_same_data(folder, split.digest)
+            earlier = [training_folder(experiment) / CODE_FILE, *newest(folder, "*")]
+            begin("train", experiment, state, earlier, folder / "checkpoints")
             with track(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
-                    result = train(experiment, split, backend, folder, display, should_stop, ranks, learner_parallel)
+                    result = train(
+                        experiment, split, backend, state, display, should_stop, ranks, learner_parallel, code
+                    )
                 _write_training(
                     experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
                 )
@@ -153,8 +162,10 @@ def _write_training(
         stream.write(save(weights, metadata={"fingerprint": experiment.fingerprint}))
     write_json(folder / "experiment.json", experiment.model_dump(mode="json"))
     write_json(folder / "history.json", history)
+    write_json(folder / CODE_FILE, code_of("train", experiment).as_json())
     summary = {
         "fingerprint": experiment.fingerprint,
+        "training_code": digest_of("train", experiment),
         "data_digest": data_digest,
         "weights_sha256": file_digest(folder / "model.safetensors"),
         "epochs": experiment.training.epochs,
@@ -165,7 +176,7 @@ def _write_training(
         "git_commit": git_commit(),
         **versions(),
     }
-    write_record(folder / "summary.json", summary, ["model.safetensors", "experiment.json", "history.json"])
+    write_record(folder / "summary.json", summary, ["model.safetensors", "experiment.json", "history.json", CODE_FILE])
 
 
 def evaluate_experiment(
@@ -200,9 +211,13 @@ def evaluate_experiment(
     test = split.test.to(backend.device)
     folder, started = working_folder(experiment), time.perf_counter()
     _check_same_data(folder, split.digest)
-    journal = Journal(journal_folder(experiment))
+    journaled = journal_folder(experiment)
+    journal = Journal(journaled)
 
     def measure() -> pd.DataFrame:
+        beside, name = journaled.parent, experiment.evaluation_fingerprint
+        earlier = [evaluation_folder(experiment) / EVALUATION_CODE_FILE, *newest(beside, f"{name}-*")]
+        begin("evaluate", experiment, journaled, earlier, beside / name)
         with EvaluationDisplay(experiment.identifier) as display:
             return Evaluation(model, test, experiment.evaluation, journal, display, check).run(chosen)
 
@@ -214,10 +229,13 @@ def evaluate_experiment(
         identity = {
             "fingerprint": experiment.fingerprint,
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
+            "training_code": digest_of("train", experiment),
+            "evaluation_code": digest_of("evaluate", experiment),
         }
         output, verdicts = evaluation_folder(experiment), measure()
         flagged, seconds = flags(model, test), time.perf_counter() - started
-        metrics = write_evaluation(output, verdicts, experiment.evaluation, flagged, identity, seconds)
+        code = code_of("evaluate", experiment)
+        metrics = write_evaluation(output, verdicts, experiment.evaluation, flagged, identity, seconds, code)
         run.log_evaluation(output)
     return metrics
 
@@ -229,6 +247,7 @@ def write_evaluation(
     flags: Mapping[str, str],
     identity: dict[str, str],
     seconds: float,
+    code: Code | None = None,
 ) -> dict[str, float]:
     """Write verdicts and what follows from them: metrics with intervals, accuracies by class, signs of masking.
 
@@ -239,6 +258,7 @@ def write_evaluation(
         flags: What AutoAttack's own checks say of the model.
         identity: What the numbers belong to, kept with them.
         seconds: How long it took.
+        code: That gave them, kept beside them.
 
     Returns:
         Accuracies in [0, 1] by metric.
@@ -255,7 +275,11 @@ def write_evaluation(
     write_json(output / "trust.json", summary(signs(verdicts, settings, flags)))
     intervals = {name: wilson(value, counts[name]) for name, value in metrics.items()}
     content = {**identity, "metrics": metrics, "counts": counts, "intervals": intervals, "seconds": seconds}
-    write_record(output / "metrics.json", content, ["verdicts.parquet", "classes.csv", "trust.json"])
+    files = ["verdicts.parquet", "classes.csv", "trust.json"]
+    if code is not None:
+        files.append(EVALUATION_CODE_FILE)
+        write_json(output / EVALUATION_CODE_FILE, code.as_json())
+    write_record(output / "metrics.json", content, files)
     return metrics
 
 
@@ -374,7 +398,8 @@ def load_trained(experiment: Experiment) -> Any:
     folder = training_folder(experiment)
     way_out = _way_out("train", experiment)
     try:
-        trained = read_record(folder / "summary.json")["fingerprint"]
+        summary = read_record(folder / "summary.json")
+        trained = summary["fingerprint"]
         weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
         raise RequestError(f"{experiment.identifier} is not trained: {error.filename} is missing; {way_out}") from None
@@ -387,6 +412,9 @@ def load_trained(experiment: Experiment) -> Any:
             f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
             f"{experiment.fingerprint}; {way_out}"
         )
+    if summary.get("training_code", UNKNOWN) != digest_of("train", experiment):
+        what = named(changes(read_code(folder / CODE_FILE), code_of("train", experiment)))
+        raise RequestError(f"the weights in {folder} were trained by other code: {what}; {way_out}")
     data = experiment.data
     model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
     try:
@@ -415,7 +443,8 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     folder = evaluation_folder(experiment)
     way_out = _way_out("evaluate", experiment)
     try:
-        evaluated = read_record(folder / "metrics.json")["evaluation_fingerprint"]
+        record = read_record(folder / "metrics.json")
+        evaluated = record["evaluation_fingerprint"]
     except FileNotFoundError as error:
         raise RequestError(
             f"{experiment.identifier} is not evaluated: {error.filename} is missing; {way_out}"
@@ -424,6 +453,9 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
         raise Damaged(f"{error}; {way_out}") from None
     if evaluated != experiment.evaluation_fingerprint:
         raise RequestError(f"the verdicts in {folder} belong to other settings than params.yaml's; {way_out}")
+    if record.get("evaluation_code", UNKNOWN) != digest_of("evaluate", experiment):
+        what = named(changes(read_code(folder / EVALUATION_CODE_FILE), code_of("evaluate", experiment)))
+        raise RequestError(f"the verdicts in {folder} were given by other code: {what}; {way_out}")
     return pd.read_parquet(folder / "verdicts.parquet")
 
 

@@ -32,6 +32,7 @@ from pipeline.evaluation.stability import (
 )
 from pipeline.files import atomic_write, remove_half_written, write_record, write_text
 from pipeline.folders import working_folder
+from pipeline.provenance.code import digest_of
 from pipeline.reporting.examples import network
 from pipeline.runs import prepared_folder
 from pipeline.tracking import (
@@ -109,7 +110,7 @@ def measure_stability(
     """
     grid = _cells(params, studies)
     experiments = {cell.experiment.fingerprint: cell.experiment for cell in grid}
-    frame = finished_runs(experiments.values())
+    frame = finished_runs(experiments.values(), of_this_code=True)
     runs = dict(zip(frame["fingerprint"], frame["run_id"], strict=True))  # the last that finished wins
     lacking = [one.identifier for fingerprint, one in experiments.items() if fingerprint not in runs]
     if lacking:
@@ -166,7 +167,7 @@ def _network(experiment: Experiment, run_id: str, announce: Callable[[str], None
             "streamed"
         )
     model, attacks = network(experiment, weights), worst_cases(experiment)
-    identity = json.dumps([experiment.stability_fingerprint, found, split.digest])
+    identity = json.dumps([experiment.stability_fingerprint, digest_of("stability", experiment), found, split.digest])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = working_folder(experiment) / "stability" / f"{digest}.safetensors"
     measured = _read(path, [*attacks, EVERY_LABEL])

@@ -49,12 +49,6 @@ from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.models import check_input
 
-EVALUATION_VERSION = 2
-"""Part of every evaluation's fingerprint: raise it when a change of the code changes verdicts."""
-STABILITY_VERSION = 1
-"""Part of the fingerprint of every comparison of a pair: raise it when a change of the code changes its numbers."""
-NUMERICS_VERSION = 1
-"""Part of every fingerprint: raise it when a change of the code changes numbers (the golden tests tell when)."""
 LONGEST_NAME = 120
 """Characters in an experiment's name: it names a folder."""
 
@@ -457,7 +451,7 @@ class EvaluationSettings(Closed):
 
     def digest(self, test_images: int | None) -> str:
         """16 hexadecimal digits over everything that changes the verdicts of one model on so many test images."""
-        content = {"version": EVALUATION_VERSION, "test_images": test_images, **self.model_dump(mode="json")}
+        content = {"version": 2, "test_images": test_images, **self.model_dump(mode="json")}
         return _digest(content)
 
     @field_validator("attacks", mode="before")
@@ -692,7 +686,7 @@ class Experiment(Closed):
     def stability_fingerprint(self) -> str:
         """16 hexadecimal digits over what decides how far this experiment's losses are from those of its `original`."""
         networks = [one.evaluation_fingerprint for one in (self.original, self)]
-        return _digest({"version": STABILITY_VERSION, "networks": networks})
+        return _digest({"version": 1, "networks": networks})
 
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
@@ -701,7 +695,7 @@ class Experiment(Closed):
             ignored["test_images"] = True
         data = self.data.model_dump(mode="json", exclude=ignored)
         return {
-            "numerics_version": NUMERICS_VERSION,
+            "numerics_version": 1,  # of no meaning any more, but fingerprints have it
             "seed": self.seed,
             "data": data,
             "model": self.model.model_dump(mode="json"),

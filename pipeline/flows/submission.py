@@ -32,6 +32,7 @@ from pipeline.errors import PipelineError, RequestError
 from pipeline.flows.experiment import LINES, artifact_key, is_dead, life_file
 from pipeline.flows.server import online
 from pipeline.grid.settings import unfinished
+from pipeline.provenance.code import digest_of
 
 POLL = 2.0
 """Seconds between two looks at the runs."""
@@ -274,7 +275,8 @@ def _is_completed(run: FlowRun | None) -> bool:
 
 
 def _tag(one: Experiment) -> str:
-    return f"evaluation:{one.evaluation_fingerprint}"
+    code = "-".join(digest_of(stage, one) for stage in ("train", "evaluate"))
+    return f"evaluation:{one.evaluation_fingerprint}-{code}"
 
 
 def _tags_in_order(run: FlowRun) -> list[str]:

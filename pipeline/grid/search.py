@@ -220,7 +220,7 @@ def _held_out(experiments: Sequence[Experiment]) -> list[float]:
 
     if text := deliver_left().describe():
         print(text)
-    rows = finished_runs(experiments).to_dict("records")
+    rows = finished_runs(experiments, of_this_code=True).to_dict("records")
     runs = {row["fingerprint"]: str(row["run_id"]) for row in rows}  # the one that finished last is the last
     missing = [one.identifier for one in experiments if one.fingerprint not in runs]
     if missing:
@@ -284,7 +284,7 @@ def _test_accuracies(search: Search, trials: Sequence[Trial]) -> dict[int, list[
     experiments = {str(trial.number): search.experiments(trial.point) for trial in trials}
     if not experiments:
         return {}
-    runs = finished_runs(one for of in experiments.values() for one in of)
+    runs = finished_runs((one for of in experiments.values() for one in of), of_this_code=True)
     seeded = {number: {one.seed: one for one in of} for number, of in experiments.items()}
     found = measure(seeded, TEST_METRICS, runs).pivot(index="name", columns="metric", values="mean")
     return {

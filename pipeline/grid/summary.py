@@ -26,7 +26,7 @@ def write_summary(params: Params, cells: Sequence[Cell], set_aside: Mapping[str,
     from pipeline.tracking import finished_runs
 
     experiments = {cell.experiment.fingerprint: cell.experiment for cell in cells}
-    rows = finished_runs(experiments.values()).to_dict("records")
+    rows = finished_runs(experiments.values(), of_this_code=True).to_dict("records")
     runs = {row["fingerprint"]: row for row in rows}
     lines = ["| study | method | setting | seed | " + " | ".join(METRICS) + " |", "|---" * 4 + "|--:" * 3 + "|"]
     for cell in cells:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Architecture:
     """Where a network is defined, and which images it takes (None: any number of channels; (): any size)."""
 
-    module: str
     constructor: str
+    """'module:object', imported when it is asked for: torchvision takes a second."""
     channels: int | None = None
     sizes: tuple[int, ...] = ()
     """Heights, which are the widths, in pixels."""
@@ -29,11 +29,11 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "small_cnn": Architecture("small_cnn", "SmallCNN"),
-    "resnet18": Architecture("resnet", "resnet18", sizes=(32, 28)),
-    "wrn32_10": Architecture("wide_resnet", "wrn32_10", sizes=(32, 28)),
-    "resnet50": Architecture("imagenet", "resnet50", channels=3, sizes=(224,), standardises=True),
-    "wrn50_2": Architecture("imagenet", "wrn50_2", channels=3, sizes=(224,), standardises=True),
+    "small_cnn": Architecture("pipeline.models.small_cnn:SmallCNN"),
+    "resnet18": Architecture("pipeline.models.resnet:resnet18", sizes=(32, 28)),
+    "wrn32_10": Architecture("pipeline.models.wide_resnet:wrn32_10", sizes=(32, 28)),
+    "resnet50": Architecture("pipeline.models.imagenet:resnet50", channels=3, sizes=(224,), standardises=True),
+    "wrn50_2": Architecture("pipeline.models.imagenet:wrn50_2", channels=3, sizes=(224,), standardises=True),
 }
 
 
@@ -43,15 +43,19 @@ def check_input(architecture: str, dataset: str) -> None:
         raise ValueError(f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}")
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
     if not _takes(wanted, images):
-        fitting = [name for name, other in ARCHITECTURES.items() if _takes(other, images)]
         raise ValueError(
             f"{architecture} takes images of {_shapes(wanted)}, but {dataset} has "
-            f"{images.channels} x {images.size} x {images.size}; networks that take it: {', '.join(fitting)}"
+            f"{images.channels} x {images.size} x {images.size}; networks that take it: {_fitting(images)}"
         )
 
 
 def _takes(architecture: Architecture, images: DataFacts) -> bool:
     return architecture.channels in (None, images.channels) and images.size in (architecture.sizes or [images.size])
+
+
+def _fitting(images: DataFacts) -> str:
+    """The names of the networks that take such images."""
+    return ", ".join(name for name, other in ARCHITECTURES.items() if _takes(other, images))
 
 
 def _shapes(architecture: Architecture) -> str:
@@ -81,8 +85,9 @@ def build_model(
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
     if wanted.standardises and normalization is not None:
         raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
-    constructor = getattr(import_module(f"pipeline.models.{wanted.module}"), wanted.constructor)
-    model: nn.Module = constructor(channels=images.channels, classes=classes or len(images.classes))
+    module, _, constructor = wanted.constructor.partition(":")
+    build = getattr(import_module(module), constructor)
+    model: nn.Module = build(channels=images.channels, classes=classes or len(images.classes))
     if normalization is None:
         return model
     from pipeline.models.normalization import Normalized

@@ -28,6 +28,7 @@ from pipeline.data.split import Split, open_split
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write
 from pipeline.models import build_model
+from pipeline.provenance.code import digest_of
 from pipeline.reporting.grad_cam import class_activation_maps
 from pipeline.streams import stream, stream_seed
 from pipeline.tracking import read_artifacts, read_run
@@ -241,7 +242,8 @@ class Pictures:
             PipelineError: its MLflow run has no weights, or they are damaged.
         """
         split, weights_digest = self.split(experiment), read_run(run_id).tags.get("weights_sha256")
-        settings = [experiment.evaluation_fingerprint, weights_digest, split.digest]
+        code = digest_of("evaluate", experiment)
+        settings = [experiment.evaluation_fingerprint, code, weights_digest, split.digest]
         identity = [CRAFTING_VERSION, *settings, list(chosen), list(names)]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         path = self._kept / experiment.fingerprint / "views" / f"{digest}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,21 @@ import pandas as pd
 
 from pipeline.config import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn
 from pipeline.errors import PipelineError, RequestError, did_you_mean
+from pipeline.folders import state_folder
+from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of
 from pipeline.reporting.layout import printed
 from pipeline.reporting.results import Run, fill, find, stage_of
-from pipeline.tracking import StoredRun, download, finished_runs, read_experiment, read_run, runs_of_other_protocols
+from pipeline.tracking import (
+    CODE_TAGS,
+    OTHER_CODE,
+    StoredRun,
+    download,
+    finished_runs,
+    made_by,
+    read_experiment,
+    read_run,
+    runs_of_other_protocols,
+)
 
 WIDTH = 22
 """Of the column of names."""
@@ -118,8 +131,9 @@ def _seed(experiment: Experiment, column: TableColumn, runs: list[Run]) -> Itera
         yield _line("make it again", f"compose params.yaml with protocol={measured.protocol}, explain the cell there")
         return
     stages = " ".join(f"{name}@{experiment.identifier}" for name in dict.fromkeys(("train", "evaluate", stage)))
-    yield _line("make it again", f"git checkout {chosen.tags.get('git.commit', 'unknown')}")
-    yield _line("", f"rm -rf runs/{experiment.fingerprint}")
+    commit = chosen.tags.get("git.commit", "unknown")
+    yield _line("make it again", f"git checkout {commit}" if commit != "unknown" else "with the code of these digests")
+    yield _line("", f"rm -rf {state_folder(experiment)}")
     yield _line("", f"dvc repro --force --single-item {stages}")
 
 
@@ -136,6 +150,7 @@ def _run(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterato
     dirty = " with uncommitted changes" if run.tags.get("git.dirty") == "true" else ""
     yield _line("run", f"{run.run_id}, {run.status}, ended {run.ended}")
     yield _line("commit", f"{run.tags.get('git.commit', 'unknown')}{dirty}")
+    yield from _code(experiment, column, run)
     yield _line("data", f"sha256 {run.tags.get('data_digest', 'unknown')}")
     yield _line("weights", f"sha256 {run.tags.get('weights_sha256', 'unknown')}")
     yield _line("gradient masking", run.tags.get("gradient_masking", "not measured"))
@@ -150,6 +165,25 @@ def _run(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterato
         if low is not None and high is not None:
             yield _line("95% interval", f"{100 * low:.2f} to {100 * high:.2f} %")
         yield from _verdicts(experiment, column.metric, run)
+
+
+def _code(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterator[str]:
+    """Which code made the number, and in what this checkout's differs."""
+    stages: dict[Stage, str] = {"train": "code.json"}
+    if column.metric in OOD_METRICS:
+        stages["ood"] = ""
+    elif column.metric != TRAINING_SECONDS:
+        stages["evaluate"] = "evaluation_code.json"
+    for stage, artifact in stages.items():
+        recorded, maker = run.tags.get(CODE_TAGS[stage], UNKNOWN), made_by(experiment, run.tags, stage)
+        yield _line(f"code, {stage}", f"{recorded}, {maker}")
+        if maker == OTHER_CODE and artifact:
+            with tempfile.TemporaryDirectory() as folder:
+                download(run.run_id, [artifact], Path(folder))
+                made = Code.from_json(json.loads(Path(folder, artifact).read_text()))
+            yield from (_line("  differs in", text) for text in changes(made, code_of(stage, experiment)))
+    for one in json.loads(run.tags.get("vouched", "[]")):
+        yield _line("vouched for", f"{one['stage']}, by {one['who']}, {one['when']}: {one['reason']}")
 
 
 def _verdicts(experiment: Experiment, metric: str, run: StoredRun) -> Iterator[str]:

@@ -16,10 +16,11 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
 from pipeline.reporting.papers import TITLES, printed_cells
-from pipeline.tracking import finished_runs, mask, runs_of_other_protocols, tracking_uri
+from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, runs_of_other_protocols, tracking_uri
 
 REGENERATED = "Regenerated images, not the released files."
 OTHER_ATTACKS = "Attacked with other settings than the caption's: see `experiment.json` of its run."
+OLDER_CODE = "Made by {}, not by this checkout's: `{}` measures it anew, `make explain` says what differs."
 MASKING = "There are signs of gradient masking: see `trust.json` of this run."
 UNRANKED = (TRAINING_SECONDS, "ood_mce", "ood_mfp")
 """Metrics of which more is not better."""
@@ -74,7 +75,7 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.Da
     """The cells of a table.
 
     Only a run with the experiment's fingerprint and evaluation fingerprint fills a cell; of several, the last that
-    finished.
+    finished, of this code where there is one: a number that other code has made says so in a note.
 
     Args:
         params: Gives methods, seeds and attacks.
@@ -259,6 +260,9 @@ def _interval(table: TableSettings, column: TableColumn, mean: float, images: in
 def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: list[Run]) -> Iterator[str]:
     """What the reader must know of the number of one seed, which the last of `runs` gives."""
     run, metric = runs[-1], column.metric
+    made_by, anew = ("ood_made_by", "make ood") if metric in OOD_METRICS else ("made_by", "make repro")
+    if run.get(made_by) in (OTHER_CODE, UNKNOWN_CODE):
+        yield OLDER_CODE.format(run[made_by], anew)
     if run["protocol"] != params.protocol:
         yield f"From a run of protocol {run['protocol'].replace('_', ' ')}, not {params.protocol.replace('_', ' ')}."
     if not run.get("same_attacks", True) and metric not in (TRAINING_SECONDS, "natural"):

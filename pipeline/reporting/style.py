@@ -172,9 +172,9 @@ def figure_text(source: str) -> str:
 
 
 def note_below(figure: Figure, text: str) -> None:
-    """A remark in grey at the lower edge, broken to the figure's width."""
+    """A remark in grey at the lower edge, behind what stands there, broken to the figure's width."""
     lines: list[str] = []
-    for word in WORD.findall(text):
+    for word in WORD.findall(f"{figure.get_supxlabel()} {text}"):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and _width(longer) < 0.97 * figure.get_figwidth():
             lines[-1] = longer

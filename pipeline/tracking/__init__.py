@@ -1,4 +1,4 @@
-"""MLflow: one run per experiment, found again by its fingerprint.
+"""MLflow: one run per experiment and code, found again by its fingerprint and the digest of the code.
 
 This is the only package that imports mlflow, and it does so when a run is opened or read, not before.
 
@@ -10,6 +10,15 @@ trained or evaluated again is open meanwhile, and what it held before stays vali
 """
 
 from pipeline.tracking.delivery import Left, count_left, deliver_left
+from pipeline.tracking.origin import (
+    CODE_TAGS,
+    OTHER_CODE,
+    THIS_CODE,
+    UNKNOWN_CODE,
+    log_vouchers,
+    made_by,
+    tags_of_latest,
+)
 from pipeline.tracking.reading import (
     StoredRun,
     describe_store,
@@ -41,6 +50,10 @@ from pipeline.tracking.run import (
 from pipeline.tracking.store import make_store, mask, tracking_uri
 
 __all__ = [
+    "CODE_TAGS",
+    "OTHER_CODE",
+    "THIS_CODE",
+    "UNKNOWN_CODE",
     "DataDescription",
     "Left",
     "RegisteredModel",
@@ -57,6 +70,8 @@ __all__ = [
     "finished_runs",
     "last_epoch",
     "log_stability",
+    "log_vouchers",
+    "made_by",
     "make_store",
     "mark_failed",
     "mark_trial",
@@ -70,6 +85,7 @@ __all__ = [
     "read_trials",
     "register_model",
     "runs_of_other_protocols",
+    "tags_of_latest",
     "track",
     "tracking_uri",
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Experiment
 from pipeline.errors import PipelineError
+from pipeline.provenance.code import digest_of
 from pipeline.tracking.spool import Record
 from pipeline.tracking.store import check_reachable, check_unchanged, find_run, mask, open_store, reported
 
@@ -39,10 +40,11 @@ def record(experiment: Experiment, calls: Sequence[Call], commit: str | None = N
         calls: In order.
         commit: Of the code, for a run that is not there yet; None: without a run there is nothing to tell.
     """
-    tags = None if commit is None else {"fingerprint": experiment.fingerprint, **commit_tags(commit)}
+    address = {"fingerprint": experiment.fingerprint, "training_code": digest_of("train", experiment)}
+    tags = None if commit is None else {**address, **commit_tags(commit)}
     run = {
         "suite": experiment.suite,
-        "fingerprint": experiment.fingerprint,
+        **address,
         "name": _name(experiment),
         "time": now(),
         "tags_if_new": tags,
@@ -159,10 +161,10 @@ class Receiver:
     def __init__(self, uri: str) -> None:
         check_reachable(uri)
         self._uri = uri
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[tuple[str, ...], Target] = {}
 
     def __call__(self, record: Record) -> None:
-        """Tell the store one record; its run is found by its fingerprint, or made.
+        """Tell the store one record; its run is found by its fingerprint and code, or made.
 
         Raises:
             PipelineError: the store fails, refuses, or is another file than before.
@@ -184,24 +186,26 @@ class Receiver:
         for call in record.content["calls"]:
             CALLS[call["call"]](target, {**call, "folder": record.files})
 
-    def run_id(self, fingerprint: str) -> str | None:
-        """The run of an experiment, once a record of it was received."""
-        target = self._targets.get(fingerprint)
+    def run_id(self, address: Mapping[str, str]) -> str | None:
+        """The run with these tags, fingerprint and code, once a record of it was received."""
+        target = self._targets.get(tuple(address.values()))
         return None if target is None else target.run_id
 
     def _target(self, run: Mapping[str, Any]) -> Target | None:
-        known = self._targets.get(run["fingerprint"])
+        # A record that an earlier version of this project has left says nothing of its code.
+        address = {key: run[key] for key in ("fingerprint", "training_code") if key in run}
+        known = self._targets.get(tuple(address.values()))
         if known is not None:
             return known
         make = run["tags_if_new"] is not None
         client, experiment_id = open_store(self._uri, run["suite"], create=make)
-        found = None if experiment_id is None else find_run(client, experiment_id, {"fingerprint": run["fingerprint"]})
+        found = None if experiment_id is None else find_run(client, experiment_id, address)
         if found is None and not make:
             return None
         if found is None:
             options = {"start_time": run["time"], "tags": run["tags_if_new"], "run_name": run["name"]}
             found = client.create_run(str(experiment_id), **options)
-        target = self._targets[run["fingerprint"]] = Target(client, found.info.run_id)
+        target = self._targets[tuple(address.values())] = Target(client, found.info.run_id)
         return target
 
 

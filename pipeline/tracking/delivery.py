@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config import Experiment
 from pipeline.errors import PipelineError, RequestError
 from pipeline.folders import RUNS
+from pipeline.provenance.code import digest_of
 from pipeline.tracking.calls import Receiver
 from pipeline.tracking.spool import Spool, spools
 from pipeline.tracking.store import check_address, check_reachable, mask, reported, tracking_uri
@@ -49,7 +50,7 @@ class Delivery:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._title = experiment.identifier
-        self._fingerprint = experiment.fingerprint
+        self._address = {"fingerprint": experiment.fingerprint, "training_code": digest_of("train", experiment)}
         self._spool = spool
         self._sampler = Sampler() if sampled else None
         self._uri = tracking_uri()
@@ -132,7 +133,7 @@ class Delivery:
         self._moved = time.monotonic()
 
     def _sample(self) -> None:
-        run_id = None if self._receiver is None else self._receiver.run_id(self._fingerprint)
+        run_id = None if self._receiver is None else self._receiver.run_id(self._address)
         if self._sampler is not None and run_id is not None and not self._closing.is_set():
             self._sampler.start(self._uri, run_id)
 

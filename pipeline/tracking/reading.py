@@ -14,10 +14,12 @@ import pandas as pd
 
 from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Point
 from pipeline.errors import PipelineError, RequestError
+from pipeline.provenance.code import UNKNOWN, Stage
 from pipeline.tracking.files import read as read_json
+from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
     check_reachable,
-    find_run,
+    find_runs,
     is_absent,
     mask,
     open_store,
@@ -36,15 +38,25 @@ ARTIFACTS_AT_A_TIME = 8
 TRIAL = "trial_of_"
 """With the digest of a search behind it, the tag of its trials' runs: JSON, the trial's number and settings."""
 T = TypeVar("T")
-RUN_COLUMNS = ["fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "end_time"]
+RUN_COLUMNS = [
+    *("fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "made_by"),
+    *("ood_made_by", "end_time"),
+]
 
 
-def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
+def finished_runs(experiments: Iterable[Experiment], of_this_code: bool = False) -> pd.DataFrame:
     """The runs that hold the numbers of `experiments`: same fingerprint, same evaluation fingerprint, evaluated.
+
+    Args:
+        experiments: Whose runs.
+        of_this_code: Leave out all that other code has made. What works on results asks for this; what shows them says
+            of every one that other code made it. Where there is a run of this code, those of other code are left out
+            in any case.
 
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
         fingerprint, evaluation_fingerprint, method, seed, protocol, suite, run_id, gradient_masking, end_time (UTC),
+        made_by and ood_made_by (`THIS_CODE`, `OTHER_CODE` or `UNKNOWN_CODE`; "" where it was not measured),
         page (where MLflow's web interface shows the run),
         `metric.<name>` (accuracies in [0, 1], seconds of training), `count.<name>` (number of images) and
         `stability.<name>` (what `log_stability` logged of the pair, NaN where there is nothing).
@@ -54,7 +66,10 @@ def finished_runs(experiments: Iterable[Experiment]) -> pd.DataFrame:
         PipelineError: the store does not exist or is out of reach.
     """
     tags = ("fingerprint", "evaluation_fingerprint")
-    return _evaluated_runs(experiments, tags, lambda item: (item.fingerprint, item.evaluation_fingerprint))
+    found = _evaluated_runs(experiments, tags, lambda item: (item.fingerprint, item.evaluation_fingerprint))
+    this = found["made_by"] == THIS_CODE
+    superseded = found["evaluation_fingerprint"].isin(set(found.loc[this, "evaluation_fingerprint"]))
+    return found[this if of_this_code else this | ~superseded].reset_index(drop=True)
 
 
 def runs_of_other_protocols(experiments: Iterable[Experiment]) -> pd.DataFrame:
@@ -320,6 +335,9 @@ def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
         "protocol": experiment.protocol if same else tags.get("protocol"),
         "suite": experiment.suite,
         "run_id": run.info.run_id,
+        "made_by": made_by(experiment, tags, "train", "evaluate") if same else "",
+        **{tag: tags.get(tag, UNKNOWN) for tag in ("training_code", "evaluation_code")},
+        "ood_made_by": made_by(experiment, tags, "ood") if has_ood(experiment, run) else "",
         "gradient_masking": tags.get("gradient_masking"),
         "same_attacks": tags.get("evaluation_fingerprint") == experiment.evaluation_of(tags.get("fingerprint", "")),
         "page": _page(uri, run),
@@ -351,20 +369,26 @@ def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:
 
 def _stability(experiment: Experiment, run: Run) -> dict[str, float]:
     """How far the run is from its original, if they were compared as they are now."""
-    if run.data.tags.get("stability_fingerprint") != experiment.stability_fingerprint:
+    tags = run.data.tags
+    if tags.get("stability_fingerprint") != experiment.stability_fingerprint:
+        return {}
+    if made_by(experiment, tags, "stability") != THIS_CODE:
         return {}
     return {f"stability.{key[10:]}": value for key, value in run.data.metrics.items() if key.startswith("stability/")}
 
 
 def run_of(uri: str, experiment: Experiment, evaluated: bool = False) -> Run | None:
-    """The run of an experiment, if the store has one: whatever it holds, or evaluated as the experiment is."""
+    """The run of an experiment by this code, if the store has one: whatever it holds, or evaluated by this code as the
+    experiment is."""
     client, experiment_id = open_store(uri, experiment.suite, create=False)
     if experiment_id is None:
         return None
-    wanted = {"fingerprint": experiment.fingerprint}
+    wanted, stages = {"fingerprint": experiment.fingerprint}, list[Stage](["train"])
     if evaluated:
         wanted |= {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
-    return find_run(client, experiment_id, wanted)
+        stages.append("evaluate")
+    found = find_runs(client, experiment_id, wanted)
+    return next((run for run in found if made_by(experiment, run.data.tags, *stages) == THIS_CODE), None)
 
 
 def has_ood(experiment: Experiment, run: Run) -> bool:

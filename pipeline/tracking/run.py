@@ -11,11 +11,13 @@ from pathlib import Path
 from pipeline.config import Experiment, Point
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.folders import working_folder
-from pipeline.provenance import git_commit
+from pipeline.provenance.code import digest_of
+from pipeline.provenance.commit import git_commit
 from pipeline.tracking import calls
 from pipeline.tracking.calls import Call
 from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.files import flatten, read
+from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.reading import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.spool import FOLDER, Spool
 from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
@@ -108,7 +110,7 @@ class TrackedRun:
         summary = flatten(read(folder / "summary.json"))
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
         texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
-        names = ("history.json", "model.safetensors", "summary.json")
+        names = ("history.json", "model.safetensors", "summary.json", "code.json")
         self._post(
             calls.withdraw(
                 "evaluated",
@@ -133,8 +135,8 @@ class TrackedRun:
         numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
         for end, place in (("low", 0), ("high", 1)):
             numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
-        names = ("verdicts.parquet", "metrics.json", "classes.csv", "trust.json")
-        tags = {"evaluation_fingerprint": content["evaluation_fingerprint"], "evaluated": "true"}
+        names = ("verdicts.parquet", "metrics.json", "classes.csv", "trust.json", "evaluation_code.json")
+        tags = {key: content[key] for key in ("evaluation_fingerprint", "evaluation_code")} | {"evaluated": "true"}
         self._post(
             calls.withdraw("evaluated"),
             calls.metrics(numbers),
@@ -167,19 +169,25 @@ def _ood_calls(folder: Path) -> tuple[list[Call], list[Path]]:
         calls.withdraw("ood_fingerprint"),
         calls.metrics({**numbers, "ood/images": content["images"]}),
         calls.files(*names),
-        calls.tags({"ood_fingerprint": content["ood_fingerprint"], "ood_provenance": provenance}),
+        calls.tags(
+            {
+                "ood_fingerprint": content["ood_fingerprint"],
+                "ood_code": content["ood_code"],
+                "ood_provenance": provenance,
+            }
+        ),
     ]
     return described, [folder / name for name in names]
 
 
 def ensure_logged(experiment: Experiment, directory: Path) -> bool:
-    """Log an experiment from its files, where they are of this experiment and MLflow does not have it evaluated yet.
+    """Log an experiment from its files, where they are of it and of this code, and MLflow does not have it evaluated.
 
     This is how results reach MLflow that DVC restored from its cache. Where records of the experiment wait to be
     delivered, nothing is logged: they are on their way already.
 
     Args:
-        experiment: What the files must belong to; files of other settings are left alone.
+        experiment: What the files must belong to; files of other settings or other code are left alone.
         directory: `results/<suite>/<method>-<seed>`, with `train` and `evaluate` in it.
 
     Returns:
@@ -195,6 +203,8 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
     wanted = (experiment.fingerprint, experiment.evaluation_fingerprint)
     if (summary["fingerprint"], evaluation["evaluation_fingerprint"]) != wanted:
         return False
+    if made_by(experiment, {**summary, **evaluation}, "train", "evaluate") != THIS_CODE:
+        return False
     if len(spool_of(experiment)) or _is_evaluated(experiment):
         return False
     data = DataDescription(experiment.data.name, summary["data_digest"], {"test": evaluation["counts"]["natural"]})
@@ -208,7 +218,7 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
     """Log accuracies on corrupted images from their files, where MLflow has the same weights and not these numbers.
 
     Args:
-        experiment: What the files must belong to; files of other settings or weights are left alone.
+        experiment: What the files must belong to; files of other settings, weights or code are left alone.
         folder: What `pipeline.ood.measure_ood` left.
 
     Returns:
@@ -223,9 +233,11 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
     content = read(path)
     if content["ood_fingerprint"] != experiment.ood_fingerprint:
         return False
+    if made_by(experiment, content, "ood") != THIS_CODE:
+        return False
     with reported(uri):
         run = run_of(uri, experiment)
-    if run is None or has_ood(experiment, run):
+    if run is None or (has_ood(experiment, run) and made_by(experiment, run.data.tags, "ood") == THIS_CODE):
         return False
     if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
         return False
@@ -246,7 +258,12 @@ def log_stability(experiment: Experiment, numbers: Mapping[str, float]) -> None:
     described = [
         calls.withdraw("stability_fingerprint"),
         calls.metrics({f"stability/{name}": value for name, value in numbers.items()}),
-        calls.tags({"stability_fingerprint": experiment.stability_fingerprint}),
+        calls.tags(
+            {
+                "stability_fingerprint": experiment.stability_fingerprint,
+                "stability_code": digest_of("stability", experiment),
+            }
+        ),
     ]
     send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
 
@@ -261,14 +278,15 @@ def _is_evaluated(experiment: Experiment) -> bool:
 
 
 def evaluated(experiments: Iterable[Experiment]) -> set[str]:
-    """Evaluation fingerprints of those of `experiments` that MLflow has the numbers of; none where there is no store.
+    """Evaluation fingerprints of those of `experiments` that MLflow has numbers of by this code; none where there is no
+    store.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`.
     """
     if is_absent(tracking_uri()):
         return set()
-    return set(finished_runs(experiments)["evaluation_fingerprint"])
+    return set(finished_runs(experiments, of_this_code=True)["evaluation_fingerprint"])
 
 
 def awaits_delivery(experiment: Experiment) -> bool:
@@ -277,8 +295,14 @@ def awaits_delivery(experiment: Experiment) -> bool:
     Raises:
         PipelineError: a record is damaged.
     """
-    wanted = {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
-    waiting = [call for record in spool_of(experiment).records() for call in record["calls"]]
+    wanted = {
+        "evaluated": "true",
+        "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "evaluation_code": digest_of("evaluate", experiment),
+    }
+    trained_by = digest_of("train", experiment)
+    records = [one for one in spool_of(experiment).records() if one["run"].get("training_code") == trained_by]
+    waiting = [call for record in records for call in record["calls"]]
     return any(call["call"] == "tags" and wanted.items() <= call["values"].items() for call in waiting)
 
 

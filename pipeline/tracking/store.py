@@ -62,8 +62,12 @@ def tracking_uri() -> str:
 
 def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     """A run with these tags, the latest one of several."""
-    condition = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
-    return next(search(client, experiment_id, condition), None)
+    return next(find_runs(client, experiment_id, tags), None)
+
+
+def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """The runs with these tags, the latest first."""
+    return search(client, experiment_id, " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items()))
 
 
 def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:

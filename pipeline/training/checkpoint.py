@@ -16,6 +16,7 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_write, file_digest, write_json
+from pipeline.provenance.code import UNKNOWN
 
 KEPT = 2
 
@@ -26,11 +27,13 @@ class CheckpointFolder:
     Args:
         folder: Made when the first checkpoint is written.
         fingerprint: Of the experiment; checkpoints of another one are refused.
+        code: Digest of the code that trains it; checkpoints of other code are refused, too.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, code: str = UNKNOWN) -> None:
         self.folder = folder
         self._fingerprint = fingerprint
+        self._code = code
         self._passed_over: set[Path] = set()
 
     def path(self, epoch: int, step: int) -> Path:
@@ -41,7 +44,7 @@ class CheckpointFolder:
         """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
         path = self.path(epoch, step)
         with atomic_write(path) as stream:
-            _save({"fingerprint": self._fingerprint, **state}, stream)
+            _save({"fingerprint": self._fingerprint, "code": self._code, **state}, stream)
         commit = path.with_suffix(".json")
         write_json(commit, {"sha256": file_digest(path), "epoch": epoch, "step": step})
         self._passed_over.discard(commit)
@@ -105,6 +108,8 @@ class CheckpointFolder:
             return f"cannot be loaded: {error}"
         if header["fingerprint"] != self._fingerprint:
             return f"it belongs to experiment {header['fingerprint']}"
+        if header.get("code", UNKNOWN) != self._code:
+            return f"code {header.get('code', UNKNOWN)} made it, this is code {self._code}"
         return None
 
 

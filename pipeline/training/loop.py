@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.predictions import channels_last
-from pipeline.config import Experiment, GradientProjectionSettings, MixtureSettings, MovingAverageSettings
+from pipeline.config import Experiment, MixtureSettings, MovingAverageSettings
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
@@ -22,6 +22,7 @@ from pipeline.devices import Backend
 from pipeline.errors import DivergedError, Interrupted, RequestError
 from pipeline.models import build_model
 from pipeline.objectives import Moment
+from pipeline.provenance.code import UNKNOWN
 from pipeline.ranks import ALONE, Ranks
 from pipeline.streams import stream, stream_seed
 from pipeline.training.checkpoint import CheckpointFolder
@@ -85,6 +86,7 @@ def train(
     should_stop: StopRequest = lambda: None,
     ranks: Ranks = ALONE,
     learner_parallel: bool = False,
+    code: str = UNKNOWN,
 ) -> TrainingResult:
     """Train an experiment to its last epoch, continuing from its newest checkpoint in `folder`.
 
@@ -97,13 +99,14 @@ def train(
         should_stop: Asked after every step; one rank that is to stop stops all.
         ranks: The processes that train together, every one of which calls this function.
         learner_parallel: Each of them trains one learner instead of all on its part of the minibatch.
+        code: Digest of the code that runs, kept in checkpoints; those of other code are not continued.
 
     Raises:
         RequestError: the minibatches or the learners cannot be shared out among the processes.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another rank was lost.
     """
-    checkpoints = CheckpointFolder(folder / "checkpoints", experiment.fingerprint)
+    checkpoints = CheckpointFolder(folder / "checkpoints", experiment.fingerprint, code)
     mesh = shared_out(ranks, experiment.method, backend.device) if learner_parallel else Mesh(ranks, ranks)
     run = TrainingRun(experiment, split, backend, checkpoints, mesh)
     run.restore(observer)
@@ -360,10 +363,14 @@ def build_learner(experiment: Experiment, name: str, backend: Backend, ranks: Ra
     return Learner(name, settings, backend.place(model), backend)
 
 
+MIXTURES: dict[str, Callable[[Any, list[Learner], int, Mesh], Mixture]] = {
+    "moving_average": GlobalLearner,
+    "gradient_projection": lambda settings, learners, epochs, mesh: GradientProjection(settings, learners),
+    "mode_connectivity": lambda settings, learners, epochs, mesh: ModeConnectivity(settings, learners, epochs),
+}
+"""By the name of the rule. A table, so that a change of one rule is no change of experiments with another."""
+
+
 def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
     """The rule that `settings` names."""
-    if isinstance(settings, MovingAverageSettings):
-        return GlobalLearner(settings, learners, epochs, mesh)
-    if isinstance(settings, GradientProjectionSettings):
-        return GradientProjection(settings, learners)
-    return ModeConnectivity(settings, learners, epochs)
+    return MIXTURES[settings.rule](settings, learners, epochs, mesh)

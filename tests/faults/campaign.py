@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.publishing import publish
 from pipeline.progress import LINE_INTERVAL
-from pipeline.provenance import git_commit
+from pipeline.provenance.commit import git_commit
 from pipeline.reporting.blocks import replace_block
 from tests.faults.host import REPOSITORY, Host
 from tests.faults.places import Workshop

@@ -95,5 +95,5 @@ def _is_kept(name: str, path: str) -> bool:
     return name == "rename" and path.endswith(".json") and ("/checkpoints/" in path or "/evaluation/" in path)
 
 
-checkpoint = working_file("train", "runs/*/checkpoints/*.pt")
-piece = working_file("evaluate", "runs/*/evaluation/*/*/*.json")
+checkpoint = working_file("train", "runs/*/*/checkpoints/*.pt")
+piece = working_file("evaluate", "runs/*/*/evaluation/*/*/*.json")

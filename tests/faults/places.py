@@ -123,7 +123,7 @@ class Place:
 
     def whole(self) -> dict[str, str]:
         """Digest by path of all finished work: checkpoints with their digests, journal pieces, results."""
-        kept = ("runs/*/checkpoints/*", "runs/*/evaluation/*/*/*", "results/**/*", "data/**/*")
+        kept = ("runs/*/*/checkpoints/*", "runs/*/*/evaluation/*/*/*", "results/**/*", "data/**/*")
         paths = {path for pattern in kept for path in self.folder.glob(pattern) if path.is_file()}
         return {
             str(path.relative_to(self.folder)): file_digest(path)

@@ -86,6 +86,7 @@ def run_row() -> RunRow:
             "fingerprint": experiment.fingerprint,
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
             "protocol": experiment.protocol,
+            "made_by": "this code",
             "run_id": f"{finished:04}-{experiment.identifier}",
             "end_time": pd.Timestamp(finished, unit="s", tz="UTC"),
             **{f"metric.{name}": value for name, value in metrics.items()},

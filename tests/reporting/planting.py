@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.config import Experiment
 from pipeline.evaluation.verdicts import verdict_frame
+from pipeline.provenance.code import code_of, digest_of
 from pipeline.tracking import ensure_logged
 
 
@@ -48,14 +49,18 @@ def plant(
             "device": "cpu",
             "torch": "2.0",
             "git_commit": "c0ffee",
+            "training_code": digest_of("train", experiment),
         },
         "train/history.json": list(history),
         "evaluate/metrics.json": {
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
+            "evaluation_code": digest_of("evaluate", experiment),
             "metrics": names,
             "counts": dict.fromkeys(names, 360),
             "intervals": {name: [value, value] for name, value in names.items()},
         },
+        "train/code.json": code_of("train", experiment).as_json(),
+        "evaluate/evaluation_code.json": code_of("evaluate", experiment).as_json(),
         "evaluate/trust.json": {"suspicious": False, "signs": []},
     }
     for name in ("train", "evaluate"):

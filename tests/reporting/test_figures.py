@@ -558,6 +558,7 @@ def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs
             "fingerprint": params.experiment(name, 1).fingerprint,
             "evaluation_fingerprint": params.experiment(name, 1).evaluation_fingerprint,
             "run_id": name,
+            "made_by": "this code",
             "end_time": pd.Timestamp(0, tz="UTC"),
             "metric.natural": 0.97 + 0.0028 * (number * 7 % 11),
             "metric.aa_linf": 0.70 + 0.0313 * (number % 5),

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from pipeline.config import Params, parse_params
 from pipeline.errors import PipelineError
+from pipeline.provenance.code import digest_of
 from pipeline.reporting.results import (
     MASKING,
     OTHER_ATTACKS,
@@ -137,10 +138,12 @@ def test_numbers_come_from_the_store(params: Params, tmp_path: Path, monkeypatch
     (folder / "verdicts.parquet").write_bytes(b"verdicts")
     (folder / "metrics.json").write_text(
         f'{{"evaluation_fingerprint": "{experiment.evaluation_fingerprint}",'
+        f' "evaluation_code": "{digest_of("evaluate", experiment)}",'
         ' "metrics": {"natural": 0.875}, "counts": {"natural": 360}, "intervals": {"natural": [0.8, 0.9]}}'
     )
     (folder / "classes.csv").write_text("attack,label,images,accuracy,low,high\n")
     (folder / "trust.json").write_text('{"suspicious": false, "signs": []}')
+    (folder / "evaluation_code.json").write_text("{}")
     with track(experiment, DataDescription("digits", "0" * 64, {"test": 360})) as run:
         run.log_evaluation(folder)
     shutil.rmtree(folder)  # tables are made from MLflow alone

@@ -88,7 +88,7 @@ class Workplace:
 
     def checkpoints(self) -> list[Path]:
         """The finished checkpoints of the only experiment, the newest last."""
-        return [path.with_suffix(".pt") for path in sorted(self.folder.glob("runs/*/checkpoints/*.json"))]
+        return [path.with_suffix(".pt") for path in sorted(self.folder.glob("runs/*/*/checkpoints/*.json"))]
 
     def weights(self, method: str) -> bytes:
         """The bytes of model.safetensors."""

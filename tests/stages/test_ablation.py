@@ -141,12 +141,12 @@ def kill_one_worker_and_its_run(place: Workplace, engine: LocalEngine, grid: sub
     wait_for(lambda: second_checkpoints(place.folder), grid)
     checkpoint = second_checkpoints(place.folder)[0]
     kill_with_children(worker_of(checkpoint, engine))
-    return checkpoint.parent.parent.name
+    return checkpoint.parents[2].name
 
 
 def worker_of(checkpoint: Path, engine: LocalEngine) -> psutil.Process:
     """The worker that runs the process which has left a checkpoint."""
-    holder = (checkpoint.parent.parent / "lock").read_text()
+    holder = (checkpoint.parents[2] / "lock").read_text()
     family = {process.pid for process in psutil.Process(int(re.findall(r"process (\d+)", holder)[0])).parents()}
     (worker,) = (process.pid for process in engine.processes.values() if process.pid in family)
     return psutil.Process(worker)
@@ -158,7 +158,7 @@ def kill_with_children(process: psutil.Process) -> None:
 
 
 def second_checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("runs/*/checkpoints/*.json") if path.name.startswith("00002-"))
+    return sorted(path for path in folder.glob("runs/*/*/checkpoints/*.json") if path.name.startswith("00002-"))
 
 
 def test_both_grids_come_to_their_end(story: Story) -> None:

@@ -50,7 +50,7 @@ def start(place: Workplace) -> subprocess.Popen[str]:
 def epochs(place: Workplace) -> int:
     """Of the newest checkpoints of both experiments, added up."""
     newest: dict[Path, int] = {}
-    for path in place.folder.glob("runs/*/checkpoints/*.json"):
+    for path in place.folder.glob("runs/*/*/checkpoints/*.json"):
         newest[path.parent] = max(newest.get(path.parent, 0), int(path.name.partition("-")[0]))
     return sum(newest.values())
 

@@ -152,4 +152,4 @@ def wait_for_pieces(count: int, place: Workplace, process: subprocess.Popen[str]
 
 def journal(place: Workplace) -> list[Path]:
     """The finished pieces of the evaluation."""
-    return sorted(place.folder.glob("runs/*/evaluation/*/*/[!.]*.json"))
+    return sorted(place.folder.glob("runs/*/*/evaluation/*/*/[!.]*.json"))

@@ -41,4 +41,4 @@ def test_a_run_in_pieces_comes_to_its_end(make_workplace: MakeWorkplace, uninter
     for _ in range(2):
         stopped = place.run("evaluate", *ARGUMENTS, *AT_ONCE)
         stopped.expect(75, "--stop-after are over: what is finished is journaled; the same command continues")
-    assert len(list(place.folder.glob("runs/*/evaluation/*/*/*.json"))) == 2
+    assert len(list(place.folder.glob("runs/*/*/evaluation/*/*/*.json"))) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import OOD_METRICS, Experiment, parse_params
+from pipeline.provenance.code import code_of, digest_of
 from pipeline.tracking import (
     DataDescription,
     track,
@@ -99,14 +100,18 @@ def write_results(folder: Path, experiment: Experiment = EXPERIMENT, weights: st
         "device": "cpu",
         "versions": {"torch": "2.15.0"},
         "git_commit": "c0ffee-dirty",
+        "training_code": digest_of("train", experiment),
     }
     evaluation = {
         "evaluation_fingerprint": experiment.evaluation_fingerprint,
+        "evaluation_code": digest_of("evaluate", experiment),
         "metrics": METRICS,
         "counts": COUNTS,
         "intervals": {name: [value / 2, 1.0] for name, value in METRICS.items()},
     }
     (train / "summary.json").write_text(json.dumps(summary))
+    (train / "code.json").write_text(json.dumps(code_of("train", experiment).as_json()))
+    (evaluate / "evaluation_code.json").write_text(json.dumps(code_of("evaluate", experiment).as_json()))
     (train / "history.json").write_text(json.dumps([record(epoch) for epoch in (1, 2, 3)]))
     (train / "model.safetensors").write_bytes(b"weights")
     (evaluate / "metrics.json").write_text(json.dumps(evaluation))
@@ -121,6 +126,7 @@ def write_ood(folder: Path, weights: str = "one") -> Path:
     folder.mkdir()
     content = {
         "ood_fingerprint": EXPERIMENT.ood_fingerprint,
+        "ood_code": digest_of("ood", EXPERIMENT),
         "weights_sha256": weights,
         "provenance": {"corruptions": "regenerated"},
         "metrics": dict.fromkeys(OOD_METRICS, 0.25),

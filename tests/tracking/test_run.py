@@ -70,7 +70,14 @@ def test_a_run_says_what_it_is_and_holds_what_was_measured(store: Path) -> None:
     assert run.data.tags["gradient_masking"] == "suspected"
     assert run.data.metrics["summary/selected_epoch"] == 2
     assert curve("loss/linf") == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
-    trained = {"experiment.json", "history.json", "model.safetensors", "summary.json"}
+    trained = {
+        "code.json",
+        "evaluation_code.json",
+        "experiment.json",
+        "history.json",
+        "model.safetensors",
+        "summary.json",
+    }
     assert artifacts(run) == trained | {"verdicts.parquet", "metrics.json", "classes.csv", "trust.json"}
     assert run.info.artifact_uri.startswith((store / "mlartifacts" / "small").as_uri())
     assert not (store / "mlruns").exists()

@@ -78,7 +78,12 @@ def test_a_damaged_checkpoint_does_not_count_as_one_of_those_that_are_kept(folde
     again.load_newest(CPU, lambda text: None)
     again.save({"epoch": 2, "step": 3}, 2, 3)
     assert sorted(path.name for path in folder.folder.glob("*.pt")) == ["00002-0000000.pt", "00002-0000003.pt"]
-    assert again.load_newest(CPU, never) == {"fingerprint": "0123456789abcdef", "epoch": 2, "step": 3}
+    assert again.load_newest(CPU, never) == {
+        "fingerprint": "0123456789abcdef",
+        "code": "unknown",
+        "epoch": 2,
+        "step": 3,
+    }
 
 
 def test_when_all_are_damaged_nothing_is_touched(folder: CheckpointFolder) -> None:

@@ -43,8 +43,8 @@ from pipeline.reporting.figures import (
     trade_off,
     training_curves,
 )
-from pipeline.reporting.style import save, style
-from pipeline.tracking import finished_runs, mask, tracking_uri
+from pipeline.reporting.style import note_below, save, style
+from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, tracking_uri
 
 __all__ = ["draw_figure", "write_figures"]
 
@@ -80,7 +80,9 @@ def write_figures(
         )
     for name, settings in figures.items():
         with style():
-            paths = save(draw_figure(settings, params, runs, grid, pictures), destination, name, _plain(settings))
+            figure = draw_figure(settings, params, runs, grid, pictures)
+            _note_older_code(figure, settings, params, runs, grid)
+            paths = save(figure, destination, name, _plain(settings))
         gc.collect()  # artists refer to each other: without it, every figure's pixels stay
         yield from paths
 
@@ -120,6 +122,21 @@ def draw_figure(
             return grad_cam.draw(settings, params, runs, pictures)
         case ParetoFigure():
             return pareto.draw(params)
+
+
+def _note_older_code(
+    figure: Figure, settings: FigureSettings, params: Params, runs: pd.DataFrame, grid: Sequence[Cell]
+) -> None:
+    """Say below a figure which of its numbers other code than this has made."""
+    if runs.empty:
+        return
+    shown = {one.fingerprint for one in _experiments(params, {"": settings})}
+    if isinstance(settings, AblationFigure | StabilityFigure):
+        shown |= {cell.experiment.fingerprint for cell in grid if cell.study == settings.study}
+    last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
+    older = last[last["made_by"].isin((OTHER_CODE, UNKNOWN_CODE))]
+    if len(older):
+        note_below(figure, f"{len(older)} of {len(last)} experiments were run by other code than this checkout's.")
 
 
 def _draw_study(

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pipeline.config import Experiment, PGDAttackSettings
 from pipeline.data.split import Split
 from pipeline.errors import PipelineError
+from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart
 from pipeline.reporting.page.text import describe, heat, html, picture
@@ -198,6 +199,7 @@ def experiment_page(
         page.problem = f"MLflow lacks files of this run, or they are damaged: `dvc repro --force {stages}`."
         return page
     _fill(page, run["run_id"], files)
+    page.facts["Code"] = f"{files.summaries[run['run_id']].get('training_code', UNKNOWN)}, {run['made_by']}"
     _add_examples(page, run["run_id"], pictures, count)
     return page
 

@@ -85,6 +85,8 @@ def _run(experiment: Experiment, row: Mapping[Any, Any], summary: Mapping[str, A
         metrics=_prefixed(given, "metric.", float),
         images=_prefixed(given, "count.", int),
         masking=given.get("gradient_masking", "not measured"),
+        training_code=given["training_code"],
+        evaluation_code=given["evaluation_code"],
     )
 
 

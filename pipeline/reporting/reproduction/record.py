@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.config import Params
 from pipeline.files import atomic_write, write_json, write_text
+from pipeline.provenance.code import UNKNOWN
 
 FILE = "reproduction.json"
 Verdicts = dict[str, dict[int, pd.DataFrame]]
@@ -54,6 +55,9 @@ class Run:
     """Test images by metric."""
     masking: str
     """Whether there are signs of gradient masking: 'suspected' or 'no sign'."""
+    training_code: str = UNKNOWN
+    """Digest of the code that trained it."""
+    evaluation_code: str = UNKNOWN
 
     @property
     def identifier(self) -> str:

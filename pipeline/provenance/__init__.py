@@ -1,0 +1,1 @@
+"""Where a result comes from: the code that made it, the commit, the machine, the versions."""

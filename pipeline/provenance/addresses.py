@@ -1,0 +1,114 @@
+"""The address of every stage of `dvc.yaml`, settings and code, in one file that DVC takes its dependencies from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.files import write_json
+from pipeline.folders import RUNS
+from pipeline.provenance.closure import Sources
+from pipeline.provenance.code import (
+    WATCHERS,
+    Stage,
+    code_of,
+    digest_of,
+    library_version,
+    reached,
+    sources,
+    strings_in,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment, Params
+
+PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "prepare": ("pipeline.runs:prepare_data", WATCHERS),
+    "corrupt": ("pipeline.ood:prepare_corrupted", WATCHERS),
+    "report": ("stages.report:main", ()),
+    "figures": ("stages.figures:main", ()),
+    "html": ("stages.html:main", ()),
+}
+"""Stages that are not of one experiment: what they start from, and what of it makes no difference to what they make."""
+EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")
+MADE_FROM = "made_from"
+
+
+def write_addresses(params_file: Path, output: Path) -> bool:
+    """Write the address of every stage, unless nothing that decides them has changed since they were written.
+
+    Args:
+        params_file: The `params.yaml`.
+        output: JSON: by stage its address, or by experiment.
+
+    Returns:
+        Whether they were written.
+    """
+    if _is_made_from(params_file, _read(output)):
+        return False
+    from pipeline.config import load_params  # seconds: it imports what checks the objectives' options
+
+    found = addresses(load_params(params_file))
+    write_json(output, found | {MADE_FROM: _inputs(params_file, found["libraries"], sources().packages)})
+    return True
+
+
+def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
+    """By stage the digest of its code, or by experiment its fingerprint and that digest; and `libraries`, the names of
+    those that any of them reaches.
+
+    What a person has vouched for has the digest of the former code, so that DVC runs nothing for it.
+    """
+    strings = set(strings_in(params.model_dump(mode="json")))
+    programs = {name: reached([root], strings, cut, modules) for name, (root, cut) in PROGRAMS.items()}
+    experiments = list(params.experiments())
+    codes = [*programs.values(), *(code_of(stage, one, modules) for stage in EXPERIMENTS for one in experiments)]
+    return {
+        **{name: code.digest for name, code in programs.items()},
+        **{stage: {one.identifier: _address(stage, one, modules) for one in experiments} for stage in EXPERIMENTS},
+        "libraries": sorted({library for code in codes for library in code.libraries}),
+    }
+
+
+def _address(stage: Stage, experiment: Experiment, modules: Sources | None) -> str:
+    fingerprints = {
+        "train": experiment.fingerprint,
+        "evaluate": experiment.evaluation_fingerprint,
+        "ood": experiment.ood_fingerprint,
+    }
+    return f"{fingerprints[stage]}-{digest_of(stage, experiment, modules)}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _is_made_from(params_file: Path, known: dict[str, Any]) -> bool:
+    """Whether the known addresses were made from what is there now."""
+    recorded = known.get(MADE_FROM)
+    if not isinstance(recorded, dict) or not params_file.is_file():
+        return False
+    packages = {name: Path(path) for name, path in recorded["packages"].items()}
+    return _inputs(params_file, known["libraries"], packages) == recorded
+
+
+def _inputs(params_file: Path, libraries: Iterable[str], packages: dict[str, Path]) -> dict[str, Any]:
+    """Everything that decides the addresses: sources, settings, versions, and what people have vouched for."""
+    files = [params_file, *sorted(RUNS.glob("*/vouched.json"))]
+    for path in packages.values():
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}\0".encode() + file.read_bytes())
+    return {
+        "packages": {name: str(path) for name, path in packages.items()},
+        "versions": {name: library_version(name) for name in libraries},
+        "digest": digest.hexdigest(),
+    }

@@ -1,0 +1,222 @@
+"""The closure of the real experiments: complete, no wider than it must be, and cheap."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Experiment, Params, parse_params
+from pipeline.objectives import objective_names
+from pipeline.provenance.closure import Sources
+from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
+from pipeline.runs import evaluate_experiment, train_experiment
+from stages.compose import compose
+from tests.conftest import REPOSITORY, TINY
+
+PACKAGE = REPOSITORY / "pipeline"
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """All methods, small; an evaluation with every kind of attack."""
+    content = yaml.safe_load(compose(TINY[1:], REPOSITORY / "conf"))
+    content["training"] |= {"epochs": 2, "theory": {"interval": 1, "images": 8}}
+    for entry in content["methods"].values():
+        for learner in entry["learners"].values():
+            learner["schedule"] = {"epochs": [0, 2], "values": [1, 0.1]}
+        mixture = entry["mixture"] or {}
+        if mixture.get("rule") == "mode_connectivity":
+            mixture.update(path_starts_after=1, points=3)
+        elif mixture.get("rule") == "moving_average":
+            ratios = {name: [values[0], values[-1]] for name, values in mixture["mixing_ratios"].items()}
+            mixture.update(breakpoints=[0, 2], mixing_ratios=ratios, warmup_epochs=1, communication_interval=1)
+    small = {"norm": "linf", "epsilon": 0.1, "images": 4}
+    content["evaluation"]["attacks"] = {
+        "pgd": small | {"name": "pgd", "step_size": 0.05, "steps": 2},
+        "mim": small | {"name": "mim", "step_size": 0.05, "steps": 2},
+        "cw": small | {"name": "cw", "step_size": 0.05, "steps": 2},
+        "noise": small | {"name": "noise", "draws": 2},
+        "aa": small | {"name": "autoattack", "members": ["apgd_ce", "apgd_t", "fab_t"]},
+    }
+    content["evaluation"]["union"] = ["pgd", "aa"]
+    content["tables"], content["figures"], content["search"] = {}, {}, None
+    content["ablation"] = {"studies": {}}
+    return parse_params(content)
+
+
+CHECKS = {
+    "pipeline.config.schema:_is_none",
+    "pipeline.config.values:Closed._report_inconsistencies",
+    "pipeline.config.values:Closed.inconsistencies",
+    "pipeline.config.values:parse_fraction",
+}
+"""What reads and checks settings once more: the values that come of it are in the fingerprint."""
+
+
+class Trace:
+    """The functions of the package that ran while it was on, as 'module:object' or 'module:Class.member'."""
+
+    def __init__(self) -> None:
+        self.ran: set[str] = set()
+        self._seen: set[CodeType] = set()
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event != "call" or code in self._seen:
+            return
+        self._seen.add(code)
+        path = Path(code.co_filename)
+        if PACKAGE not in path.parents or code.co_name == "<module>" or not code.co_flags & 0x2:  # class bodies
+            return
+        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        self.ran.add(f"{module}:{code.co_qualname.partition('.<locals>')[0]}")
+
+
+@contextmanager
+def traced() -> Iterator[Trace]:
+    trace = Trace()
+    sys.setprofile(trace)
+    try:
+        yield trace
+    finally:
+        sys.setprofile(None)
+
+
+def missed(trace: Trace, code: Code) -> set[str]:
+    """What ran, can change numbers, and is not in the code."""
+    watching = tuple(f"{one}{end}" for one in WATCHERS for end in (".", ":"))
+    return {name for name in trace.ran if not name.startswith(watching) and not _is_known(name, code)}
+
+
+def _is_known(name: str, code: Code) -> bool:
+    """A lambda of a table has the table's name; a field's checks ran when the settings were read."""
+    module, _, item = name.partition(":")
+    if "<lambda>" in item:
+        return module in code.modules
+    return name in code.objects or name in CHECKS
+
+
+METHODS = list(yaml.safe_load(compose(TINY[1:], REPOSITORY / "conf"))["methods"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_runs_in_training_that_its_code_does_not_hold(
+    params: Params, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(prepared_digits, tmp_path / "data/prepared/digits")
+    experiment = params.experiment(method, 1)
+    with traced() as trace:
+        train_experiment(experiment, lambda: None)
+    assert len(trace.ran) > 100
+    assert missed(trace, code_of("train", experiment)) == set()
+    if method != "generalist_t":
+        return
+    with traced() as trace:
+        evaluate_experiment(experiment)
+    assert len(trace.ran) > 60
+    assert missed(trace, code_of("evaluate", experiment)) == set()
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_a_changed_objective_is_the_code_of_those_who_name_it_alone(params: Params, tmp_path: Path, name: str) -> None:
+    """A statement more in its loss changes the digest of every method that trains with it, and of no other but those
+    whose own loss calls it."""
+    copy = tmp_path / "pipeline"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    path = copy / "objectives" / f"{name}.py"
+    text = path.read_text()
+    assert "    ) -> Losses:\n" in text or "-> Losses:\n" in text
+    head, call, body = text.rpartition("-> Losses:\n")
+    path.write_text(f"{head}{call}        _changed = 1\n{body}")
+    modules = Sources({"pipeline": copy}, PACKAGE / "__pycache__/digests")
+    for experiment in params.experiments():
+        before, after = code_of("train", experiment), code_of("train", experiment, modules)
+        named_by = {str(learner.objective["name"]) for learner in experiment.method.learners.values()}
+        reached = any(one.startswith(f"pipeline.objectives.{name}:") and "__call__" in one for one in before.objects)
+        assert (before.digest != after.digest) == reached
+        assert reached or name not in named_by
+        if reached:
+            assert f"pipeline/objectives/{name}.py" in named(changes(before, after))
+        assert code_of("evaluate", experiment).digest == code_of("evaluate", experiment, modules).digest
+
+
+def test_moving_code_changes_nothing(params: Params, tmp_path: Path) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "streams.py").rename(copy / "addressed.py")
+    for path in copy.rglob("*.py"):
+        path.write_text(path.read_text().replace("pipeline.streams", "pipeline.addressed"))
+    experiment, moved = params.experiment("generalist_t", 1), Sources({"pipeline": copy})
+    for stage in ("train", "evaluate"):
+        assert code_of(stage, experiment).digest == code_of(stage, experiment, moved).digest
+        assert changes(code_of(stage, experiment), code_of(stage, experiment, moved)) == []
+
+
+def test_versions_of_libraries_count(params: Params) -> None:
+    code = code_of("evaluate", params.experiment("at", 1))
+    assert {"torch", "numpy", "pyautoattack"} <= set(code.libraries)
+    other = Code(code.objects, {**code.libraries, "torch": "1.0"})
+    assert other.digest != code.digest
+    assert changes(other, code) == [f"torch 1.0 -> {code.libraries['torch']}"]
+    assert Code.from_json(code.as_json()) == code
+
+
+def test_a_digest_is_cheap(params: Params) -> None:
+    """With the summaries that an earlier process has kept."""
+    experiment, seconds = params.experiment("generalist_t", 1), []
+    for _ in range(3):
+        modules = Sources({"pipeline": PACKAGE}, PACKAGE / "__pycache__/digests")
+        started = time.process_time()
+        code_of("train", experiment, modules)
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.2, seconds
+
+
+OWN = """
+from typing import Literal
+from mine.scale import SCALE
+from pipeline.objectives.natural import Natural
+
+
+class Mine(Natural):
+    name: Literal["mine.loss"]
+
+    def __call__(self, model, images, labels, moment):
+        return super().__call__(SCALE * model, images, labels, moment)
+
+
+OBJECTIVE = Mine
+"""
+
+
+def test_an_objective_of_another_package_counts_with_it(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "scale.py").write_text("SCALE = 2\n")
+    (package / "loss.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    content = params.model_dump(mode="json")
+    content["methods"]["nt"]["learners"]["natural"]["objective"] = {"name": "mine.loss"}
+    content["tables"] = {}
+    experiment: Experiment = parse_params(content).experiment("nt", 1)
+
+    def objects() -> dict[str, str]:
+        return dict(code_of("train", experiment, Sources({"pipeline": PACKAGE})).objects)
+
+    before = objects()
+    assert "mine.scale:SCALE" in before and "mine.loss:Mine.__call__" in before
+    (package / "scale.py").write_text("SCALE = 3\n")
+    assert objects()["mine.scale:SCALE"] != before["mine.scale:SCALE"]
