@@ -25,7 +25,7 @@ define side-by-side
 endef
 
 define run-experiments
-	dvc repro prepare
+	dvc repro prepare # and addresses before it
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
@@ -57,6 +57,7 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 	python -m stages.report
 
 ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
+	dvc repro addresses
 	dvc repro --single-item ood/dvc.yaml:corrupt
 	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
 	python -m stages.report

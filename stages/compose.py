@@ -2,7 +2,7 @@
 
     python -m stages.compose suite=cifar10 architecture=wrn32_10 protocol=reference_code
 
-Arguments are Hydra overrides, as for `dvc exp run -S`. Groups: suite, architecture, protocol; any single value can be
+Arguments are Hydra overrides. Groups: suite, architecture, protocol; any single value can be
 overridden too: `seeds=[1,2,3]`, `training.epochs=20`.
 """
 

