@@ -29,7 +29,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup ood repro cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -56,12 +56,6 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 	$(run-experiments)
 	python -m stages.report
 
-ood: setup ## Corruptions and perturbation sequences for every experiment of the suite, then the tables
-	dvc repro addresses
-	dvc repro --single-item ood/dvc.yaml:corrupt
-	$(call side-by-side,ood/dvc.yaml:ood@EXPERIMENT)
-	python -m stages.report
-
 plan: setup ## Say what the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)
 
@@ -73,16 +67,14 @@ search: setup ## Search settings with Optuna through the grid, draw what it foun
 	python -m stages.search --workers $(JOBS) $(SEARCH)
 	python -m stages.figures pareto
 
-# Those whose accuracy under corruptions docs/findings.md compares.
-beyond: LEARNERS = at generalist_d_nt_linf generalist_t generalist_5 generalist_8
 beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
 	python -m stages.compose suite=digits_beyond
 	python -m stages.ablation --workers $(JOBS) --yes
 	python -m stages.stability
 	python -m stages.search --workers $(JOBS)
 	python -m stages.corrupt
-	printf '%s\n' $(LEARNERS) | OMP_NUM_THREADS=$(THREADS_EACH) xargs -P $(JOBS) -I METHOD \
-		sh -c 'for seed in 1 2 3; do python -m stages.ood METHOD --seed $$seed --grid || exit 255; done'
+	dvc stage list --name-only | sed -n 's/^ood@\(.*\)-\(.*\)/\1 --seed \2/p' | OMP_NUM_THREADS=$(THREADS_EACH) \
+		xargs -P $(JOBS) -I ARGUMENTS sh -c 'python -m stages.ood ARGUMENTS --grid || exit 255'
 	python -m stages.reproduction
 	python -m stages.figures
 	python -m stages.html --examples 0
@@ -117,8 +109,11 @@ figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, P
 report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
 	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
 
-reproduction: setup ## Say what the suite's runs tell of the papers: reports/<suite>/, docs/reproduction.md
+reproduction: setup ## Say what the suite's runs tell of the papers: claims, switches, verdicts of every image
 	python -m stages.reproduction
+
+publish: setup ## Copy what the suite gave to reports/published/ for git, without losing anything that is there
+	python -m stages.publish
 
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
 	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }

@@ -530,13 +530,14 @@ def imagenet(results: Results) -> str:
 def methods_picture(results: Results) -> str:
     """Every method, drawn."""
     need(results, "methods", "architectures", "resnet18")
-    return "![Images per second of every method, in both styles](../reports/performance/methods.png)"
+    return "![Images per second of every method, in both styles](../reports/published/performance/methods.png)"
 
 
 def growth_picture(results: Results) -> str:
     """How a step grows, drawn."""
     need(results, "scaling")
-    return "![Seconds of a step by images, attack steps, learners, processes](../reports/performance/growth.png)"
+    words = "Seconds of a step by images, attack steps, learners, processes"
+    return f"![{words}](../reports/published/performance/growth.png)"
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {

@@ -1,4 +1,4 @@
-"""Put what benchmarks have measured into README.md and pages of docs/, and draw it to reports/performance/.
+"""Put what benchmarks have measured into README.md and pages of docs/, and draw it to reports/published/performance/.
 
 Pages are written by hand but for what lies between `<!-- measured: NAME -->` and `<!-- end -->`, which comes from
 benchmarks/results/ alone. `--check` writes nothing and fails where a page does not say what was measured.
@@ -22,7 +22,7 @@ PAGES = (
     *(f"docs/{name}.md" for name in ("performance", "ablation", "evaluation", "imagenet", "tables", "theory")),
     "README.md",
 )
-PICTURES = Path("reports/performance")
+PICTURES = Path("reports/published/performance")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 """What pages speak of, measured or not."""
 OTHERS = {"cpu_without_amx": "On a CPU without AMX:"}

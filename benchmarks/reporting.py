@@ -173,9 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
         params = parse_params(yaml.safe_load(content))
         runs = build_store(folder, params, given.epochs)
         measured = {KINDS[stage]: measure(folder, f"stages.{stage}", given.rounds) for stage in given.stages}
-        for kind, place, ending in (("tables", params.tables_folder, "tex"), ("figures", params.figures_folder, "pdf")):
+        for kind, ending in (("tables", "tex"), ("figures", "pdf")):
             if kind in measured:
-                measured[kind]["files"] = sorted(path.name for path in (folder / place).glob(f"*.{ending}"))
+                found = (folder / params.reports / kind).glob(f"*.{ending}")
+                measured[kind]["files"] = sorted(path.name for path in found)
         megabytes = (folder / "mlflow.db").stat().st_size / 1e6
     result = {
         "runs": runs,

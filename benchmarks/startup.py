@@ -123,7 +123,7 @@ def first_lines(stages: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_text(folder / "params.yaml", compose(OVERRIDES, CONF))
-        for needed in ("conf", "dvc.yaml", "ood", "prefect.yaml", "automations.yaml", "constraints.txt"):
+        for needed in ("conf", "dvc.yaml", "prefect.yaml", "automations.yaml", "constraints.txt"):
             (folder / needed).symlink_to(REPOSITORY / needed)
         return {stage: seconds_to_first_line(stage, folder) for stage in COMMANDS if stage in stages}
 
@@ -132,7 +132,7 @@ def repro_seconds(folder: str, rounds: int) -> dict[str, Any]:
     """Of `dvc repro` in a checkout where everything has run, or why that is not measured."""
     if not folder:
         return {"not_measured": "no finished checkout was given; give --finished FOLDER"}
-    if UP_TO_DATE not in _dvc(folder, "repro", "--dry"):  # status would count the stages of `make ood`, too
+    if UP_TO_DATE not in _dvc(folder, "repro", "--dry"):
         return {"not_measured": "the checkout that was given has something to run"}
 
     def measure() -> float:

@@ -18,7 +18,7 @@ from pipeline.data.corruptions.folders import (
 from pipeline.errors import RequestError
 from pipeline.files import Damaged, exclusive, file_digest, read_record, remove_half_written, write_record, write_text
 from pipeline.provenance.code import digest_of
-from pipeline.runs import load_trained, prepared_folder, training_folder, working_folder
+from pipeline.runs import load_trained, prepared_folder, results_folder, training_folder, working_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
@@ -33,8 +33,8 @@ def corrupted_folder(dataset: str) -> Path:
 
 
 def ood_folder(experiment: Experiment) -> Path:
-    """What `measure_ood` leaves; not within the results that the report stage of `dvc.yaml` depends on."""
-    return Path("results/ood") / experiment.suite / experiment.identifier
+    """What `measure_ood` leaves."""
+    return results_folder(experiment) / "ood"
 
 
 def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[str, str]:

@@ -85,7 +85,7 @@ class Network:
 
 def report_folder(params: Params) -> Path:
     """Where `stability.csv` and `stability.json` are written unless another folder is asked for."""
-    return Path("reports") / params.suite
+    return params.reports
 
 
 def measure_stability(

@@ -1,6 +1,6 @@
 """List where the papers' tables contradict themselves or each other, computed from their numbers alone.
 
-Writes reports/audit.md and reports/audit.csv.
+Writes reports/published/audit.md and audit.csv.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("reports/published"), help="folder (default: %(default)s)")
     given = parser.parse_args(arguments)
 
     def stage() -> None:

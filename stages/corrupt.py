@@ -1,6 +1,7 @@
 """Make the corrupted test images of the suite ready: check the released files, or write our own.
 
-Our own are marked 'regenerated' wherever their numbers appear. A killed run goes on with the file it was at.
+Nothing is made where `ood.methods` names no method. Our own are marked 'regenerated' wherever their numbers appear. A
+killed run goes on with the file it was at.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.ood import corrupted_folder, prepare_corrupted
 
         params = load_params(given.params)
+        if not params.ood.methods:
+            corrupted_folder(params.data.name).mkdir(parents=True, exist_ok=True)
+            print("no method is measured on corrupted images: 'ood.methods' of params.yaml names none")
+            return
         for kind, provenance in prepare_corrupted(params, given.processes, given.download).items():
             print(f"{kind} of {params.data.name}: {provenance} ({corrupted_folder(params.data.name)})")
 

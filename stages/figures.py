@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
     parser.add_argument("figure", nargs="*", help="a key of 'figures' in params.yaml (default: all)")
-    parser.add_argument("--output", type=Path, help="default: figures_folder of params.yaml")
+    parser.add_argument("--output", type=Path, help="default: figures/ in reports_folder of params.yaml")
     given = parser.parse_args(arguments)
 
     def stage() -> None:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
-        output = given.output or Path(params.figures_folder)
+        output = given.output or params.reports / "figures"
         cli.deliver_what_waits()
         remove_half_written(output)
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))

@@ -16,7 +16,7 @@ from stages import cli
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--output", type=Path, help="default: report_file of params.yaml")
+    parser.add_argument("--output", type=Path, help="default: report.html in reports_folder of params.yaml")
     parser.add_argument("--examples", type=_count, default=6, help="images for each experiment (default: %(default)s)")
     given = parser.parse_args(arguments)
 
@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         params = load_params(given.params)
         cli.deliver_what_waits()
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
-        path = given.output or Path(params.report_file)
+        path = given.output or params.reports / "report.html"
         remove_half_written(path.parent)
-        write_report(params, Path(params.figures_folder), pictures, given.examples, path)
+        write_report(params, params.reports / "figures", pictures, given.examples, path)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
     return cli.run(stage)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--output", type=Path, help="default: tables_folder of params.yaml")
+    parser.add_argument("--output", type=Path, help="default: tables/ in reports_folder of params.yaml")
     given = parser.parse_args(arguments)
 
     def stage() -> None:
@@ -29,14 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.reporting.tables import compile_pdf, draw_pictures, remove_leftovers, write_table
 
         params = load_params(given.params)
-        output = given.output or Path(params.tables_folder)
+        output = given.output or params.reports / "tables"
         cli.deliver_what_waits()
         _log_restored(params)
         remove_half_written(output)
         written: list[Path] = []
         for name, results in collect(params).items():
             if awaits_corrupted_images(results):
-                print(f"{name}: nothing is measured on corrupted images yet; 'make ood' does")
+                print(f"{name}: left out, no method is measured on corrupted images (ood.methods of params.yaml)")
                 continue
             for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
                 print(f"{name}: {note}")

@@ -78,8 +78,8 @@ class Checkout:
         started = time.perf_counter()
         self.repros[moment] = Repro(self.call("dvc", "repro"), time.perf_counter() - started)
         if (self.folder / "mlflow.db").exists():
-            self.look(moment, "reports/tables")
-            self.figures[moment] = contents(self.folder / "reports/figures")
+            self.look(moment, "reports/digits/small_cnn/tables")
+            self.figures[moment] = contents(self.folder / "reports/digits/small_cnn/figures")
 
     def report(self, moment: str) -> None:
         """Write tables into a folder of this moment, and keep what that says and leaves."""

@@ -612,7 +612,7 @@ def test_the_order_of_keys_does_not_matter(raw: Content) -> None:
 
 NAMES: list[Callable[[Content], Any]] = [
     lambda raw: raw.update(suite="other", description="other", protocol="reference_code", tables={}, seeds=[3, 1]),
-    lambda raw: raw.update(tables_folder="reports/elsewhere"),
+    lambda raw: raw.update(reports_folder="reports/elsewhere"),
     lambda raw: raw["methods"]["at"].update(label="Other"),
     lambda raw: raw["training"].update(device="cpu", threads=7),
     lambda raw: raw["data"].update(root="/elsewhere"),

@@ -32,7 +32,7 @@ METHODS = ["at", "generalist_d_nt_linf"]
 ATTACKS = ["natural", "pgd20_linf", "every_label"]
 TRAINED = [("at", "none"), ("at", "example 0"), (METHODS[1], "none"), (METHODS[1], "example 0")]
 """Of two positions one is not trained."""
-FILES = [Path("reports/digits/stability.csv"), Path("reports/digits/stability.json")]
+FILES = [Path("reports/digits/small_cnn/stability.csv"), Path("reports/digits/small_cnn/stability.json")]
 
 
 def small(content: dict[str, Any]) -> dict[str, Any]:

@@ -430,6 +430,18 @@ class OODSettings(Closed):
     """Of the random corruptions that are regenerated."""
 
 
+class SuiteOOD(OODSettings):
+    """What `ood` of `params.yaml` says: the corrupted images, and which methods meet them."""
+
+    methods: list[str] = Field(default=[])
+    """Keys of `methods` that `dvc repro` measures on them; none: Table IV is left out."""
+
+    @field_validator("methods")
+    @classmethod
+    def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        return unless([*_unknown("method", value, context(info, "methods")), *_repeated(value)], value)
+
+
 OOD_METRICS = ("ood_c_severity_5", "ood_c", "ood_mce", "ood_p", "ood_mfp")
 """What `stages.ood` gives: accuracy under corruptions at severity 5 and over all severities, mean corruption error,
 accuracy along sequences, mean flip probability."""
@@ -552,21 +564,15 @@ class Params(Closed):
     description: str
     protocol: Protocol
     seeds: Seeds
-    tables_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
-    """Where the report stage writes this suite's tables, below `reports/`."""
-    figures_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")] = "reports/figures"
-    """The same for figures."""
-    report_file: Annotated[str, Field(pattern=r"^reports/([A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9_-]+\.html$")] = (
-        "reports/report.html"
-    )
-    """The suite's report, one HTML file."""
+    reports_folder: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9][A-Za-z0-9_/-]*$")]
+    """Where this suite's tables, figures and report are written, below `reports/`."""
     data: DataSettings
     model: ModelSettings
     threat_model: dict[Norm, AttackBudget]
     training: TrainingSettings
     methods: dict[Name, MethodSettings] = Field(min_length=1)
     evaluation: EvaluationSettings
-    ood: OODSettings = OODSettings()
+    ood: SuiteOOD = SuiteOOD()
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
     search: SearchSettings | None = None
@@ -576,6 +582,11 @@ class Params(Closed):
     @classmethod
     def _have_files_of_their_own(cls, value: dict[str, TableSettings]) -> dict[str, TableSettings]:
         return unless(_repeated([table.file or name for name, table in value.items()]), value)
+
+    @property
+    def reports(self) -> Path:
+        """`reports_folder`: tables/, figures/, report.html and what else is told of the suite."""
+        return Path(self.reports_folder)
 
     def experiments(self) -> Iterator[Experiment]:
         """Every experiment of the suite: each method with each seed, in the order of the file."""
@@ -609,7 +620,7 @@ class Params(Closed):
             training=self.training.model_copy(update={key: value for key, value in own.items() if value is not None}),
             method=method,
             evaluation=self.evaluation,
-            ood=self.ood,
+            ood=OODSettings.model_validate(self.ood.model_dump(exclude={"methods"})),
         )
 
 

@@ -241,7 +241,7 @@ def _held_out(experiments: Sequence[Experiment]) -> list[float]:
 
 
 def conclude(search: Search, study: Study) -> str:
-    """Say what a search has found, and write it to `reports/<suite>/search.md`.
+    """Say what a search has found, and write it to `search.md` in the suite's reports.
 
     Returns:
         Markdown: all trials, the front among them with its accuracies on test images, and why others failed.
@@ -251,7 +251,7 @@ def conclude(search: Search, study: Study) -> str:
     """
     told, front = study.told(), study.front()
     text = "\n".join([*_table(search, told, front), *_failures(told)]) + "\n"
-    write_text(Path("reports") / search.params.suite / "search.md", text)
+    write_text(search.params.reports / "search.md", text)
     print(text)
     if not front:
         raise PipelineError(f"every one of {len(told)} trials has failed; the summary says why")

@@ -1,6 +1,6 @@
 """docs/papers.md: what answers every numbered item of both papers here, and how far it has been run.
 
-Items are data (`pipeline/reporting/paper/`); how far they have been run is read from what lies in reports/.
+Items are data (`pipeline/reporting/paper/`); how far they have been run is read from what lies in reports/published/.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ def _tables(measured: list[Measured]) -> str:
     ):
         attacks = " attacks=full" * str(table).startswith("1")
         suite = f'make suite SUITE={dataset} SET="architecture={architecture}{attacks}"'
-        run = "make repro && make ood" if table == "IV" else "make repro"
         label = f"{TITLES[str(table)]}, {dataset}, {architecture}"
-        lines.append([label, f"`{suite} && {run}`", table_state(measured, wanted)])
+        lines.append([label, f"`{suite} && make repro`", table_state(measured, wanted)])
     return markdown_table(["Table", "Command", "State"], lines)
 
 
@@ -137,13 +136,13 @@ def figure_state(panel: str, wanted: set[str], suites: Iterable[Params], reports
     """
     at: dict[str, set[str]] = {}
     for params in suites:
-        folders = [Path(params.figures_folder), Path("reports", params.suite, "figures")]
+        folder = reports / params.reports.relative_to("reports") / "figures"
         reduced = params.data.train_images is not None
         scale = SCALES[reduced] if params.data.name == FIGURES_OF else "digits only"
         if params.data.name not in (FIGURES_OF, "digits"):
             continue
         for name in _drawn_by(params, panel):
-            if any((reports.parent / folder / f"{name}.png").exists() for folder in folders):
+            if (folder / f"{name}.png").exists():
                 at.setdefault(scale, set()).update(_methods(params, name))
     for scale in SCALES:
         if scale in at:
@@ -174,18 +173,18 @@ def item_state(evidence: str, reports: Path) -> str:
 
     Args:
         evidence: `test:FILE::NAME`, which holds the code to the item; `curves:PREFIX`, of columns that training
-            records; `file:PATH`; or "".
+            records; `file:PATH` in `reports`; or "".
         reports: The folder of all committed evidence.
     """
     kind, _, where = evidence.partition(":")
     if kind == "test":
         return f"tested: `{where.partition('::')[2]}`"
     if kind == "file":
-        return f"measured: `{where}`" if (reports.parent / where).exists() else NEVER
+        return f"measured: `{where}`" if (reports / where).exists() else NEVER
     if kind == "curves":
         suites = {
-            path.parent.parent.name
-            for path in reports.glob("*/curves/*.csv")
+            path.parents[2].name
+            for path in reports.glob("*/*/curves/*.csv")
             if any(name.startswith(where) for name in path.open(encoding="utf-8").readline().strip().split(","))
         }
         return f"measured: {', '.join(f'`{name}`' for name in sorted(suites))}" if suites else NEVER
@@ -194,10 +193,10 @@ def item_state(evidence: str, reports: Path) -> str:
 
 def _claims(reports: Path, steps: Steps | None) -> str:
     found: dict[str, dict[str, str]] = {}
-    for path in sorted(reports.glob("*/claims.csv")):
+    for path in sorted(reports.glob("*/*/claims.csv")):
         for claim, verdict in pd.read_csv(path)[["claim", "verdict"]].astype(str).itertuples(index=False):
             if verdict != NOT_TESTED:
-                found.setdefault(claim, {})[path.parent.name] = verdict
+                found.setdefault(claim, {})[path.parents[1].name] = verdict
     lines = []
     for row in stated_claims():
         said = [f"`{suite}`: {verdict}" for suite, verdict in found.get(row["key"], {}).items()]

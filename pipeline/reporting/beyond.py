@@ -17,6 +17,7 @@ from pipeline.reporting.tables import markdown_text
 
 PAGE = Path("docs/findings.md")
 SUITE = "digits_beyond"
+FOLDER = "digits_beyond/small_cnn"
 NOT_MEASURED = "Not measured (`make beyond`)."
 DEFAULT, AT = "generalist_d_nt_linf", "at"
 OBJECTIVES = {
@@ -57,13 +58,13 @@ def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
     Args:
         page: Its text.
         records: One may be that of the suite.
-        reports: The folder whose `digits_beyond` has what `stages.stability` and `stages.search` have written.
+        reports: The folder; `FOLDER` in it has what `stages.stability` and `stages.search` have written.
 
     Raises:
         KeyError: a block has a name that there is nothing for.
     """
     found = next((record for record in records if record.suite.suite == SUITE), None)
-    stability, search = reports / SUITE / "stability.csv", reports / SUITE / "search.md"
+    stability, search = reports / FOLDER / "stability.csv", reports / FOLDER / "search.md"
     texts: dict[str, Callable[[Record], str]] = {
         "objectives": _objectives,
         "mixtures": _mixtures,

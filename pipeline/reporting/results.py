@@ -246,7 +246,7 @@ def _images(runs: list[Run], metric: str) -> int | None:
 
 def stage_of(column: TableColumn) -> str:
     """The DVC stage that measures a column."""
-    return "ood/dvc.yaml:ood" if column.metric in OOD_METRICS else "evaluate"
+    return "ood" if column.metric in OOD_METRICS else "evaluate"
 
 
 def _interval(table: TableSettings, column: TableColumn, mean: float, images: int | None) -> tuple[float, float]:
@@ -260,7 +260,7 @@ def _interval(table: TableSettings, column: TableColumn, mean: float, images: in
 def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: list[Run]) -> Iterator[str]:
     """What the reader must know of the number of one seed, which the last of `runs` gives."""
     run, metric = runs[-1], column.metric
-    made_by, anew = ("ood_made_by", "make ood") if metric in OOD_METRICS else ("made_by", "make repro")
+    made_by, anew = ("ood_made_by", "dvc repro") if metric in OOD_METRICS else ("made_by", "dvc repro")
     if run.get(made_by) in (OTHER_CODE, UNKNOWN_CODE):
         yield OLDER_CODE.format(run[made_by], anew)
     if run["protocol"] != params.protocol:

@@ -21,7 +21,7 @@ USES: dict[str, tuple[str, Use]] = {
     "evaluation results": (f"{RESULTS}/evaluate", load_verdicts),
     "prepared images": (PREPARED, lambda one: load_split(prepared_folder(one.data.name), one.data)),
     "corrupted images": ("data/corrupted", corrupted_images),
-    "results on corrupted images": ("results/ood", check_ood_results),
+    "results on corrupted images": (f"{RESULTS}/ood", check_ood_results),
 }
 """What is damaged, and what uses it."""
 

@@ -71,8 +71,8 @@ STAGES = {
         Stage("evaluate", "stages.evaluate", EXPERIMENT, (PREPARED, f"{RESULTS}/train"), (f"{RESULTS}/evaluate",)),
         Stage("experiment", "tests.faults.complete", (), (), (PREPARED, RESULTS)),
         Stage("corrupt", "stages.corrupt", ("--processes", "1"), (PREPARED,), (CORRUPTED,), uses_store=False),
-        Stage("ood", "stages.ood", EXPERIMENT, (PREPARED, CORRUPTED, f"{RESULTS}/train"), ("results/ood",)),
-        Stage("report", "stages.report", (), (PREPARED, "results"), ("reports/tables",)),
+        Stage("ood", "stages.ood", EXPERIMENT, (PREPARED, CORRUPTED, f"{RESULTS}/train"), (f"{RESULTS}/ood",)),
+        Stage("report", "stages.report", (), (PREPARED, "results"), ("reports/digits/small_cnn/tables",)),
     )
 }
 

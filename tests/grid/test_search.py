@@ -115,7 +115,7 @@ def test_a_search_asks_learns_and_ends_with_its_front(
     assert {trial.number for trial in front} == {trial.number for trial in best}
     assert [trial.values for trial in front] == sorted((trial.values or () for trial in best), reverse=True)
     assert len(workers.worked_on) == len({trial.point for trial in found}), "one experiment for each setting"
-    assert text == (place / "reports/digits/search.md").read_text() and text in capsys.readouterr().out
+    assert text == (place / "reports/digits/small_cnn/search.md").read_text() and text in capsys.readouterr().out
     lines = text.splitlines()
     assert lines[0] == f"{METHOD}: 5 trials, 0 failed, {len(front)} on the front"
     natural, robust = front[0].values or (0, 0)

@@ -28,7 +28,7 @@ def raw() -> dict[str, Any]:
     column_labels = {"natural": "Natural", "aa_linf": r"AA$_\infty$", "pgd_l2": "PGD_{2}", "union": "Union"}
     return {
         "suite": "small",
-        "tables_folder": "reports/small",
+        "reports_folder": "reports/small",
         "description": "A suite for tests & no more",
         "protocol": "reference_code",
         "seeds": [0, 1],

@@ -69,8 +69,8 @@ def test_a_tables_state_is_its_whole_rows_at_the_best_scale(measured: list[Measu
 
 
 def test_committed_tables_are_read_with_their_scale_and_without_what_is_missing(reports: Path) -> None:
-    for suite in ("cifar10_study/tables", "cifar10-reduced", "tables"):
-        shutil.copytree(REPOSITORY / "reports" / suite, reports / suite)
+    for suite in ("cifar10_study/small_cnn/tables", "cifar10_reduced", "digits"):
+        shutil.copytree(REPOSITORY / "reports/published" / suite, reports / suite)
     found = {(one.dataset, one.architecture): one for one in measured_tables(reports)}
     study = found["cifar10", "small_cnn"]
     assert study.is_reduced and ("at", "aa_linf") in study.cells
@@ -90,19 +90,19 @@ def test_a_figure_counts_for_the_panels_that_its_suite_says_it_draws(suites: dic
 
     natural = "Generalist++, Figure 7(a)"
     assert state(natural, D, T, "iat") == NEVER
-    draw("figures", "class_wise_natural")
+    draw("digits/small_cnn/figures", "class_wise_natural")
     assert state(natural, D, T, "iat") == "digits only"
-    draw("cifar10_study/figures", "class_wise_natural")
+    draw("cifar10_study/small_cnn/figures", "class_wise_natural")
     assert state(natural, D, T, "iat") == "reduced: 2 of 3 methods"
-    draw("cifar10/figures", "class_wise_natural")
+    draw("cifar10/resnet18/figures", "class_wise_natural")
     assert state(natural, D, T, "iat") == "full scale"
-    draw("cifar10_study/figures", "decay_stages")
+    draw("cifar10_study/small_cnn/figures", "decay_stages")
     assert state("Generalist++, Figure 3(b)", T) == NEVER, "the study's figure is of Generalist-D"
 
 
 @pytest.mark.parametrize("row", numbered_items(), ids=lambda row: f"{row['paper']}, {row['item']}")
 def test_the_evidence_of_every_item_is_there(row: dict[str, str]) -> None:
-    state = item_state(row["evidence"], REPOSITORY / "reports")
+    state = item_state(row["evidence"], REPOSITORY / "reports/published")
     assert state != NEVER and (state == "--") == (row["answer"] == "nothing to compute")
     kind, _, where = row["evidence"].partition(":")
     if kind == "test":
@@ -114,7 +114,7 @@ def test_the_evidence_of_every_item_is_there(row: dict[str, str]) -> None:
 
 def test_without_evidence_an_item_was_never_run(reports: Path) -> None:
     assert item_state("curves:theory/regret/", reports) == NEVER
-    assert item_state("file:reports/digits_beyond/stability.csv", reports) == NEVER
+    assert item_state("file:digits_beyond/small_cnn/stability.csv", reports) == NEVER
 
 
 def test_items_are_all_that_the_papers_number() -> None:
@@ -154,9 +154,9 @@ def test_the_page_without_any_evidence_has_every_item_and_says_that_nothing_was_
 
 
 def test_verdicts_of_claims_are_those_of_the_suites(suites: dict[str, Params], reports: Path) -> None:
-    (reports / "mine").mkdir()
+    (reports / "mine/network").mkdir(parents=True)
     rows = [{"claim": "wa_all", "verdict": "confirmed"}, {"claim": "c_7", "verdict": "not measured"}]
-    pd.DataFrame(rows).to_csv(reports / "mine/claims.csv", index=False)
+    pd.DataFrame(rows).to_csv(reports / "mine/network/claims.csv", index=False)
     page = fill_page((REPOSITORY / PAGE).read_text(), suites, reports, None)
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     (averaged,) = (line for line in lines if "weight averaging on all learners" in line)

@@ -123,4 +123,4 @@ def test_the_committed_audit_is_what_the_numbers_give(tmp_path: Path, capsys: py
     assert stage.main(["--output", str(tmp_path)]) == 0
     assert f"{len(audit())} findings" in capsys.readouterr().out
     for name in ("audit.md", "audit.csv"):
-        assert (tmp_path / name).read_bytes() == (REPOSITORY / "reports" / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (REPOSITORY / "reports/published" / name).read_bytes()

@@ -26,6 +26,7 @@ from pipeline.config.figures import Group
 from pipeline.config.schema import CWAttackSettings
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
+from pipeline.reporting.figures.coverage import COVERAGE, read_coverage
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
 from pipeline.reporting.results import fill
@@ -585,7 +586,10 @@ def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path:
     assert [path.name for path in written[0]] == expected
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(expected)
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted([*expected, COVERAGE])
+    measured = read_coverage(tmp_path / "first")
+    assert all(0 < found <= wanted for found, wanted in (measured[name] for name in names[:3])), measured
+    assert measured["pareto"][0] == 0
 
 
 def test_every_unknown_name_is_found_before_anything_is_drawn(suite: Params, tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_regenerated_images_are_noted(raw: dict[str, Any], run_row: RunRow) -> N
     results = fill(params, params.tables["main"], pd.DataFrame(rows))
     assert REGENERATED in cell(results, "nt", "ood_p")["notes"]
     assert REGENERATED not in cell(results, "at", "ood_p")["notes"]
-    assert cell(results, "nt", "ood_p")["command"] == "dvc repro ood/dvc.yaml:ood@nt-1"
+    assert cell(results, "nt", "ood_p")["command"] == "dvc repro ood@nt-1"
 
 
 def cifar10(raw: dict[str, Any], **table: Any) -> Params:

@@ -251,7 +251,7 @@ def test_a_search_that_is_killed_goes_on_with_the_same_workers(story: Story) -> 
     assert {run.data.tags["method"] == METHOD for run in runs} == {True, False} and len(runs) == 3
     trained = [name for name, epoch in story.epochs() if epoch == 1]
     assert max(Counter(trained).values()) == 1 and sum("_search_" in name for name in trained) == 2
-    summary = (place.folder / "reports/digits/search.md").read_text()
+    summary = (place.folder / "reports/digits/small_cnn/search.md").read_text()
     assert summary.startswith(f"{METHOD}: 3 trials, 0 failed, ") and "as in params.yaml" in summary
 
     third = place.run("search")

@@ -165,7 +165,7 @@ def test_a_changed_evaluation_measures_anew(project: Project) -> None:
 
 def table(project: Project) -> str:
     project.run("report")
-    return (project.folder / "reports/tables/table1.md").read_text()
+    return (project.folder / "reports/digits/small_cnn/tables/table1.md").read_text()
 
 
 def test_tables_and_explain_say_that_other_code_made_a_number(project: Project) -> None:

@@ -17,7 +17,7 @@ IMAGES = 6
 @pytest.fixture(scope="module")
 def place(make_workplace: MakeWorkplace) -> Workplace:
     """A trained and evaluated experiment."""
-    made = make_workplace(lambda raw: raw["ood"].update(images=IMAGES))
+    made = make_workplace(lambda raw: raw["ood"].update(images=IMAGES, methods=[METHOD]))
     made.run("train", *ARGUMENTS).expect(0)
     return made
 
@@ -37,7 +37,7 @@ def test_the_weights_of_the_grid_are_looked_for_where_the_grid_keeps_them(place:
 
 
 def test_released_files_that_do_not_exist_are_refused(make_workplace: MakeWorkplace) -> None:
-    place = make_workplace(lambda raw: raw["ood"].update(source="official"))
+    place = make_workplace(lambda raw: raw["ood"].update(source="official", methods=[METHOD]))
     place.run("corrupt").expect(2, "data set 'digits' has no official corrupted images")
 
 
@@ -51,7 +51,7 @@ def test_an_experiment_is_measured_on_regenerated_images_and_the_tables_say_so(p
     assert images_of(place) == before
     place.run("evaluate", *ARGUMENTS).expect(0)
     place.run("ood", *ARGUMENTS).expect(0)
-    folder = place.folder / f"results/ood/digits/{METHOD}-1"
+    folder = place.folder / f"results/digits/{METHOD}-1/ood"
     content = json.loads((folder / "metrics.json").read_text())
     assert set(content["metrics"]) == set(OOD_METRICS)
     assert all(0 <= value <= 1 for value in content["metrics"].values())
@@ -66,5 +66,5 @@ def test_an_experiment_is_measured_on_regenerated_images_and_the_tables_say_so(p
     (table,) = place.folder.glob("reports/**/table4.csv")
     cells = pd.read_csv(table, comment="#").set_index(["method", "metric"])
     assert cells.loc[(METHOD, "ood_c"), "value"] == pytest.approx(100 * content["metrics"]["ood_c"], abs=0.01)
-    assert "ood/dvc.yaml:ood@" in str(cells["command"].tolist())
+    assert "dvc repro ood@" in str(cells["command"].tolist())
     assert "Regenerated images, not the released files" in table.with_suffix(".md").read_text()

@@ -34,7 +34,7 @@ def experiments(epsilon: float = 0.1, label: str = "NT") -> list[Experiment]:
     attack = {"name": "pgd", "epsilon": epsilon, "step_size": 0.1, "steps": 1}
     raw = {
         "suite": "small",
-        "tables_folder": "reports/small",
+        "reports_folder": "reports/small",
         "description": "A suite for tests.",
         "protocol": "paper",
         "seeds": list(range(8)),

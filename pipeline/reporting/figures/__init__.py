@@ -23,6 +23,7 @@ from pipeline.config import (
     Params,
     ParetoFigure,
     ProtocolsFigure,
+    Search,
     StabilityFigure,
     TheoryFigure,
     TradeOffFigure,
@@ -43,6 +44,7 @@ from pipeline.reporting.figures import (
     trade_off,
     training_curves,
 )
+from pipeline.reporting.figures.coverage import write_coverage
 from pipeline.reporting.style import note_below, save, style
 from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, tracking_uri
 
@@ -72,7 +74,7 @@ def write_figures(
     studies += [study for figure in figures.values() if isinstance(figure, TradeOffFigure) for study in figure.studies]
     grid = cells(params, list(dict.fromkeys(studies))) if studies else []
     wanted = [*_experiments(params, figures), *(cell.experiment for cell in grid)]
-    runs = finished_runs(wanted) if wanted else pd.DataFrame()
+    runs = finished_runs(wanted) if wanted else pd.DataFrame(columns=["fingerprint", "made_by"])
     if wanted and runs.empty:
         raise PipelineError(
             f"MLflow at {mask(tracking_uri())} has no finished run of what the figures of suite '{params.suite}' show, "
@@ -81,8 +83,11 @@ def write_figures(
     for name, settings in figures.items():
         with style():
             figure = draw_figure(settings, params, runs, grid, pictures)
-            _note_older_code(figure, settings, params, runs, grid)
+            shown = _shown(settings, params, grid)
+            last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
+            _note_older_code(figure, last)
             paths = save(figure, destination, name, _plain(settings))
+        write_coverage(destination, {name: _coverage(settings, params, shown, last, pictures)})
         gc.collect()  # artists refer to each other: without it, every figure's pixels stay
         yield from paths
 
@@ -124,16 +129,29 @@ def draw_figure(
             return pareto.draw(params)
 
 
-def _note_older_code(
-    figure: Figure, settings: FigureSettings, params: Params, runs: pd.DataFrame, grid: Sequence[Cell]
-) -> None:
-    """Say below a figure which of its numbers other code than this has made."""
-    if runs.empty:
-        return
+def _shown(settings: FigureSettings, params: Params, grid: Sequence[Cell]) -> set[str]:
+    """The fingerprints of the experiments that a figure shows."""
     shown = {one.fingerprint for one in _experiments(params, {"": settings})}
     if isinstance(settings, AblationFigure | StabilityFigure):
         shown |= {cell.experiment.fingerprint for cell in grid if cell.study == settings.study}
-    last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
+    return shown
+
+
+def _coverage(
+    settings: FigureSettings, params: Params, shown: set[str], last: pd.DataFrame, pictures: Pictures | None
+) -> list[int]:
+    """How many experiments of a figure are measured, and how many it shows; of a search, how many of its trials."""
+    if isinstance(settings, FrameworkFigure):
+        return [1, 1]  # drawn from the settings alone
+    if isinstance(settings, ParetoFigure):
+        search = Search.of(params)
+        return [len(pareto.trials_of(search)), search.settings.trials]
+    lacks_pictures = isinstance(settings, GradCAMFigure) and pictures is None
+    return [0 if lacks_pictures else len(last), len(shown)]
+
+
+def _note_older_code(figure: Figure, last: pd.DataFrame) -> None:
+    """Say below a figure which of its numbers other code than this has made."""
     older = last[last["made_by"].isin((OTHER_CODE, UNKNOWN_CODE))]
     if len(older):
         note_below(figure, f"{len(older)} of {len(last)} experiments were run by other code than this checkout's.")

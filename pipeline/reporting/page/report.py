@@ -26,6 +26,9 @@ from pipeline.tracking import finished_runs
 
 PARTS = Path(__file__).parent
 SUMMARY_DIGITS = 1
+NOTHING_CORRUPTED = (
+    "Nothing is measured on corrupted images: `ood.methods` in `params.yaml` names whom `dvc repro` measures."
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _tables(name: str, params: Params, cells: pd.DataFrame, links: dict[str, str
     """A table, and what it comes to beside the papers where they have numbers."""
     settings = params.tables[name]
     nothing = awaits_corrupted_images(cells)
-    problem = "Nothing is measured on corrupted images yet: `make ood` does." if nothing else ""
+    problem = NOTHING_CORRUPTED if nothing else ""
     yield Table(lay_out(name, params, cells), [links[method] for method in settings.rows], problem)
     beside = None if nothing else beside_paper(params, settings, cells)
     if beside is not None:

@@ -4,6 +4,6 @@ from pipeline.reporting.reproduction.costs import read_steps
 from pipeline.reporting.reproduction.findings import find
 from pipeline.reporting.reproduction.gathering import gather
 from pipeline.reporting.reproduction.pages import PAGE, fill_page
-from pipeline.reporting.reproduction.record import folder_of, read_records, write_record
+from pipeline.reporting.reproduction.record import read_records, write_record
 
-__all__ = ["PAGE", "fill_page", "find", "folder_of", "gather", "read_records", "read_steps", "write_record"]
+__all__ = ["PAGE", "fill_page", "find", "gather", "read_records", "read_steps", "write_record"]

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.config import Params
 from pipeline.files import atomic_write, write_json, write_text
 from pipeline.provenance.code import UNKNOWN
 
@@ -116,13 +115,6 @@ class Record:
         return next(found, "")
 
 
-def folder_of(params: Params) -> Path:
-    """Where a suite's evidence lies: `reports/<suite>`, with the network and the protocol where they are others."""
-    above = Path(params.tables_folder).parent
-    folder = above / params.suite if above == Path("reports") else above
-    return folder if params.protocol == "paper" else folder.with_name(f"{folder.name}_{params.protocol}")
-
-
 def write_record(record: Record, folder: Path) -> list[Path]:
     """Write the evidence to `folder`; equal records give equal bytes.
 
@@ -138,20 +130,20 @@ def write_record(record: Record, folder: Path) -> list[Path]:
     }
     for run in record.runs:
         name = run.identifier
-        paths = {kind: folder / kind / f"{name}.{end}" for kind, end in _KINDS.items()}
+        paths = {kind: folder / kind / f"{name}.{end}" for kind, end in KINDS.items()}
         with atomic_write(paths["verdicts"]) as stream:
             record.verdicts[run.name][run.seed].to_parquet(stream, compression="zstd")
         write_text(paths["curves"], record.curves[name].to_csv(index=False, lineterminator="\n"))
         write_text(paths["experiments"], yaml.safe_dump(dict(record.experiments[name]), sort_keys=False))
         written += paths.values()
     write_json(folder / FILE, content)
-    for kind, end in _KINDS.items():
+    for kind, end in KINDS.items():
         for path in set((folder / kind).glob(f"*.{end}")) - set(written):
             path.unlink()
     return written
 
 
-_KINDS = {"verdicts": "parquet", "curves": "csv", "experiments": "yaml"}
+KINDS = {"verdicts": "parquet", "curves": "csv", "experiments": "yaml"}
 
 
 def read_record(folder: Path) -> Record:
@@ -174,4 +166,4 @@ def read_record(folder: Path) -> Record:
 
 def read_records(reports: Path) -> dict[Path, Record]:
     """Every suite's evidence below the folder `reports`, by its folder, in order of their names."""
-    return {path.parent: read_record(path.parent) for path in sorted(reports.glob(f"*/{FILE}"))}
+    return {path.parent: read_record(path.parent) for path in sorted(reports.glob(f"*/*/{FILE}"))}

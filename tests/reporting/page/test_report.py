@@ -61,7 +61,7 @@ def test_every_cell_of_every_table_is_there(here: Suite, tmp_path: Path) -> None
     for row, shown in zip(layout.rows, rows, strict=True):
         for cell, text in zip(row.cells, shown[1:], strict=True):
             assert text.strip() == f"{cell.value or '--'}{f' ± {cell.std}' if cell.std else ''}{cell.marks}"
-    assert "Nothing is measured on corrupted images yet: <code>make ood</code> does." in page
+    assert "Nothing is measured on corrupted images: <code>ood.methods</code> in" in page
 
 
 def test_what_is_not_measured_says_what_measures_it(here: Suite, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_files_that_mlflow_lacks_are_named(here: Suite, tmp_path: Path, monkeypa
 def test_figures_have_their_captions(here: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw_into(folder: str) -> Any:
         content = yaml.safe_load((here.folder / "params.yaml").read_text())
-        content["figures_folder"] = folder
+        content["reports_folder"] = folder
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
     draw_into("reports/nowhere")

@@ -18,12 +18,14 @@ from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.files import file_digest
 from pipeline.reporting.blocks import BLOCK
 from pipeline.reporting.papers import printed_figures, stated_claims
-from pipeline.reporting.reproduction import fill_page, find, folder_of, gather, read_records, write_record
+from pipeline.reporting.publishing import published_folder
+from pipeline.reporting.reproduction import fill_page, find, gather, read_records, write_record
 from pipeline.reporting.reproduction.claims import BLURRED, judge
 from pipeline.reporting.reproduction.costs import COSTS, Cost, judge_cost, read_steps
 from pipeline.reporting.reproduction.findings import paper_numbers
 from pipeline.reporting.reproduction.intervals import Estimate
 from pipeline.reporting.reproduction.record import Record
+from stages import publish
 from stages.compose import compose
 from stages.reproduction import main
 from tests.conftest import REPOSITORY
@@ -255,7 +257,7 @@ def test_the_committed_benchmark_has_what_the_claims_on_time_are_about(monkeypat
 def test_no_table_of_the_study_prints_times_that_cannot_be_compared() -> None:
     params = parse_params(yaml.safe_load(compose(["suite=cifar10_study"], REPOSITORY / "conf")))
     assert "training_seconds" not in {column.metric for table in params.tables.values() for column in table.columns}
-    for path in (REPOSITORY / "reports/cifar10_study/tables").iterdir():
+    for path in (REPOSITORY / "reports/published/cifar10_study/small_cnn/tables").iterdir():
         assert "Time" not in path.read_text() and "training_seconds" not in path.read_text()
 
 
@@ -306,15 +308,23 @@ def test_without_evidence_the_page_says_so_with_the_command() -> None:
         fill_page("<!-- measured: nothing -->\n<!-- end -->", [], None)
 
 
-def test_every_suite_has_a_folder_of_its_own(content: dict[str, Any], params: Params) -> None:
-    assert folder_of(params) == Path("reports/cifar10_study")
-    assert folder_of(parse_params(content | {"protocol": "reference_code"})) == Path(
-        "reports/cifar10_study_reference_code"
-    )
-    assert folder_of(parse_params(content | {"tables_folder": "reports/tables"})) == Path("reports/cifar10_study")
+@pytest.mark.parametrize(
+    ("overrides", "folder"),
+    [
+        ("suite=cifar10", "cifar10/resnet18"),
+        ("suite=cifar10 architecture=wrn32_10", "cifar10/wrn32_10"),
+        ("suite=cifar10 protocol=reference_code", "cifar10/resnet18_reference_code"),
+        ("suite=cifar10 architecture=wrn32_10 protocol=reference_code", "cifar10/wrn32_10_reference_code"),
+        ("suite=mnist architecture=small_cnn", "mnist/small_cnn"),
+    ],
+)
+def test_every_suite_network_and_protocol_has_a_folder_of_its_own(overrides: str, folder: str) -> None:
+    params = parse_params(yaml.safe_load(compose(overrides.split(), REPOSITORY / "conf")))
+    assert params.reports == Path("reports", folder)
+    assert published_folder(params) == Path("reports/published", folder)
 
 
-def test_the_command_writes_everything_and_notices_what_is_old(
+def test_what_is_published_follows_from_the_record_and_what_is_old_is_noticed(
     content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -322,25 +332,21 @@ def test_the_command_writes_everything_and_notices_what_is_old(
     (tmp_path / "docs").mkdir()
     shutil.copy(REPOSITORY / "docs/reproduction.md", "docs")
     assert main([]) == 0
-    folder = Path("reports/cifar10_study")
-    for name in (
-        "reproduction.json",
-        "rows.csv",
-        "settings.csv",
-        "claims.csv",
-        "tables/table1.md",
-        f"curves/{D}-1.csv",
-    ):
-        assert (folder / name).exists()
-    assert str(tmp_path) not in (folder / f"experiments/{D}-1.yaml").read_text()
-    assert main(["--check"]) == 0
+    working, folder = Path("reports/cifar10_study/small_cnn"), Path("reports/published/cifar10_study/small_cnn")
+    for name in ("reproduction.json", "rows.csv", "settings.csv", "claims.csv", f"curves/{D}-1.csv"):
+        assert (working / name).exists() and not (folder / name).exists()
+    assert str(tmp_path) not in (working / f"experiments/{D}-1.yaml").read_text()
+    assert publish.main([]) == 0
+    assert f"published {folder / 'record'}" in capsys.readouterr().out
+    assert (folder / f"curves/{D}-1.csv").read_bytes() == (working / f"curves/{D}-1.csv").read_bytes()
+    assert publish.main(["--check"]) == 0
     for path in (Path("docs/reproduction.md"), folder / "claims.csv"):
         text = path.read_text()
         path.write_text(text.replace("confirmed", "disproved", 1))
         capsys.readouterr()
-        assert main(["--check"]) == 1
-        assert f"not up to date: {path}; 'python -m stages.reproduction --no-runs' writes" in capsys.readouterr().err
-        assert main(["--no-runs"]) == 0
+        assert publish.main(["--check"]) == 1
+        assert f"not up to date: {path}; 'python -m stages.publish --pages' writes" in capsys.readouterr().err
+        assert publish.main(["--pages"]) == 0
         assert path.read_text() == text
 
 
@@ -358,4 +364,4 @@ def test_the_committed_page_and_files_are_up_to_date(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert main(["--check"]) == 0, capsys.readouterr().err
+    assert publish.main(["--check"]) == 0, capsys.readouterr().err

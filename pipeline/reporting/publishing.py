@@ -1,0 +1,161 @@
+"""Copies of what a suite's runs gave, for git: `reports_folder` to the same folder below `reports/published/`.
+
+What would lose something stays as it is published: a figure of which less is measured, a table with fewer numbers, a
+record with fewer runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config import Params
+from pipeline.errors import PipelineError, RequestError, did_you_mean
+from pipeline.files import atomic_write
+from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
+from pipeline.reporting.latex import compile_pdf
+from pipeline.reporting.reproduction.record import FILE as RECORD
+from pipeline.reporting.reproduction.record import KINDS as RECORD_KINDS
+
+REPORTS = Path("reports")
+PUBLISHED = REPORTS / "published"
+"""All that is committed of results."""
+KEPT_OUT = ("report.html", "tables.pdf", COVERAGE)
+"""What is not copied: the report is large and follows from the rest, the others are written anew."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that belong together, and are published together or not at all."""
+
+    name: str
+    """For example `tables/table1`."""
+    files: tuple[Path, ...]
+    """Relative to the suite's folder."""
+
+
+def published_folder(params: Params) -> Path:
+    """Where a suite's evidence is kept for git."""
+    return PUBLISHED / params.reports.relative_to(REPORTS)
+
+
+def publish(params: Params, replace: Iterable[str], announce: Callable[[str], None]) -> None:
+    """Copy the suite's reports to `published_folder`, but for what would lose something.
+
+    Args:
+        params: The suite.
+        replace: Names of parts, such as `tables/table1`, that are copied in any case.
+        announce: Told what was copied, and what was kept and why.
+
+    Raises:
+        RequestError: `replace` names something that was not written.
+        PipelineError: there is nothing to publish.
+    """
+    source, target = params.reports, published_folder(params)
+    parts = {part.name: part for part in _parts(source)}
+    if not parts:
+        raise PipelineError(f"{source} has nothing to publish; 'make repro' fills it")
+    for name in (forced := set(replace)):
+        if name not in parts:
+            raise RequestError(f"--replace {name}: {did_you_mean(name, list(parts))}")
+    for name, part in parts.items():
+        loss = None if name in forced else _loss(part, source, target)
+        if loss:
+            announce(f"kept {target / name}: {loss}; '--replace {name}' overwrites it")
+        elif _copy(part, source, target):
+            announce(f"published {target / name}")
+    fragments = sorted((target / "tables").glob("*.tex"))
+    if fragments:
+        compile_pdf(fragments, target / "tables")
+
+
+def _parts(source: Path) -> Iterator[Part]:
+    """Everything that can be published, in order of the names."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_dir() or path.name in KEPT_OUT or path.name.startswith("."):
+            continue
+        in_record = relative.parts[0] in RECORD_KINDS or relative.name == RECORD
+        found.setdefault("record" if in_record else str(relative.with_suffix("")), []).append(relative)
+    return (Part(name, tuple(files)) for name, files in found.items())
+
+
+def _copy(part: Part, source: Path, target: Path) -> bool:
+    """Copy the files of a part, and remove those that it had before; whether anything is different now."""
+    before = [one for one in _parts(target) if one.name == part.name]
+    gone = {file for one in before for file in one.files} - set(part.files)
+    for file in gone:
+        (target / file).unlink()
+    changed = [file for file in part.files if not _same(source / file, target / file)]
+    for file in changed:
+        with atomic_write(target / file) as stream, open(source / file, "rb") as content:
+            shutil.copyfileobj(content, stream)
+    if part.name.startswith("figures/"):
+        name = Path(part.name).name
+        write_coverage(target / "figures", {name: read_coverage(source / "figures")[name]})
+    return bool(gone or changed)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.read_bytes() == other.read_bytes()
+
+
+def _loss(part: Part, source: Path, target: Path) -> str | None:
+    """What would be lost if a part were published; None: nothing."""
+    folder, _, name = part.name.rpartition("/")
+    if folder == "figures":
+        return _lost_in_figure(read_coverage(source / folder), read_coverage(target / folder), name)
+    if part.name == "record":
+        return _lost_runs(source / RECORD, target / RECORD)
+    table = Path(f"{part.name}.csv")
+    if folder == "tables" and (target / table).exists():
+        return _lost_cells(source / table, target / table)
+    texts = [file for file in part.files if (target / file).exists()]
+    shorter = [file for file in texts if _lines(source / file) < _lines(target / file)]
+    return f"the new {shorter[0].name} is shorter than the published one" if shorter else None
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_bytes().splitlines())
+
+
+def _lost_in_figure(new: dict[str, list[int]], old: dict[str, list[int]], name: str) -> str | None:
+    measured, wanted = new[name]
+    before = old.get(name, [0, 0])[0]
+    if measured >= before and measured:
+        return None
+    return f"of the new one {measured} of {wanted} experiments are measured, of the published one {before}"
+
+
+def _lost_cells(new: Path, old: Path) -> str | None:
+    missing = set(_filled(old).index) - set(_filled(new).index)
+    if missing:
+        method, metric = sorted(missing)[0]
+        return f"the new one lacks {len(missing)} numbers of the published one, among them {metric} of {method}"
+    images = _filled(new)["images"].reindex(_filled(old).index) < _filled(old)["images"]
+    if images.any():
+        return f"{int(images.sum())} numbers of the new one rest on fewer images"
+    return None
+
+
+def _filled(path: Path) -> pd.DataFrame:
+    """The numbers of a table, by method and metric."""
+    frame = pd.read_csv(path, comment="#").set_index(["method", "metric"])
+    return frame[~frame["missing"].astype(bool)]
+
+
+def _lost_runs(new: Path, old: Path) -> str | None:
+    if not old.exists():
+        return None
+    lost = _runs(old) - _runs(new)
+    return f"{len(lost)} runs of the published one are missing, among them {sorted(lost)[0]}" if lost else None
+
+
+def _runs(path: Path) -> set[str]:
+    return {f"{run['name']}-{run['seed']}" for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}

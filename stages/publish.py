@@ -1,0 +1,83 @@
+"""Copy the suite's tables, figures and record to reports/published/, which git keeps, and bring the pages that follow
+from all that is published up to date: docs/reproduction.md, docs/findings.md, docs/papers.md.
+
+    python -m stages.publish                           # what loses nothing
+    python -m stages.publish --replace tables/table1   # and this one in any case
+    python -m stages.publish --check                   # write nothing, fail where a page is out of date
+
+Not copied, and named: a figure of which less is measured than of the published one, a table that lacks numbers of the
+published one, and a record that lacks runs of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--replace", nargs="+", default=[], metavar="NAME", help="copy these though something is lost")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--pages", action="store_true", help="copy nothing, write the pages from what is published")
+    only.add_argument("--check", action="store_true", help="write nothing, fail where a page is out of date")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.errors import PipelineError
+        from pipeline.files import write_text
+        from pipeline.reporting.publishing import publish
+
+        if not given.check and not given.pages:
+            publish(load_params(given.params), given.replace, print)
+        expected = _expected()
+        differ = [path for path, content in expected.items() if not path.exists() or path.read_text() != content]
+        if given.check and differ:
+            names = ", ".join(map(str, differ))
+            raise PipelineError(f"not up to date: {names}; 'python -m stages.publish --pages' writes them")
+        for path in differ:
+            write_text(path, expected[path])
+            print(f"wrote {path}")
+
+    return cli.run(stage)
+
+
+def _expected() -> dict[Path, str]:
+    """What follows from all that is published: the files beside each record, and the pages that this folder has."""
+    from pipeline.reporting import answers, beyond, reproduction
+    from pipeline.reporting.publishing import PUBLISHED
+
+    records = reproduction.read_records(PUBLISHED)
+    findings = {folder: reproduction.find(record) for folder, record in records.items()}
+    expected = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
+    steps = reproduction.read_steps()
+    if reproduction.PAGE.exists():
+        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values(), steps)
+    if beyond.PAGE.exists():
+        expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records.values(), PUBLISHED)
+    if answers.PAGE.exists():
+        expected[answers.PAGE] = answers.fill_page(answers.PAGE.read_text(), _suites(), PUBLISHED, steps)
+    return expected
+
+
+def _suites() -> dict[str, Params]:
+    """Every suite, as `make suite SUITE=name` composes it."""
+    import yaml
+
+    from pipeline.config import parse_params
+    from stages.compose import compose
+
+    names = sorted(path.stem for path in Path("conf/suite").glob("*.yaml"))
+    return {name: parse_params(yaml.safe_load(compose([f"suite={name}"], Path("conf")))) for name in names}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
