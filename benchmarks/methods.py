@@ -34,7 +34,7 @@ class Case(NamedTuple):
 
 CASES = {
     "resnet18": Case(("suite=cifar10",), 12, ()),
-    "small_cnn": Case(("suite=digits",), 64),
+    "small_cnn": Case(("suite=digits", "competitors=all"), 64),
     "wrn32_10": Case(("suite=cifar10", "architecture=wrn32_10", "competitors=none"), 2),
     "resnet50": Case(("suite=imagenet",), 2),
     "wrn50_2": Case(("suite=imagenet", "architecture=wrn50_2"), 2),

@@ -3,7 +3,7 @@
     python -m stages.figures                     # all
     python -m stages.figures trade_off framework # some
 
-What is not measured yet is marked as missing.
+What is not measured yet is marked as missing. Without names, figures of studies that have not been run are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         cli.deliver_what_waits()
         remove_half_written(output)
         pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
-        for path in write_figures(params, given.figure or list(params.figures), output, pictures):
+
+        def skip(name: str, coverage: list[int]) -> None:
+            measured, wanted = coverage
+            way_out = "make search" if params.figures[name].kind == "pareto" else "make ablation"
+            print(f"{name}: left out, {measured} of {wanted} experiments are measured; '{way_out}' runs the others")
+
+        names = given.figure or list(params.figures)
+        for path in write_figures(params, names, output, pictures, None if given.figure else skip):
             print(f"wrote {path}", flush=True)
 
     return cli.run(stage)

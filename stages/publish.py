@@ -68,15 +68,20 @@ def _expected() -> dict[Path, str]:
     return expected
 
 
+PUBLISHED_WITH = {"digits": ["competitors=all", "ablation=full"]}
+"""What `SET` was where the published figures of a suite are not those of its default."""
+
+
 def _suites() -> dict[str, Params]:
-    """Every suite, as `make suite SUITE=name` composes it."""
+    """Every suite, as `make suite SUITE=name` composes it, with what was published."""
     import yaml
 
     from pipeline.config import parse_params
     from stages.compose import compose
 
     names = sorted(path.stem for path in Path("conf/suite").glob("*.yaml"))
-    return {name: parse_params(yaml.safe_load(compose([f"suite={name}"], Path("conf")))) for name in names}
+    composed = {name: compose([f"suite={name}", *PUBLISHED_WITH.get(name, [])], Path("conf")) for name in names}
+    return {name: parse_params(yaml.safe_load(text)) for name, text in composed.items()}
 
 
 if __name__ == "__main__":

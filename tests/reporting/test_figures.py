@@ -579,6 +579,16 @@ def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs
     assert not overlapping
 
 
+def test_a_study_with_nothing_to_compare_is_left_out_where_a_caller_asks_for_it(suite: Params, tmp_path: Path) -> None:
+    skipped: dict[str, list[int]] = {}
+    (tmp_path / "pareto.png").write_text("drawn when there were trials")
+    names = ["trade_off_natural", "pareto"]
+    written = list(write_figures(suite, names, tmp_path, skip=skipped.__setitem__))
+    assert [path.stem for path in written] == ["trade_off_natural"] * 2
+    assert list(skipped) == ["pareto"] and skipped["pareto"][0] == 0 < skipped["pareto"][1]
+    assert not (tmp_path / "pareto.png").exists()
+
+
 def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path: Path) -> None:
     names = ["trade_off_natural", "gamma_trend", "training_curves_t", "pareto"]
     written = [list(write_figures(suite, names, tmp_path / folder)) for folder in ("first", "second")]

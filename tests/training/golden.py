@@ -37,10 +37,11 @@ from tests.training.test_methods import two_epochs
 
 GOLDEN = REPOSITORY / "tests/training/golden.json"
 GROUPS = {
-    "digits": ["recipes=sources"],
+    "digits": ["competitors=all", "recipes=sources"],
     "reference_code": ["protocol=reference_code", "competitors=none"],
     "beyond": ["suite=digits_beyond", "competitors=none"],
     "variants": [
+        "competitors=all",
         "training.validation_interval=1",
         "data.augmentation={crop_padding: 1, horizontal_flip: true}",
         "+methods.fast_at.learners.linf.objective.clip_noise=false",

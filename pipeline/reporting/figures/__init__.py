@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -50,9 +50,17 @@ from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, tra
 
 __all__ = ["draw_figure", "write_figures"]
 
+STUDIES = (AblationFigure, StabilityFigure, ParetoFigure)
+COMPARED = 2
+"""Experiments from which on a study has something to compare."""
+
 
 def write_figures(
-    params: Params, names: Sequence[str], destination: Path, pictures: Pictures | None = None
+    params: Params,
+    names: Sequence[str],
+    destination: Path,
+    pictures: Pictures | None = None,
+    skip: Callable[[str, list[int]], None] | None = None,
 ) -> Iterator[Path]:
     """Write figures of `params` to `destination` as `<name>.pdf` and `<name>.png`; equal runs give equal bytes.
 
@@ -61,6 +69,8 @@ def write_figures(
         names: Keys of `figures`.
         destination: A folder; it is created where it is missing.
         pictures: The test images, which Grad-CAM figures show; None: those figures say that they are missing.
+        skip: Told the name and coverage of every study and search that has nothing to compare yet: it is left out, and
+            what was drawn of it before is removed. None: all are drawn, with what is missing marked.
 
     Yields:
         Each file as soon as it is written.
@@ -81,13 +91,19 @@ def write_figures(
             "nothing was drawn. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another store."
         )
     for name, settings in figures.items():
+        shown = _shown(settings, params, grid)
+        last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
+        coverage = _coverage(settings, params, shown, last, pictures)
+        if skip and isinstance(settings, STUDIES) and coverage[0] < COMPARED:
+            for ending in ("pdf", "png"):
+                (destination / f"{name}.{ending}").unlink(missing_ok=True)
+            skip(name, coverage)
+            continue
         with style():
             figure = draw_figure(settings, params, runs, grid, pictures)
-            shown = _shown(settings, params, grid)
-            last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
             _note_older_code(figure, last)
             paths = save(figure, destination, name, _plain(settings))
-        write_coverage(destination, {name: _coverage(settings, params, shown, last, pictures)})
+        write_coverage(destination, {name: coverage})
         gc.collect()  # artists refer to each other: without it, every figure's pixels stay
         yield from paths
 
