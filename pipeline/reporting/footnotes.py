@@ -17,11 +17,12 @@ class Footnotes:
         notes = filled.explode("notes").dropna(subset="notes")
         self.of_table = self._shared_by_all(filled, notes)
         notes = notes[~notes["notes"].isin(self.of_table)]
-        self._groups = self._shared(filled, notes, "group") | _absent(results, "group")
+        absent = _absent(results, "group")
+        self._groups = self._shared(filled, notes, "group") | absent
         notes = notes[~self._covered(notes, "group", self._groups)]
-        self._columns = self._shared(filled, notes, "column")
-        for column, absent in _absent(results[~results["group"].isin(self._groups)], "column").items():
-            self._columns.setdefault(column, absent)
+        self._columns = self._shared(filled, notes, "column") | _absent(
+            results[~results["group"].isin(absent)], "column"
+        )
         self._rows = self._shared(filled, notes[~self._covered(notes, "column", self._columns)], "method")
         self._cells = {(row["method"], row["column"]): self._own(row) for _, row in results.iterrows()}
         self.letters: dict[str, str] = {}

@@ -97,7 +97,9 @@ def test_a_mistake_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("override", ["seeds=[1, 2]", "data.root='x'", ""])
-def test_an_override_that_a_shell_would_read_is_refused_once(raw: dict[str, Any], tmp_path: Path, override: str) -> None:
+def test_an_override_that_a_shell_would_read_is_refused_once(
+    raw: dict[str, Any], tmp_path: Path, override: str
+) -> None:
     with pytest.raises(RequestError) as caught:
         load_printed(write(raw, tmp_path), [override])
     assert str(caught.value) == f"expected an override of Hydra without blanks and quotes, got '{override}'"
