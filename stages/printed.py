@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         written: list[Path] = []
         for table in tables:
             if not table.is_measured and not given.names:
-                print(f"{table.name}: nothing is measured yet, it is not written; 'stages.printed {table.name}' does")
+                print(f"{table.name}: nothing is measured yet; 'python -m stages.printed {table.name}' writes it empty")
                 continue
             paths = write_printed(table, given.output)
             written += paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from pipeline.config import load_printed, parse_params
 from pipeline.errors import RequestError
-from pipeline.reporting.papers import printed_cells
+from pipeline.reporting.papers import numbered_items, printed_cells
 from stages.compose import compose
 from tests.conftest import REPOSITORY
 
@@ -41,6 +42,12 @@ def test_a_printed_table_has_exactly_the_papers_cells(name: str, composed: dict[
     wanted = papers[papers["table"].isin(OF_PAPER[name])]
     expected = set(wanted[["dataset", "architecture", "method", "metric"]].itertuples(index=False, name=None))
     assert cells == expected
+
+
+def test_the_page_about_the_papers_names_every_printed_table_of_theirs() -> None:
+    answers = " ".join(row["answer"] for row in numbered_items())
+    named = [name for names in re.findall(r"python -m stages\.printed ([\w ]+)`", answers) for name in names.split()]
+    assert sorted(named) == sorted(OF_PAPER) and set(named) < set(load_printed(FILE).tables)
 
 
 def test_the_four_groups_of_table_iv_are_in_the_papers_order() -> None:

@@ -11,10 +11,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
-from pipeline.config import Params, PrintedTables, parse_params
+from pipeline.config import Params, PrintedTables, load_printed, parse_params
 from pipeline.errors import RequestError
+from pipeline.reporting.answers import measured_tables
 from pipeline.reporting.printed import FilledTable, compose_command, fill_printed, write_printed
+from stages.compose import compose
+from tests.conftest import REPOSITORY
 from tests.reporting.conftest import RunRow
 
 COLUMNS = [{"metric": "natural", "label": "Natural"}, {"metric": "aa_linf", "label": r"AA$_\infty$"}]
@@ -213,3 +217,42 @@ def test_a_suites_command_is_what_composes_it() -> None:
     suites = printed().suites
     assert compose_command(suites["first"]) == "make suite SUITE=small"
     assert compose_command(suites["second"]) == COMPOSE
+
+
+def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp_path: Path) -> None:
+    conf = REPOSITORY / "conf"
+    tables = load_printed(conf / "printed.yaml")
+    names = tables.tables["table1"].suites
+    assert names == ["cifar10_resnet18", "cifar10_wrn32_10"]
+    suites = {name: parse_params(yaml.safe_load(compose(tables.suites[name].compose, conf))) for name in names}
+    metrics = {"natural": 0.5, "pgd20_linf": 0.4, "aa_linf": 0.3, "pgd20_l2": 0.4, "aa_l2": 0.5, "union": 0.4}
+    runs = [
+        run_row(params.experiment(method, 1), **metrics)
+        for params, methods in zip(suites.values(), (["at", "fat"], ["at"]), strict=True)
+        for method in methods
+    ]
+    written = write_printed(fill_printed("table1", tables, suites, pd.DataFrame(runs)), tmp_path)
+    forms = [f"table1{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
+    assert [path.name for path in written] == forms
+    cells = pd.read_csv(written[4], skiprows=1).set_index(["panel", "method", "metric"])
+    assert len(cells) == 2 * 15 * 6
+    # printed in Table I: AT 84.32 and 87.32, FAT 87.72 and 89.65
+    assert cells.loc[("ResNet-18", "at", "natural"), "difference"] == pytest.approx(50 - 84.32)
+    assert cells.loc[("WRN-32-10", "at", "natural"), "difference"] == pytest.approx(50 - 87.32)
+    assert cells.loc[("ResNet-18", "fat", "natural"), "difference"] == pytest.approx(50 - 87.72)
+    absent = cells.loc[("WRN-32-10", "fat", "natural")]
+    assert absent["missing"] and absent["paper"] == 89.65
+    assert absent["command"].startswith('make suite SUITE=cifar10 SET="architecture=wrn32_10" && dvc repro evaluate@')
+    markdown = written[5].read_text()
+    assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): CIFAR-10, natural accuracy")
+    (line,) = (line for line in markdown_lines(markdown) if line[0].startswith("FAT"))
+    assert line[1].startswith("-37.72") and line[7].startswith("--<sup>")
+
+
+def test_a_table_without_any_number_has_no_second_form(suites: dict[str, Params], tmp_path: Path) -> None:
+    assert [path.name for path in write_printed(filled(suites, []), tmp_path)] == ["both.tex", "both.csv", "both.md"]
+
+
+def test_a_printed_table_is_no_evidence_beside_its_suites_own(both: FilledTable, tmp_path: Path) -> None:
+    write_printed(both, tmp_path)
+    assert measured_tables(tmp_path) == []

@@ -107,7 +107,7 @@ def test_a_table_without_any_number_is_written_only_where_it_is_named(store: Sto
     folder = store.folder / "reports/printed"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "both.md" in before and "nothing.md" not in before
-    assert "nothing: nothing is measured yet, it is not written; 'stages.printed nothing' does" in store.said
+    assert "nothing: nothing is measured yet; 'python -m stages.printed nothing' writes it empty" in store.said
     assert store.write("nothing") == 0
     assert "&& make repro`." in (folder / "nothing.md").read_text() and (folder / "both.md").exists()
     assert store.write() == 0
