@@ -35,7 +35,7 @@ def test_a_printed_table_has_exactly_the_papers_cells(name: str, composed: dict[
         assert group.columns or group.suite
         own = composed[table.suites[0]].tables[table.table].columns
         for column in group.columns or table.columns or own:
-            params = composed[getattr(column, "suite", None) or group.suite]
+            params = composed[str(getattr(column, "suite", None) or group.suite)]
             data, architecture = params.data.name, params.experiment(table.rows[0], 1).architecture
             cells |= {(data, architecture, method, column.metric) for method in table.rows}
     papers = printed_cells()

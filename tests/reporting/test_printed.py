@@ -179,7 +179,7 @@ def test_the_csv_says_panel_and_suite_of_every_number(both: FilledTable, tmp_pat
     found = frame.set_index(["panel", "suite", "method", "metric"])
     assert found.loc[("First & foremost", "first", "at", "natural"), "value"] == 80
     assert found.loc[("Second", "second", "nt", "natural"), "value"] == 50
-    missing = found.loc[("Second", "second", "at", "natural")]
+    missing = found.loc[("Second", "second", "at", "natural"), :]
     assert missing["missing"] and missing["command"] == f"{COMPOSE} && dvc repro evaluate@at-0 evaluate@late-0"
     header, *lines = csv.reader(rows.splitlines()[1:])
     assert [line[header.index("method")] for line in lines] == ["nt"] * 4 + ["at"] * 4 + ["slow_at"] * 2 + ["late"] * 2
@@ -240,7 +240,7 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
     assert cells.loc[("ResNet-18", "at", "natural"), "difference"] == pytest.approx(50 - 84.32)
     assert cells.loc[("WRN-32-10", "at", "natural"), "difference"] == pytest.approx(50 - 87.32)
     assert cells.loc[("ResNet-18", "fat", "natural"), "difference"] == pytest.approx(50 - 87.72)
-    absent = cells.loc[("WRN-32-10", "fat", "natural")]
+    absent = cells.loc[("WRN-32-10", "fat", "natural"), :]
     assert absent["missing"] and absent["paper"] == 89.65
     assert absent["command"].startswith('make suite SUITE=cifar10 SET="architecture=wrn32_10" && dvc repro evaluate@')
     markdown = written[5].read_text()
