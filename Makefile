@@ -100,8 +100,9 @@ test: setup ## Run the test suite, in TEST_JOBS processes
 test-failed: setup ## Run once more what failed last, one test after another
 	python -m pytest -n 0 --last-failed
 
-tables: setup ## Write the tables of the suite from MLflow alone (LaTeX, CSV, Markdown, PDF)
+tables: setup ## Write tables from MLflow alone: the suite's, [PRINTED=table1] suites side by side as the papers print them
 	python -m stages.report
+	$(if $(PRINTED),python -m stages.printed $(PRINTED))
 
 figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
 	python -m stages.figures

@@ -416,7 +416,7 @@ BOMB = "a0: &l0 [x, x]\n" + "".join(f"a{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for 
         ("suite: !!bool x\n", "a tag such as !!int has a value that it does not fit (KeyError('x'))"),
         ("suite: &a [*a]\n", "its aliases (*name) stand for more than 1,048,576 values; write them out"),
         (BOMB, "its aliases (*name) stand for more than 1,048,576 values; write them out"),
-        (f"suite: {'x' * 2**20}", "is larger than 1,048,576 characters, expected a params.yaml"),
+        (f"suite: {'x' * 2**20}", "is larger than 1,048,576 characters, expected settings"),
     ],
 )
 def test_a_file_that_is_not_a_mapping_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:

@@ -22,6 +22,14 @@ from pipeline.config.mixture import (
     MovingAverageSettings,
 )
 from pipeline.config.optimizers import AdamSettings, SGDSettings
+from pipeline.config.printed import (
+    PrintedColumn,
+    PrintedGroup,
+    PrintedSuite,
+    PrintedTable,
+    PrintedTables,
+    load_printed,
+)
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     DERIVED_METRICS,
@@ -40,6 +48,7 @@ from pipeline.config.schema import (
     LearnerSettings,
     Normalization,
     OODSettings,
+    PaperTable,
     Params,
     PGDAttackSettings,
     SelectionSettings,
@@ -84,10 +93,16 @@ __all__ = [
     "Normalization",
     "OODSettings",
     "PGDAttackSettings",
+    "PaperTable",
     "Params",
     "ParetoFigure",
     "Phase",
     "Point",
+    "PrintedColumn",
+    "PrintedGroup",
+    "PrintedSuite",
+    "PrintedTable",
+    "PrintedTables",
     "ProtocolsFigure",
     "SGDSettings",
     "Search",
@@ -106,6 +121,7 @@ __all__ = [
     "in_epochs",
     "interpolate",
     "load_params",
+    "load_printed",
     "parse_fraction",
     "parse_params",
     "point_from",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,7 @@ from pipeline.files import require_file
 LARGEST = 2**20
 """Characters of a file, and values in it; the largest suite in conf/ has some 40,000 characters."""
 MISTAKES_SHOWN = 50
+Section = TypeVar("Section", bound=BaseModel)
 
 
 def load_params(path: Path) -> Params:
@@ -29,14 +30,27 @@ def load_params(path: Path) -> Params:
     Raises:
         RequestError: the file is missing, too large or not YAML, or it has mistakes; the message lists them.
     """
+    return parse_params(read_yaml(path, "'make suite SUITE=digits' writes it."), str(path))
+
+
+def read_yaml(path: Path, way_out: str) -> Any:
+    """The content of a file of settings, not checked yet.
+
+    Args:
+        path: The file.
+        way_out: A sentence that says where the file comes from, for when it cannot be read.
+
+    Raises:
+        RequestError: the file is missing, too large or not YAML.
+    """
     try:
         with open(require_file(path), encoding="utf-8") as stream:
             text = stream.read(LARGEST + 1)
         if len(text) > LARGEST:
-            raise RequestError(f"{path}: is larger than {LARGEST:,} characters, expected a params.yaml")
+            raise RequestError(f"{path}: is larger than {LARGEST:,} characters, expected settings")
         raw = yaml.load(text, _UniqueKeys)
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}). 'make suite SUITE=digits' writes it.") from None
+        raise RequestError(f"{path}: cannot be read ({error.strerror}). {way_out}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -47,7 +61,7 @@ def load_params(path: Path) -> Params:
         raise RequestError(f"{path}: a tag such as !!int has a value that it does not fit ({error!r})") from None
     if _weight(raw, {}) > LARGEST:
         raise RequestError(f"{path}: its aliases (*name) stand for more than {LARGEST:,} values; write them out")
-    return parse_params(raw, str(path))
+    return raw
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -94,10 +108,25 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     """Check the content of `params.yaml`; see `load_params`."""
     if not isinstance(raw, dict):
         raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
+    return validate(Params, raw, origin, cross_references(raw))
+
+
+def validate(section: type[Section], raw: dict[str, Any], origin: str, context: dict[str, Any]) -> Section:
+    """Check `raw` as the content of a whole file.
+
+    Args:
+        section: What the file is.
+        raw: What it says.
+        origin: The file's name, which the message begins with.
+        context: What its sections need to know of each other.
+
+    Raises:
+        RequestError: it has mistakes; the message lists them.
+    """
     try:
-        return Params.model_validate(raw, context=cross_references(raw))
+        return section.model_validate(raw, context=context)
     except ValidationError as error:
-        lines = [describe(problem, raw) for problem in error.errors()]
+        lines = [describe(problem, raw, section) for problem in error.errors()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         if len(lines) > MISTAKES_SHOWN:
             lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]

@@ -67,7 +67,7 @@ def fill_page(page: str, suites: Mapping[str, Params], reports: Path, steps: Ste
 
 
 def measured_tables(reports: Path) -> list[Measured]:
-    """Every committed table of accuracies below a folder."""
+    """Every committed table of accuracies below a folder, but for those that print several suites side by side."""
     found = []
     for path in sorted(reports.rglob("*.csv")):
         caption = path.open(encoding="utf-8").readline()
@@ -75,6 +75,8 @@ def measured_tables(reports: Path) -> list[Measured]:
         if not caption.startswith("#") or of is None:
             continue
         frame = pd.read_csv(path, skiprows=1)
+        if "panel" in frame:
+            continue  # its caption is about several networks; the suites' own tables have the same numbers
         there = frame[~frame["missing"].astype(bool)]
         cells = frozenset(zip(there["method"].astype(str), there["metric"].astype(str), strict=True))
         words = path.with_suffix(".md").read_text(encoding="utf-8")

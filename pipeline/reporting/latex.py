@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ SPECIAL = {
 }
 SIGNS = {"+": "+", "-": "-", "±": r"\pm"}
 MARKUP = re.compile(r"(?P<math>\$[^$]+\$)|(?P<script>[_^]\{[^{}]*\})|`(?P<code>[^`]+)`")
-MARK = "% Written by 'dvc repro report'"
-"""How every fragment begins, and no file of others."""
+MARK = "'; do not edit. Needs the packages booktabs and graphicx."
+"""How the first line of every fragment ends, after the command that writes it, and that of no file of others."""
 WRAPPER = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=20mm]{geometry}
 \usepackage{amsmath,amssymb,booktabs,graphicx}
@@ -91,7 +92,7 @@ def fragment(layout: Layout) -> str:
     ]
     return "\n".join(
         [
-            f"{MARK}; do not edit. Needs the packages booktabs and graphicx.",
+            f"% Written by '{layout.command}{MARK}",
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption[{{{text(layout.title)}}}]{{\frenchspacing {text(layout.title)} {text(layout.details)}}}",
@@ -101,6 +102,7 @@ def fragment(layout: Layout) -> str:
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'c' * len(layout.header)}}}",
             r"\toprule",
+            *_headings(layout),
             rf"{header} \\",
             r"\midrule",
             *lines,
@@ -111,6 +113,16 @@ def fragment(layout: Layout) -> str:
             "",
         ]
     )
+
+
+def _headings(layout: Layout) -> list[str]:
+    """A line of headings over groups of columns, and a rule below each."""
+    if not layout.headings:
+        return []
+    ends = list(accumulate((heading.columns for heading in layout.headings), initial=1))
+    shown = [rf"\multicolumn{{{heading.columns}}}{{c}}{{{_label(heading.label)}}}" for heading in layout.headings]
+    rules = [rf"\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends)]
+    return [rf"{' & '.join(['', *shown]).lstrip()} \\", "".join(rules)]
 
 
 def _label(label: Label) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
 from pipeline.data.facts import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
@@ -48,6 +48,14 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """What several columns next to each other have in common."""
+
+    label: Label
+    columns: int
+
+
+@dataclass(frozen=True)
 class Row:
     """One method."""
 
@@ -71,24 +79,45 @@ class Layout:
     """Footnotes by their letter, in order of appearance."""
     remarks: list[str]
     """Footnotes of the table as a whole."""
+    headings: list[Heading] = field(default_factory=list)
+    """Over the labels of all columns after the first; []: there are none."""
+    command: str = "dvc repro report"
+    """What writes it."""
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Columns of a table that stand together."""
+
+    key: str
+    """As `group` of the results; "" where the table has one group, without a heading."""
+    heading: str
+    columns: dict[str, str]
+    """Labels by key, which is as `column` of the results."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is said around a table's cells."""
+
+    name: str
+    caption: str
+    details: list[str]
+    """Sentences of the caption after the first."""
+    remarks: list[str]
+    """What stands below it, after the footnotes on some of its numbers."""
+    labels: dict[str, str]
+    """Of its rows, in order, by method."""
 
 
 def lay_out(name: str, params: Params, results: pd.DataFrame) -> Layout:
     """Table `name` of `params`, filled with `results` (as `pipeline.reporting.results.fill` gives them)."""
-    table = params.tables[name]
-    accuracies = results[~results["metric"].isin(UNRANKED)]
-    ranks = {metric: _ranks(column, table) for metric, column in accuracies.groupby("metric")}
-    cells = {
-        (row["method"], row["metric"]): Cell(
-            value=printed(row["mean"], table.digits),
-            std=printed(row["std"], table.digits) if table.uncertainty == "seeds" else "",
-            interval=_interval(row, table.digits),
-            rank=ranks.get(row["metric"], {}).get(row["method"], ""),
-        )
-        for _, row in results.iterrows()
-    }
-    return _assemble(
-        table.file or name, params, results, cells, table.caption, [*_details(params, table, results)], table
+    table, results = params.tables[name], _one_group(results)
+    return assemble(
+        _texts(table.file or name, params, table, table.caption, details(params, table, results)),
+        _columns_of(table),
+        number_cells(table, results),
+        results,
     )
 
 
@@ -101,56 +130,106 @@ def lay_out_difference(name: str, params: Params, results: pd.DataFrame) -> Layo
         results: As `pipeline.reporting.results.beside_paper` gives them: rows and columns without any printed number
             are left out.
     """
-    table = params.tables[name]
+    table, results = params.tables[name], _one_group(results)
     columns = [column for column in table.columns if column.metric in set(results["metric"])]
     rows = [row for row in table.rows if row in set(results["method"])]
     # Differences stand alone, whatever the table's own numbers have beside them.
     shown = table.model_copy(update={"columns": columns, "rows": rows, "uncertainty": "none"})
-    cells = {
-        (row["method"], row["metric"]): Cell(value=printed(row["difference"], table.digits, signed=True))
+    cells = difference_cells(shown, results)
+    said = difference_details(details(params, shown, results), whole=len(cells) == len(rows) * len(columns))
+    caption = difference_caption(table.caption, table.paper, results)
+    texts = _texts(f"{table.file or name}_minus_paper", params, shown, caption, said)
+    return assemble(texts, _columns_of(shown), cells, results)
+
+
+def _one_group(results: pd.DataFrame) -> pd.DataFrame:
+    """The results of one suite as `assemble` takes them."""
+    return results.assign(column=results["metric"], group="")
+
+
+def _columns_of(table: TableSettings) -> list[ColumnGroup]:
+    return [ColumnGroup("", "", {column.metric: column.label for column in table.columns})]
+
+
+def _texts(name: str, params: Params, table: TableSettings, caption: str, details: Iterable[str]) -> Texts:
+    labels = {method: params.methods[method].label for method in table.rows}
+    return Texts(name, caption, list(details), list(remarks(params, table)), labels)
+
+
+def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
+    """The numbers with their marks, by method and column.
+
+    Args:
+        table: How they are printed.
+        results: As `assemble` takes them.
+    """
+    accuracies = results[~results["metric"].isin(UNRANKED)]
+    ranks = {column: _ranks(numbers, table) for column, numbers in accuracies.groupby("column")}
+    return {
+        (row["method"], row["column"]): Cell(
+            value=printed(row["mean"], table.digits),
+            std=printed(row["std"], table.digits) if table.uncertainty == "seeds" else "",
+            interval=_interval(row, table.digits),
+            rank=ranks.get(row["column"], {}).get(row["method"], ""),
+        )
         for _, row in results.iterrows()
     }
-    details = ["Percentage points", *_details(params, shown, results)]
-    if len(cells) < len(shown.rows) * len(shown.columns):
-        details.append("A dash without a footnote: the paper has no number")
-    caption = f"Reproduced minus paper ({_paper_titles(table, results)}): {table.caption}"
-    return _assemble(f"{table.file or name}_minus_paper", params, results, cells, caption, details, shown)
 
 
-def _paper_titles(table: TableSettings, results: pd.DataFrame) -> str:
-    """Of those of the papers' tables that a number comes from."""
-    return ", ".join(TITLES[name] for name in table.paper if name in set(results["table"]))
+def difference_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
+    """Reproduced minus paper, by method and column; arguments as those of `number_cells`."""
+    return {
+        (row["method"], row["column"]): Cell(value=printed(row["difference"], table.digits, signed=True))
+        for _, row in results.iterrows()
+    }
 
 
-def _assemble(
-    name: str,
-    params: Params,
-    results: pd.DataFrame,
-    cells: dict[tuple[str, str], Cell],
-    caption: str,
-    details: Iterable[str],
-    table: TableSettings,
+def difference_details(said: Iterable[str], whole: bool) -> list[str]:
+    """Sentences about a table of differences; `whole`: the papers have a number for every cell."""
+    sentences = ["Percentage points", *said]
+    return sentences if whole else [*sentences, "A dash without a footnote: the paper has no number"]
+
+
+def difference_caption(caption: str, papers: list[PaperTable], results: pd.DataFrame) -> str:
+    """A table's caption when it is reproduced minus paper: it names the papers' tables that a number comes from."""
+    titles = ", ".join(TITLES[name] for name in papers if name in set(results["table"]))
+    return f"Reproduced minus paper ({titles}): {caption}"
+
+
+def assemble(
+    texts: Texts, groups: list[ColumnGroup], cells: dict[tuple[str, str], Cell], results: pd.DataFrame
 ) -> Layout:
-    footnotes = Footnotes(results)
+    """A table with its footnotes where they belong.
 
-    def cell(method: str, metric: str) -> Cell:
-        found = cells.get((method, metric), Cell(""))
-        return replace(found, marks=footnotes.of_cell(method, metric))
+    Args:
+        texts: What is said around its cells.
+        groups: Its columns.
+        cells: By method and column; those that are not there are dashes without a footnote.
+        results: As `pipeline.reporting.results.fill` gives them, with `column` and `group`, the keys in `groups`.
+    """
+    footnotes = Footnotes(results)
+    columns = {key: label for group in groups for key, label in group.columns.items()}
+
+    def cell(method: str, column: str) -> Cell:
+        found = cells.get((method, column), Cell(""))
+        return replace(found, marks=footnotes.of_cell(method, column))
 
     return Layout(
-        name=name,
-        title=_sentence(caption),
-        details=" ".join(_sentence(text) for text in details),
-        header=[Label(column.label, footnotes.of_column(column.metric)) for column in table.columns],
+        name=texts.name,
+        title=_sentence(texts.caption),
+        details=" ".join(_sentence(text) for text in texts.details),
+        header=[Label(label, footnotes.of_column(key)) for key, label in columns.items()],
         rows=[
-            Row(
-                Label(params.methods[method].label, footnotes.of_row(method)),
-                [cell(method, column.metric) for column in table.columns],
-            )
-            for method in table.rows
+            Row(Label(label, footnotes.of_row(method)), [cell(method, column) for column in columns])
+            for method, label in texts.labels.items()
         ],
         notes={letter: note for note, letter in footnotes.letters.items()},
-        remarks=[*footnotes.of_table, *_remarks(params, table)],
+        remarks=[*footnotes.of_table, *texts.remarks],
+        headings=[
+            Heading(Label(group.heading, footnotes.of_group(group.key)), len(group.columns))
+            for group in groups
+            if group.key
+        ],
     )
 
 
@@ -180,7 +259,7 @@ def _ranks(column: pd.DataFrame, table: TableSettings) -> dict[str, Rank]:
     return {method: ranks[value] for method, value in values.items() if ranks.get(value) in table.marks}
 
 
-def _details(params: Params, table: TableSettings, results: pd.DataFrame) -> Iterator[str]:
+def details(params: Params, table: TableSettings, results: pd.DataFrame) -> Iterator[str]:
     """Sentences of the caption: what was measured on what, how strong the attacks were, and over which seeds."""
     learners = [learner for row in table.rows for learner in params.methods[row].learners.values()]
     architectures = sorted({learner.architecture or params.model.architecture for learner in learners})
@@ -244,7 +323,8 @@ def radius(epsilon: float) -> str:
     return f"{levels}/255" if levels % 255 and math.isclose(255 * epsilon, levels) else f"{epsilon:g}"
 
 
-def _remarks(params: Params, table: TableSettings) -> Iterator[str]:
+def remarks(params: Params, table: TableSettings) -> Iterator[str]:
+    """What the reader must know of the table as a whole."""
     labels = {column.metric: column.label for column in table.columns}
     members = ", ".join(labels.get(name, f"`{name}`") for name in params.evaluation.union)
     if "union" in labels:

@@ -65,8 +65,8 @@ def stated_claims() -> list[dict[str, str]]:
 
 @cache
 def numbered_items() -> list[dict[str, str]]:
-    """The papers' algorithms, equations, definitions and theorems: `paper`, `item`, `says`, what `answer`s it here, and
-    the `evidence` of that, as `pipeline.reporting.answers.item_state` reads it."""
+    """The papers' printed tables, algorithms, equations, definitions and theorems: `paper`, `item`, `says`, what
+    `answer`s it here, and the `evidence` of that, as `pipeline.reporting.answers.item_state` reads it."""
     return _records("items.csv")
 
 

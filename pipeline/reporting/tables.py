@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,16 @@ from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
 from pipeline.reporting.results import beside_paper
 
-__all__ = ["compile_pdf", "draw_pictures", "markdown", "markdown_text", "remove_leftovers", "write_table"]
+__all__ = [
+    "compile_pdf",
+    "csv_rows",
+    "draw_pictures",
+    "markdown",
+    "markdown_text",
+    "remove_leftovers",
+    "write_layout",
+    "write_table",
+]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
@@ -37,11 +46,13 @@ def write_table(name: str, params: Params, results: pd.DataFrame, destination: P
     Returns:
         The files.
     """
-    paths = _write(lay_out(name, params, results), _csv(name, params, results), destination)
+    labels, digits = {name: method.label for name, method in params.methods.items()}, params.tables[name].digits
+    paths = write_layout(lay_out(name, params, results), csv_rows(labels, digits, results), destination)
     beside = beside_paper(params, params.tables[name], results)
     if beside is None:
         return paths
-    return paths + _write(lay_out_difference(name, params, beside), _csv(name, params, beside), destination)
+    rows = csv_rows(labels, digits, beside)
+    return paths + write_layout(lay_out_difference(name, params, beside), rows, destination)
 
 
 def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
@@ -61,10 +72,11 @@ def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
 
 def _is_ours(fragment: Path) -> bool:
     with open(fragment, "rb") as stream:
-        return stream.read(len(latex.MARK)) == latex.MARK.encode()
+        return stream.readline().rstrip().endswith(latex.MARK.encode())
 
 
-def _write(layout: Layout, rows: str, destination: Path) -> list[Path]:
+def write_layout(layout: Layout, rows: str, destination: Path) -> list[Path]:
+    """Write a table to `destination` in all forms; `rows` as `csv_rows` gives them. Returns the files."""
     comment = f"# {layout.title} {layout.details}\n"
     contents = dict(zip(KINDS, (latex.fragment(layout), comment + rows, markdown(layout)), strict=True))
     paths = [destination / f"{layout.name}.{kind}" for kind in KINDS]
@@ -73,13 +85,20 @@ def _write(layout: Layout, rows: str, destination: Path) -> list[Path]:
     return paths
 
 
-def _csv(name: str, params: Params, results: pd.DataFrame) -> str:
-    """One line per cell; the file begins with a comment: `pandas.read_csv(path, comment="#")`."""
-    digits = params.tables[name].digits
+def csv_rows(labels: Mapping[str, str], digits: int, results: pd.DataFrame) -> str:
+    """One line per cell; the file begins with a comment: `pandas.read_csv(path, comment="#")`.
+
+    Args:
+        labels: Of the methods.
+        digits: Decimals of the numbers.
+        results: As `pipeline.reporting.results.fill` or `beside_paper` gives them; of several suites, with `panel` (the
+            heading of the cell's column) and `suite`, which come first.
+    """
     frame = pd.DataFrame(
         {
+            **{key: results[key] for key in ("panel", "suite") if key in results},
             "method": results["method"],
-            "label": [params.methods[method].label for method in results["method"]],
+            "label": [labels[method] for method in results["method"]],
             "metric": results["metric"],
             "value": [printed(value, digits) for value in results["mean"]],
             **{
@@ -100,12 +119,19 @@ def _csv(name: str, params: Params, results: pd.DataFrame) -> str:
 def markdown(layout: Layout) -> str:
     """The table in GitHub's Markdown: best in bold, second best underlined, footnotes below."""
     lines = [f"**{markdown_text(layout.title)}** {markdown_text(layout.details)}", ""]
-    lines.append(_line(["Method", *map(_label, layout.header)]))
+    lines.append(_line(["Method", *_header(layout)]))
     lines.append(_line([":--", *("--:" for _ in layout.header)]))
     lines += [_line([_label(row.label), *map(_cell, row.cells)]) for row in layout.rows]
     notes = [f"<sup>{letter}</sup> {markdown_text(note)}" for letter, note in layout.notes.items()]
     paragraphs = [*notes, *map(markdown_text, layout.remarks)]
     return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
+
+
+def _header(layout: Layout) -> Iterator[str]:
+    """Labels of the columns, after their heading where there is one: Markdown's tables have one row of headings."""
+    headings = [f"{_label(heading.label)}: " for heading in layout.headings for _ in range(heading.columns)]
+    for heading, label in zip(headings or [""] * len(layout.header), layout.header, strict=True):
+        yield heading + _label(label)
 
 
 def _line(cells: list[str]) -> str:
