@@ -9,17 +9,21 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 # Experiments at a time. They share the cores evenly: threads of two processes that wait for each other are far slower.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
+ifeq ($(shell [[ "$(JOBS)" =~ ^[1-9][0-9]{0,3}$$ ]] && echo yes),)
+$(error JOBS is how many experiments run at a time, a whole number from 1 on; '$(JOBS)' is not)
+endif
 THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) / $(JOBS) )))
 # Tests at a time: one more than there are cores, because some wait for servers; eight have enough to share.
 TEST_JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 7 ? n + 1 : 8 )))
-EXPERIMENTS ?= $$(dvc stage list --name-only | sed -n 's/^train@//p')
+# make repro EXPERIMENTS="at-1 generalist_t-1" trains and attacks these alone.
+ALL_EXPERIMENTS = $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder reporting equality startup
 
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side
-	echo $(EXPERIMENTS) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
+	echo $(or $(EXPERIMENTS),$(ALL_EXPERIMENTS)) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
 		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item $(1) \
 		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
 endef
@@ -36,19 +40,23 @@ help: ## Show this list
 
 setup: $(BIN)/.installed ## Install everything into .venv (and LaTeX and Chromium, as root on Debian)
 
+# Scripts in .venv name the folder that it was made in: a checkout that was moved is installed anew.
+ifneq ($(shell cat $(BIN)/.installed 2>/dev/null),$(CURDIR))
+.PHONY: $(BIN)/.installed
+endif
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	.ci/system-packages
-	@touch $@
+	@echo $(CURDIR) > $@
 
-repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] switches first, [JOBS=n] at a time
+repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, [JOBS=n] at a time, [EXPERIMENTS="at-1 nt-1"] alone
 	@if [ -n "$$SUITE" ]; then python -m stages.compose "suite=$$SUITE" $(SET); fi
 	$(run-experiments)
-	dvc repro
+	$(if $(EXPERIMENTS),python -m stages.report,dvc repro)
 
 cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
 cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded

@@ -1,25 +1,89 @@
-"""What the README shows is what the pipeline wrote."""
+"""What README.md and docs/ show works as printed."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
 
+from pipeline.config import parse_params
+from pipeline.models import build_model
+from stages.compose import compose
 from tests.conftest import REPOSITORY
 
+README = (REPOSITORY / "README.md").read_text()
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
-def rows(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line.startswith("| ")]
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("table", ["digits/small_cnn/tables/table1.md", "cifar10_reduced/resnet18/tables/table1.md"])
-def test_the_readmes_numbers_are_those_of_the_committed_tables(table: str) -> None:
-    shown = set(rows(REPOSITORY / "README.md"))
-    measured = [row for row in rows(REPOSITORY / "reports/published" / table) if "--<sup>" not in row]
+def make_commands() -> set[str]:
+    """Targets of every `make ...` in the pages' consoles and code."""
+    found: set[str] = set()
+    for page in PAGES:
+        text = page.read_text()
+        for code in [*blocks(text, "console"), *re.findall(r"`(make [^`]+)`", text)]:
+            found |= set(re.findall(r"\bmake ((?:[a-z][a-z0-9-]*)(?: [a-z][a-z0-9-]*)*)", code))
+    return found
+
+
+def test_the_numbers_of_the_reduced_run_are_those_of_its_published_table() -> None:
+    published = REPOSITORY / "reports/published/cifar10_reduced/resnet18/tables/table1.md"
+    shown = (REPOSITORY / "docs/suites.md").read_text().splitlines()
+    rows = [line for line in published.read_text().splitlines() if line.startswith("| ")]
+    measured = [row for row in rows if "--<sup>" not in row]
     assert len(measured) > 2
     assert [row for row in measured if row not in shown] == []
+
+
+def test_the_yaml_of_the_readme_is_generalist_d_with_another_interval() -> None:
+    raw: dict[str, Any] = yaml.safe_load(compose(["suite=digits"], REPOSITORY / "conf"))
+    (shown,) = blocks(README, "yaml")
+    raw["methods"] |= yaml.safe_load(shown)["methods"]
+    changed = yaml.safe_load(shown)["methods"]["mine"]
+    changed["mixture"]["communication_interval"] = 1
+    raw["methods"]["same"] = changed
+    params = parse_params(raw)
+    mine, original = params.experiment("mine", 1), params.experiment("generalist_d_nt_linf", 1)
+    assert params.experiment("same", 1).fingerprint == original.fingerprint != mine.fingerprint
+
+
+def test_the_python_of_the_readme_loads_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shown,) = blocks(README, "python")
+    (path,) = re.findall(r'load_file\("([^"]+)"\)', shown)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = build_model("small_cnn", "digits").state_dict()
+    (tmp_path / path).parent.mkdir(parents=True)
+    save_file(expected, tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    loaded = names["model"].state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    assert not names["model"].training
+
+
+def test_every_make_command_of_the_pages_has_its_target() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {word for command in make_commands() for word in command.split() if re.fullmatch(r"[a-z][a-z0-9-]*", word)}
+    assert {"repro", "test", "suite"} <= named and named - targets == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", page.read_text())
+    local = [link for pair in links for link in pair if link and "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
 
 
 def test_no_conflict_of_a_merge_is_committed() -> None:

@@ -150,13 +150,13 @@ def test_nothing_to_compile_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "names", "beside"),
     [
-        (["suite=digits", "attacks=full"], ["attacks_l2", "attacks_linf", "table1", "table4"], []),
+        (["suite=digits", "attacks=full"], ["attacks_l2", "attacks_linf", "costs", "table1", "table4"], []),
         (
             ["suite=cifar10", "attacks=full", "seeds=[1,2]"],
-            ["attacks_l2", "attacks_linf", "table1", "table4"],
+            ["attacks_l2", "attacks_linf", "costs", "table1", "table4"],
             ["attacks_linf", "table1", "table4"],
         ),
-        (["suite=cifar100", "architecture=wrn32_10"], ["table2", "table4"], ["table2", "table4"]),
+        (["suite=cifar100", "architecture=wrn32_10"], ["costs", "table2", "table4"], ["table2", "table4"]),
     ],
 )
 def test_every_table_of_a_suite_compiles(
