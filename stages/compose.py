@@ -3,7 +3,9 @@
     python -m stages.compose suite=cifar10 architecture=wrn32_10 protocol=reference_code
 
 Arguments are Hydra overrides. Groups: suite, architecture, protocol; any single value can be
-overridden too: `seeds=[1,2,3]`, `training.epochs=20`.
+overridden too: `seeds=[1,2,3]`, `training.epochs=20`. With other epochs, whatever counts epochs
+(breakpoints, t', c, decays, ranges of the search) is scaled in proportion, but for what is
+overridden itself.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.config import parse_params
-from pipeline.errors import RequestError
+from pipeline.composing import Composition, compose_suite
 from pipeline.files import write_text
 from stages import cli
 
@@ -21,27 +22,13 @@ HEADER = "# Composed from conf/ by: python -m stages.compose {overrides}\n# This
 
 
 def compose(overrides: list[str], conf: Path) -> str:
-    """The content of params.yaml for Hydra `overrides`.
+    """The text of params.yaml for Hydra `overrides`; raises as `compose_suite`."""
+    return with_header(overrides, compose_suite(overrides, conf))
 
-    Raises:
-        RequestError: an override names something that does not exist, or the composed file has mistakes.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
-    try:
-        with initialize_config_dir(str(conf.resolve()), version_base=None):
-            composed = hydra_compose("config", overrides)
-        OmegaConf.resolve(composed)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OSError) as error:
-        raise RequestError(f"cannot compose {' '.join(overrides)}: {error}") from None
-    text = OmegaConf.to_yaml(composed)
-    parse_params(OmegaConf.to_container(composed), f"conf/ with {' '.join(overrides) or 'no overrides'}")
-    return HEADER.format(overrides=" ".join(overrides)) + text
+def with_header(overrides: list[str], composition: Composition) -> str:
+    """The text of params.yaml."""
+    return HEADER.format(overrides=" ".join(overrides)) + composition.content
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        write_text(given.output, compose(given.overrides, Path("conf")))
+        composition = compose_suite(given.overrides, Path("conf"))
+        write_text(given.output, with_header(given.overrides, composition))
+        for line in composition.notes:
+            print(line)
         print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}; next: make repro")
 
     return cli.run(stage)

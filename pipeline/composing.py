@@ -1,0 +1,98 @@
+"""From the pieces in conf/ and a person's overrides to the content of params.yaml, with Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Params, parse_params
+from pipeline.config.scaling import Scaling, leaves
+from pipeline.errors import RequestError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+EPOCHS = "training.epochs"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What was composed.
+
+    Args:
+        content: YAML, without a header.
+        params: The same, checked.
+        notes: What a person should know of it, in lines.
+    """
+
+    content: str
+    params: Params
+    notes: list[str]
+
+
+def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
+    """The content of params.yaml for Hydra `overrides`.
+
+    Where one of them is `training.epochs`, whatever else counts epochs is scaled in proportion; see
+    `pipeline.config.scaling`.
+
+    Raises:
+        RequestError: an override names something that does not exist, or the composed file has mistakes.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        composed, scaling = _scaled(overrides, conf)
+        OmegaConf.resolve(composed)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OSError) as error:
+        raise RequestError(f"cannot compose {' '.join(overrides)}: {error}") from None
+    content: Any = OmegaConf.to_container(composed)
+    if scaling is not None:
+        scaling.finish(content)
+    params = parse_params(content, f"conf/ with {' '.join(overrides) or 'no overrides'}")
+    return Composition(
+        OmegaConf.to_yaml(composed if scaling is None else OmegaConf.create(content)),
+        params,
+        [] if scaling is None else list(scaling.describe()),
+    )
+
+
+def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf.resolve()), version_base=None):
+        composed: DictConfig = compose("config", list(overrides))
+    return composed
+
+
+def _scaled(overrides: Sequence[str], conf: Path) -> tuple[DictConfig, Scaling | None]:
+    """What the overrides give, its references not followed yet; scaled where they change the suite's epochs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import DictConfig, OmegaConf
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    asked = [one for one in parsed if one.key_or_group == EPOCHS and one.value() is not None]
+    others = [text for text, one in zip(overrides, parsed, strict=True) if one not in asked]
+    composed = _composed(others, conf)
+    if not asked:
+        return composed, None
+    before, after = OmegaConf.select(composed, EPOCHS), asked[-1].value()
+    OmegaConf.update(composed, EPOCHS, after)
+    if type(before) is not int or type(after) is not int or after < 1 or before == after:
+        return composed, None  # what is wrong with it is said when the content is checked
+    scaling = Scaling(before, after, frozenset(leaf for one in parsed for leaf in _leaves_of(one)))
+    content: Any = OmegaConf.to_container(composed, resolve=False)
+    scaling.apply(content)
+    scaled = OmegaConf.create(content)
+    assert isinstance(scaled, DictConfig)
+    return scaled, scaling
+
+
+def _leaves_of(override: Any) -> Iterator[tuple[str, ...]]:
+    """The paths of values that a parsed override sets."""
+    return leaves(tuple(override.key_or_group.split(".")), override.value())
