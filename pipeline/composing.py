@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Params, parse_params
 from pipeline.config.scaling import Scaling, leaves
 from pipeline.errors import RequestError
+from pipeline.files import write_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EPOCHS = "training.epochs"
+HEADER = (
+    "# Composed from conf/ by: python -m stages.compose {overrides}\n"
+    "# This file is what runs; edit it freely: composing anew does not replace edits unasked. As composed: {digest}\n"
+)
+DIGEST = re.compile(r"(?:#.*\n)?# This file is what runs.* As composed: ([0-9a-f]{16})\n")
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,50 @@ class Composition:
     content: str
     params: Params
     notes: list[str]
+
+
+def with_header(overrides: Sequence[str], content: str) -> str:
+    """The text of params.yaml, which says what it was composed from and tells an edit by the digest."""
+    return HEADER.format(overrides=" ".join(overrides), digest=_digest(content)) + content
+
+
+def is_edited(text: str) -> bool:
+    """Whether a params.yaml is, or may be, other than it was composed."""
+    header = DIGEST.match(text)
+    return header is None or header[1] != _digest(text[header.end() :])
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
+    """Write a composed params.yaml, but not over a person's edits.
+
+    Args:
+        path: Where to.
+        text: What, with its header.
+        overwrite: Replace an edited file, and keep it beside under another name.
+
+    Returns:
+        Where an edited file was kept; None where there was none.
+
+    Raises:
+        RequestError: the file is edited and must not be replaced.
+    """
+    kept = None
+    if path.is_file():
+        before = path.read_text(encoding="utf-8", errors="replace")
+        if is_edited(before) and before != text:
+            kept = path.with_name(f"{path.name}.bak")
+            if not overwrite:
+                raise RequestError(
+                    f"{path} was edited since it was composed, nothing was changed. 'git diff {path}' shows the edits; "
+                    f"--overwrite (make ... OVERWRITE=1) replaces them and keeps the file as {kept}"
+                )
+            os.replace(path, kept)
+    write_text(path, text)
+    return kept
 
 
 def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:

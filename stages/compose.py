@@ -14,21 +14,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.composing import Composition, compose_suite
-from pipeline.files import write_text
+from pipeline.composing import compose_suite, with_header, write_composed
 from stages import cli
-
-HEADER = "# Composed from conf/ by: python -m stages.compose {overrides}\n# This file is what runs; edit it freely.\n"
 
 
 def compose(overrides: list[str], conf: Path) -> str:
     """The text of params.yaml for Hydra `overrides`; raises as `compose_suite`."""
-    return with_header(overrides, compose_suite(overrides, conf))
-
-
-def with_header(overrides: list[str], composition: Composition) -> str:
-    """The text of params.yaml."""
-    return HEADER.format(overrides=" ".join(overrides)) + composition.content
+    return with_header(overrides, compose_suite(overrides, conf).content)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,11 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="for example suite=cifar10")
     parser.add_argument("--output", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that was edited by hand, and keep it with .bak added"
+    )
     given = parser.parse_args(arguments)
 
     def stage() -> None:
         composition = compose_suite(given.overrides, Path("conf"))
-        write_text(given.output, with_header(given.overrides, composition))
+        text = with_header(given.overrides, composition.content)
+        if kept := write_composed(given.output, text, given.overwrite):
+            print(f"kept your edited {given.output} as {kept}")
         for line in composition.notes:
             print(line)
         print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}; next: make repro")
