@@ -14,6 +14,7 @@ from pipeline.config import Params, parse_params
 from pipeline.config.scaling import Scaling, leaves
 from pipeline.errors import RequestError
 from pipeline.files import write_text
+from pipeline.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -99,11 +100,13 @@ def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    parsed = parse_overrides(overrides, conf)
     try:
-        composed, scaling = _scaled(overrides, conf)
+        composed, scaling = _scaled(overrides, parsed, conf)
         OmegaConf.resolve(composed)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OSError) as error:
-        raise RequestError(f"cannot compose {' '.join(overrides)}: {error}") from None
+        said = str(error).partition("\n")[0]  # what follows is Hydra's advice, which does not fit here
+        raise RequestError(f"cannot compose {' '.join(overrides)}: {said}") from None
     content: Any = OmegaConf.to_container(composed)
     if scaling is not None:
         scaling.finish(content)
@@ -123,15 +126,20 @@ def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:
     return composed
 
 
-def _scaled(overrides: Sequence[str], conf: Path) -> tuple[DictConfig, Scaling | None]:
+def _scaled(overrides: Sequence[str], parsed: Sequence[Any], conf: Path) -> tuple[DictConfig, Scaling | None]:
     """What the overrides give, its references not followed yet; scaled where they change the suite's epochs."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import ConfigCompositionException
     from omegaconf import DictConfig, OmegaConf
 
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    asked = [one for one in parsed if one.key_or_group == EPOCHS and one.value() is not None]
+    asked = [one for one in parsed if one.key_or_group == EPOCHS and _sets(one)]
     others = [text for text, one in zip(overrides, parsed, strict=True) if one not in asked]
-    composed = _composed(others, conf)
+    try:
+        composed = _composed(others, conf)
+    except ConfigCompositionException:
+        chosen = [text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group in GROUPS]
+        content: Any = OmegaConf.to_container(_composed(chosen, conf), resolve=False)
+        raise_any(overrides, unknown_keys(parsed, content))
+        raise
     if not asked:
         return composed, None
     before, after = OmegaConf.select(composed, EPOCHS), asked[-1].value()
@@ -139,11 +147,16 @@ def _scaled(overrides: Sequence[str], conf: Path) -> tuple[DictConfig, Scaling |
     if type(before) is not int or type(after) is not int or after < 1 or before == after:
         return composed, None  # what is wrong with it is said when the content is checked
     scaling = Scaling(before, after, frozenset(leaf for one in parsed for leaf in _leaves_of(one)))
-    content: Any = OmegaConf.to_container(composed, resolve=False)
+    content = OmegaConf.to_container(composed, resolve=False)
     scaling.apply(content)
     scaled = OmegaConf.create(content)
     assert isinstance(scaled, DictConfig)
     return scaled, scaling
+
+
+def _sets(override: Any) -> bool:
+    """Whether a parsed override gives a value to a key that is there: neither ~key nor +key=value, but ++key=value."""
+    return not override.is_delete() and (override.is_force_add() or not override.is_add())
 
 
 def _leaves_of(override: Any) -> Iterator[tuple[str, ...]]:

@@ -83,6 +83,10 @@ def test_the_same_epochs_change_nothing() -> None:
     assert composed("suite=digits", "training.epochs=15") == composed("suite=digits")
 
 
+def test_forcing_the_epochs_scales_too() -> None:
+    assert mixture_of(params_of("suite=digits", "++training.epochs=30")).warmup_epochs == 18
+
+
 def test_what_is_asked_for_by_name_stays() -> None:
     base = "methods.generalist_d_nt_linf.mixture"
     params = params_of(
