@@ -12,7 +12,8 @@ from typing import Any, ClassVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.schema import AttackBudget, Params
+from pipeline.config.extending import EXTENDS, extend_methods
+from pipeline.config.schema import AttackBudget, MethodSettings, Params
 from pipeline.config.values import Norm, mapping
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
@@ -94,16 +95,18 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     """Check the content of `params.yaml`; see `load_params`."""
     if not isinstance(raw, dict):
         raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
+    whole, lines = extend_methods(raw)
     try:
-        return Params.model_validate(raw, context=cross_references(raw))
+        params = Params.model_validate(whole, context=cross_references(raw))
     except ValidationError as error:
-        lines = [describe(problem, raw) for problem in error.errors()]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        if len(lines) > MISTAKES_SHOWN:
-            lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
-        raise RequestError(
-            f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
+        lines += [describe(problem, whole) for problem in error.errors()]
+    else:
+        if not lines:
+            return params
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    if len(lines) > MISTAKES_SHOWN:
+        lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
+    raise RequestError(f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +204,8 @@ def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
     """The keys that are valid at `location` below a model, walking through dicts, lists, options and tagged unions."""
     models = list(_models_in(annotation))
     if not location:
-        return sorted({key for model in models for key in model.model_fields})
+        extends = {EXTENDS} if MethodSettings in models else set()
+        return sorted({key for model in models for key in model.model_fields} | extends)
     for model in models:
         if location[0] in model.model_fields:
             return _keys_at(model.model_fields[location[0]].annotation, location[1:])

@@ -240,7 +240,10 @@ class LearnerSettings(Closed):
 
 
 class MethodSettings(Closed):
-    """One row of the tables: a list of learners, and how they are combined when there are several."""
+    """One row of the tables: a list of learners, and how they are combined when there are several.
+
+    In the file, `extends` names another method that it has everything of but the label, and what it says itself.
+    """
 
     label: str
     """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
@@ -519,6 +522,7 @@ class TableSettings(Closed):
 
     caption: str
     rows: list[str] = Field(min_length=1)
+    """Keys of `methods`; `all` stands for every one, in the order of the file."""
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
     marks: list[Literal["best", "second"]] = Field(default=["best", "second"])
@@ -533,6 +537,13 @@ class TableSettings(Closed):
     paper: list[PaperTable] = Field(default=[])
     """The papers' tables that it stands beside: what they have for this data set and network is subtracted in a second
     form, 'reproduced minus paper'. Where two have the same cell, the one that is listed first counts."""
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _write_out_all(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and value != "all":
+            raise ValueError(f"expected a list of methods, or 'all', got '{value}'")
+        return context(info, "methods") if value == "all" else value
 
     @field_validator("rows")
     @classmethod
