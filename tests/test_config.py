@@ -157,6 +157,15 @@ def test_a_method_may_have_its_own_number_of_epochs_and_batch_size(raw: Content)
     assert mistakes(raw) == [f"{SCHEDULE}.epochs: breakpoint 10 lies beyond the last epoch 9 (training.epochs)"]
 
 
+def test_the_seed_need_not_be_named_where_there_is_one(raw: Content) -> None:
+    assert parse_params(raw).experiment("at", None) == parse_params(raw).experiment("at", 1)
+    raw["seeds"] = [3, 5]
+    with pytest.raises(RequestError, match=r"several seeds, \[3, 5\]: say which is meant, --seed 3"):
+        parse_params(raw).experiment("at", None)
+    raw["seeds"] = [5]
+    assert parse_params(raw).experiment("at", None).seed == 5
+
+
 def test_networks_and_their_suites_have_the_same_names() -> None:
     assert names("architecture") == sorted(ARCHITECTURES)
 

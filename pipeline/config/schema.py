@@ -594,14 +594,24 @@ class Params(Closed):
             for seed in self.seeds:
                 yield self.experiment(method, seed)
 
-    def experiment(self, method: str, seed: int) -> Experiment:
+    def experiment(self, method: str, seed: int | None) -> Experiment:
         """The experiment of one method and seed.
 
+        Args:
+            method: A key of `methods`.
+            seed: One of `seeds`; None stands for the only one.
+
         Raises:
-            RequestError: the file declares no such method or seed.
+            RequestError: the file declares no such method or seed, or several seeds where none is given.
         """
         if method not in self.methods:
             raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
+        if seed is None:
+            if len(self.seeds) > 1:
+                raise RequestError(
+                    f"params.yaml has several seeds, {self.seeds}: say which is meant, --seed {self.seeds[0]}"
+                )
+            seed = self.seeds[0]
         if seed not in self.seeds:
             raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
         return self.resolve(method, self.methods[method], seed)
