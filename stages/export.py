@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "run",
-        help="an experiment (method-seed, or method where there is one seed), a table cell (table:method:metric), or a run id",
+        help="an experiment (method-seed; method for the only seed), a table cell (table:method:metric), or a run id",
     )
     parser.add_argument("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)")
     given = parser.parse_args(arguments)
