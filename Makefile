@@ -18,6 +18,9 @@ TEST_JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 7 ? n + 1 : 
 # make repro EXPERIMENTS="at-1 generalist_t-1" trains and attacks these alone.
 ALL_EXPERIMENTS = $$(dvc stage list --name-only | sed -n 's/^train@//p')
 
+# Refuses to replace a params.yaml that was edited by hand, unless OVERWRITE=1.
+COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
+
 # What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder reporting equality startup
 
@@ -54,13 +57,13 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	@echo $(CURDIR) > $@
 
 repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, [JOBS=n] at a time, [EXPERIMENTS="at-1 nt-1"] alone
-	@if [ -n "$$SUITE" ]; then python -m stages.compose "suite=$$SUITE" $(SET); fi
+	@if [ -n "$$SUITE" ]; then $(COMPOSE) "suite=$$SUITE" $(SET); fi
 	$(run-experiments)
 	$(if $(EXPERIMENTS),python -m stages.report,dvc repro)
 
 cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
 cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
-	python -m stages.compose suite=cifar10_reduced
+	$(COMPOSE) suite=cifar10_reduced
 	$(run-experiments)
 	python -m stages.report
 
@@ -76,7 +79,7 @@ search: setup ## Search settings with Optuna through the grid, draw what it foun
 	python -m stages.figures pareto
 
 beyond: setup ## What the papers leave open, on the digits: suite digits_beyond, docs/findings.md (minutes)
-	python -m stages.compose suite=digits_beyond
+	$(COMPOSE) suite=digits_beyond
 	python -m stages.ablation --workers $(JOBS) --yes
 	python -m stages.stability
 	python -m stages.search --workers $(JOBS)
@@ -136,7 +139,7 @@ audit: setup ## List where the papers' own tables contradict themselves or each 
 	python -m stages.audit
 
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
-	python -m stages.compose "suite=$${SUITE:-digits}" $(SET)
+	$(COMPOSE) "suite=$${SUITE:-digits}" $(SET)
 
 prepare: setup ## Download or find the data of the suite, and check it
 	python -m stages.prepare

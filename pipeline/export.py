@@ -64,6 +64,8 @@ def find_run(params: Params, given: str) -> str:
             names = ", ".join(f"{method}-{seed}" for seed in params.seeds)
             raise RequestError(f"{given} is the mean of several models; name one of {names}")
         given = f"{method}-{params.seeds[0]}"
+    if given in params.methods:
+        given = f"{given}-{params.experiment(given, None).seed}"
     method, _, seed = given.rpartition("-")
     if not method or not seed.isdecimal() or len(seed) > LONGEST_SEED:
         raise RequestError(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+NAME, BAR = 28, 14
+"""Columns of a name at most, and of a bar: with epochs and times they leave something of 80."""
 LINE_INTERVAL = 30.0
 """Seconds between plain lines within an epoch or an attack."""
 
@@ -25,24 +27,7 @@ class Display:
 
     def __enter__(self) -> Self:
         if sys.stdout.isatty():
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self._rich = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
-            )
+            self._rich = _bars()
             self._rich.start()
         return self
 
@@ -84,21 +69,23 @@ class TrainingDisplay(Display):
         self._epochs, self._steps = epochs, steps_per_epoch
         if self._rich is not None:
             title = self._title
-            self._epoch_bar = self._rich.add_task(title, total=epochs, completed=first_epoch - 1, detail="")
-            self._step_bar = self._rich.add_task("  steps", total=steps_per_epoch, completed=first_step, detail="")
+            self._epoch_bar = self._rich.add_task(title, total=epochs, completed=first_epoch - 1, detail="", below="")
+            self._step_bar = self._rich.add_task(
+                "  steps", total=steps_per_epoch, completed=first_step, detail="", below=""
+            )
 
     def on_phase(self, steps_per_epoch: int) -> None:
         """From here on an epoch has another number of steps."""
         self._steps = steps_per_epoch
         if self._rich is not None:
-            self._rich.reset(self._step_bar, total=steps_per_epoch, detail="")
+            self._rich.reset(self._step_bar, total=steps_per_epoch, detail="", below="")
 
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         """A step has ended."""
         shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
         detail = f"loss {shown}  {images_per_second:,.0f} images/s"
         if self._rich is not None:
-            self._rich.update(self._step_bar, completed=step, detail=detail)
+            self._rich.update(self._step_bar, completed=step, below=f"  step {step}: {detail}")
         self.rarely(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  {detail}")
 
     def on_epoch(self, record: Mapping[str, float]) -> None:
@@ -111,8 +98,8 @@ class TrainingDisplay(Display):
         if record.get("redistributed"):
             detail += "  redistributed"
         if self._rich is not None:
-            self._rich.update(self._epoch_bar, completed=epoch, detail=detail)
-            self._rich.reset(self._step_bar, total=self._steps, detail="")
+            self._rich.update(self._epoch_bar, completed=epoch, below=f"  epoch {epoch}: {detail}")
+            self._rich.reset(self._step_bar, total=self._steps, detail="", below="")
         else:
             self.message(f"epoch {epoch}/{self._epochs}  {detail}  {record['images_per_second']:,.0f} images/s")
 
@@ -125,7 +112,7 @@ class EvaluationDisplay(Display):
         self._name, self._started = attack, time.monotonic()
         self._pieces, self._done, self._robust, self._images = pieces, 0, 0, 0
         if self._rich is not None:
-            self._bar = self._rich.add_task(self._name, total=pieces, detail="")
+            self._bar = self._rich.add_task(self._name, total=pieces, detail="", below="")
 
     def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
         """A part of the attack has ended on a batch."""
@@ -149,7 +136,7 @@ class PreparationDisplay(Display):
         """Preparing begins or continues."""
         self._images, self._done, self._made, self._started = images, 0, 0, time.monotonic()
         if self._rich is not None:
-            self._bar = self._rich.add_task(self._title, total=images, detail="")
+            self._bar = self._rich.add_task(self._title, total=images, detail="", below="")
 
     def on_images(self, count: int, found: bool) -> None:
         """A shard of so many images was made, or was found finished."""
@@ -162,6 +149,50 @@ class PreparationDisplay(Display):
             self.message(f"{self._done:,} of {self._images:,} images, {detail}")
         else:
             self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
+
+
+def _bars() -> RichProgress:
+    """Bars whose name, epoch and time left are whole at 80 columns, however long what they tell besides.
+
+    A task's `detail` has what is left of its line, its `below` a line of its own under all bars.
+    """
+    from rich.console import RenderableType
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Detail(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["detail"], no_wrap=True, overflow="ellipsis")
+
+    class Bars(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            for task in self.tasks:
+                if task.fields["below"]:
+                    yield Text(task.fields["below"], no_wrap=True, overflow="ellipsis")
+
+    def whole() -> Column:
+        return Column(no_wrap=True, max_width=NAME, overflow="ellipsis")
+
+    return Bars(
+        TextColumn("[bold]{task.description}", table_column=whole()),
+        BarColumn(BAR, table_column=whole()),
+        MofNCompleteColumn(table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TextColumn("<", table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        Detail(table_column=Column()),
+    )
 
 
 def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:

@@ -29,8 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
             _show(given.params, given.show[0], given.show[1], given.seed)
         elif write_addresses(given.params, given.output):
             print(f"wrote {given.output}")
+            _remark(given.params)
 
     return cli.run(stage)
+
+
+def _remark(params_file: Path) -> None:
+    """Say once, before `dvc repro` trains anything, what is allowed in the file and yet often a mistake."""
+    from pipeline.config import load_params
+    from pipeline.config.remarks import early_end
+
+    if remark := early_end(load_params(params_file)):
+        print(f"{params_file}: {remark}", flush=True)
 
 
 def _show(params_file: Path, stage: str, method: str, seed: int | None) -> None:

@@ -34,8 +34,13 @@ def experiment_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser for stages that work on one experiment."""
     made = parser(description)
     made.add_argument("method", help="a key of 'methods' in params.yaml")
-    made.add_argument("--seed", type=int, required=True, help="one of 'seeds' in params.yaml")
+    add_seed(made)
     return made
+
+
+def add_seed(made: argparse.ArgumentParser) -> None:
+    """Let a stage ask which seed is meant; None stands for the only one of params.yaml."""
+    made.add_argument("--seed", type=int, help="one of 'seeds' in params.yaml (default: the only one)")
 
 
 def deliver_what_waits() -> None:

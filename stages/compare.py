@@ -1,6 +1,6 @@
 """Compare two methods on the same test images: McNemar's exact test on the verdicts of one attack.
 
-python -m stages.compare at generalist_t --seed 1 --attack aa_linf
+python -m stages.compare at generalist_t --attack aa_linf
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("first", help="a key of 'methods' in params.yaml")
     parser.add_argument("second", help="another one")
-    parser.add_argument("--seed", type=int, required=True, help="one of 'seeds' in params.yaml")
+    cli.add_seed(parser)
     parser.add_argument("--attack", action="append", help="a name from evaluation.attacks, or natural (default: all)")
     given = parser.parse_args(arguments)
 

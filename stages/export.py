@@ -17,7 +17,10 @@ from stages import cli
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("run", help="an experiment (method-seed), a table cell (table:method:metric), or a run id")
+    parser.add_argument(
+        "run",
+        help="an experiment (method-seed; method for the only seed), a table cell (table:method:metric), or a run id",
+    )
     parser.add_argument("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)")
     given = parser.parse_args(arguments)
 

@@ -157,6 +157,15 @@ def test_a_method_may_have_its_own_number_of_epochs_and_batch_size(raw: Content)
     assert mistakes(raw) == [f"{SCHEDULE}.epochs: breakpoint 10 lies beyond the last epoch 9 (training.epochs)"]
 
 
+def test_the_seed_need_not_be_named_where_there_is_one(raw: Content) -> None:
+    assert parse_params(raw).experiment("at", None) == parse_params(raw).experiment("at", 1)
+    raw["seeds"] = [3, 5]
+    with pytest.raises(RequestError, match=r"several seeds, \[3, 5\]: say which is meant, --seed 3"):
+        parse_params(raw).experiment("at", None)
+    raw["seeds"] = [5]
+    assert parse_params(raw).experiment("at", None).seed == 5
+
+
 def test_networks_and_their_suites_have_the_same_names() -> None:
     assert names("architecture") == sorted(ARCHITECTURES)
 
@@ -171,9 +180,27 @@ def test_the_committed_file_is_the_default_suite() -> None:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("suite=cifar", "suite/cifar"),
-        ("trainin.epochs=3", "trainin"),
-        ("training.epochs", "training.epochs"),
+        ("suite=cifar", "unknown suite 'cifar': did you mean 'cifar10'? Valid: cifar10, "),
+        ("trainin.epochs=3", "unknown key 'trainin.epochs': did you mean 'training'? Valid: suite, architecture, "),
+        ("training.epoch=3", "unknown key 'training.epoch': did you mean 'epochs'? Valid: epochs, batch_size, "),
+        ("training.epochs.x=3", "unknown key 'training.epochs.x': training.epochs is a value, not a section"),
+        (
+            "architecture=resnet19",
+            "unknown architecture 'resnet19': did you mean 'resnet18'? Valid: resnet18, resnet50",
+        ),
+        ("architectur=resnet18", "unknown key 'architectur': did you mean 'architecture'?"),
+        ("seed=[1,2]", "unknown key 'seed': did you mean 'seeds'?"),
+        ("methods.my_t={label: x}", "+methods.my_t=... adds one"),
+        ("~methods.nope", "unknown key 'methods.nope': Valid: nt, at, "),
+        ("+training.epochs=3", "'training.epochs' is there already; write training.epochs=..., without +"),
+        ("training={epochs: 3}", "write training.epochs=... by itself, so that the schedule is scaled with it"),
+        ("~suite", "one file of suite is always chosen; write suite=NAME"),
+        ("suite=digits,mnist", "'suite=digits,mnist' gives several values, expected one"),
+        ("digits", "'digits' is no override; write suite=digits"),
+        ("cifar", "'cifar' is no override; expected key=value, for example suite=digits or training.epochs=20"),
+        ("seeds=[1,", "'seeds=[1,' cannot be read ("),
+        ("=3", "'=3' names no key; expected key=value"),
+        ("hydra.run.dir=x", "'hydra.run.dir=x' is a setting of Hydra itself"),
         ("training.epochs=${nothing}", "nothing"),
         ("training.epochs=0", "training.epochs: input should be greater than or equal to 1 (got 0)"),
     ],
@@ -181,7 +208,20 @@ def test_the_committed_file_is_the_default_suite() -> None:
 def test_overrides_that_do_not_compose_are_named(override: str, text: str) -> None:
     with pytest.raises(RequestError, match="suite=digits") as caught:
         compose(["suite=digits", override], CONF)
-    assert text in str(caught.value)
+    message = str(caught.value)
+    assert text in message
+    assert not any(word in message for word in ("pkg://", "\\t", "hydra.cc", "To append", "multirun"))
+
+
+def test_every_override_that_does_not_compose_is_named_at_once() -> None:
+    with pytest.raises(RequestError) as caught:
+        compose(["digits", "architecture=resnet19"], CONF)
+    assert str(caught.value).splitlines() == [
+        "cannot compose digits architecture=resnet19:",
+        "  'digits' is no override; write suite=digits",
+        "  unknown architecture 'resnet19': did you mean 'resnet18'? Valid: "
+        "resnet18, resnet50, small_cnn, wrn32_10, wrn50_2",
+    ]
 
 
 # --- Mistakes

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.config.extending import merged
 from pipeline.config.mixture import MovingAverageSettings
 from pipeline.config.reading import cross_references, describe
 from pipeline.config.schema import LONGEST_NAME, DataSettings, Experiment, MethodSettings, Params
@@ -165,7 +166,7 @@ def _variations(params: Params, study: Study, name: str) -> Iterator[_Variation]
     content = method.model_dump(mode="json")
     if isinstance(study, SettingsStudy):
         for setting, changes in study.values.items():
-            yield _Variation(setting, None, _merged(content, changes))
+            yield _Variation(setting, None, merged(content, changes))
     elif isinstance(study, ReplacedExampleStudy):
         yield from _replaced_examples(study, params.data, content)
     elif isinstance(method.mixture, MovingAverageSettings):
@@ -193,19 +194,6 @@ def _of_mixture(
         yield from _joint(study, params)
     elif isinstance(study, WeightAveragingStudy):
         yield from _averages(mixture, content)
-
-
-def _merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The section with what `changes` names; see `SettingsStudy.values`."""
-    return section | {key: _changed(key, section.get(key), value) for key, value in changes.items()}
-
-
-def _changed(key: str, before: Any, value: Any) -> Any:
-    # An objective holds its attack in full by now, which would outdo the norm of another one.
-    if key == "objective" or not isinstance(before, dict) or not isinstance(value, dict):
-        return value
-    is_of_other_kind = any(tag in value and value[tag] != before.get(tag) for tag in ("name", "rule"))
-    return value if is_of_other_kind else _merged(before, value)
 
 
 def with_mixture(content: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar, TypeVar, get_args
@@ -12,7 +12,8 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.schema import AttackBudget, Params
+from pipeline.config.extending import EXTENDS, extend_methods
+from pipeline.config.schema import AttackBudget, MethodSettings, Params
 from pipeline.config.values import Norm, mapping
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean
@@ -108,10 +109,13 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     """Check the content of `params.yaml`; see `load_params`."""
     if not isinstance(raw, dict):
         raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
-    return validate(Params, raw, origin, cross_references(raw))
+    whole, mistakes = extend_methods(raw)
+    return validate(Params, whole, origin, cross_references(raw), mistakes)
 
 
-def validate(section: type[Section], raw: dict[str, Any], origin: str, context: dict[str, Any]) -> Section:
+def validate(
+    section: type[Section], raw: dict[str, Any], origin: str, context: dict[str, Any], mistakes: Sequence[str] = ()
+) -> Section:
     """Check `raw` as the content of a whole file.
 
     Args:
@@ -119,20 +123,23 @@ def validate(section: type[Section], raw: dict[str, Any], origin: str, context: 
         raw: What it says.
         origin: The file's name, which the message begins with.
         context: What its sections need to know of each other.
+        mistakes: What is known to be wrong already, a line each.
 
     Raises:
         RequestError: it has mistakes; the message lists them.
     """
+    lines = [*mistakes]
     try:
-        return section.model_validate(raw, context=context)
+        checked = section.model_validate(raw, context=context)
     except ValidationError as error:
-        lines = [describe(problem, raw, section) for problem in error.errors()]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        if len(lines) > MISTAKES_SHOWN:
-            lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
-        raise RequestError(
-            f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
+        lines += [describe(problem, raw, section) for problem in error.errors()]
+    else:
+        if not lines:
+            return checked
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    if len(lines) > MISTAKES_SHOWN:
+        lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
+    raise RequestError(f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +237,8 @@ def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
     """The keys that are valid at `location` below a model, walking through dicts, lists, options and tagged unions."""
     models = list(_models_in(annotation))
     if not location:
-        return sorted({key for model in models for key in model.model_fields})
+        extends = {EXTENDS} if MethodSettings in models else set()
+        return sorted({key for model in models for key in model.model_fields} | extends)
     for model in models:
         if location[0] in model.model_fields:
             return _keys_at(model.model_fields[location[0]].annotation, location[1:])

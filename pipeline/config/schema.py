@@ -240,7 +240,10 @@ class LearnerSettings(Closed):
 
 
 class MethodSettings(Closed):
-    """One row of the tables: a list of learners, and how they are combined when there are several."""
+    """One row of the tables: a list of learners, and how they are combined when there are several.
+
+    In the file, `extends` names another method that it has everything of but the label, and what it says itself.
+    """
 
     label: str
     """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
@@ -531,6 +534,7 @@ class TableSettings(Closed):
 
     caption: str
     rows: list[str] = Field(min_length=1)
+    """Keys of `methods`; `all` stands for every one, in the order of the file."""
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
     marks: list[Literal["best", "second"]] = Field(default=["best", "second"])
@@ -545,6 +549,13 @@ class TableSettings(Closed):
     paper: list[PaperTable] = Field(default=[])
     """The papers' tables that it stands beside: what they have for this data set and network is subtracted in a second
     form, 'reproduced minus paper'. Where two have the same cell, the one that is listed first counts."""
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _write_out_all(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and value != "all":
+            raise ValueError(f"expected a list of methods, or 'all', got '{value}'")
+        return context(info, "methods") if value == "all" else value
 
     @field_validator("rows")
     @classmethod
@@ -594,14 +605,24 @@ class Params(Closed):
             for seed in self.seeds:
                 yield self.experiment(method, seed)
 
-    def experiment(self, method: str, seed: int) -> Experiment:
+    def experiment(self, method: str, seed: int | None) -> Experiment:
         """The experiment of one method and seed.
 
+        Args:
+            method: A key of `methods`.
+            seed: One of `seeds`; None stands for the only one.
+
         Raises:
-            RequestError: the file declares no such method or seed.
+            RequestError: the file declares no such method or seed, or several seeds where none is given.
         """
         if method not in self.methods:
             raise RequestError(f"unknown method '{method}': {did_you_mean(method, list(self.methods))}")
+        if seed is None:
+            if len(self.seeds) > 1:
+                raise RequestError(
+                    f"params.yaml has several seeds, {self.seeds}: say which is meant, --seed {self.seeds[0]}"
+                )
+            seed = self.seeds[0]
         if seed not in self.seeds:
             raise RequestError(f"seed {seed} is not one of 'seeds' in params.yaml: {self.seeds}")
         return self.resolve(method, self.methods[method], seed)

@@ -70,8 +70,8 @@ class SettingsStudy(StudySettings):
 
     varies: Literal["settings"]
     values: dict[Annotated[str, Field(min_length=1)], dict[str, Any]] = Field(min_length=1)
-    """By what a reader calls it: what the method has instead, nested as in `methods`. A mapping changes the keys that
-    it names and keeps the others; an objective, and a section that gets another `name` or `rule`, is replaced."""
+    """By what a reader calls it: what the method has instead, nested as in `methods`; how the two
+    are merged: `pipeline.config.extending.merged`."""
 
 
 class ReplacedExampleStudy(StudySettings):

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.errors import Interrupted, PipelineError, RequestError
 from stages import ablation, cli, compose
@@ -165,3 +167,19 @@ def test_compose_writes_a_suite_or_nothing(
         assert compose.main([*wrong, "--output", str(output)]) == 2
         assert capsys.readouterr().err.startswith("error: ")
     assert output.read_text() == written and list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "ood", "compare"])
+def test_the_only_seed_need_not_be_given(
+    stage: str, tmp_path: Path, tiny_content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without data every stage ends later than where it asks for a seed."""
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump({**tiny_content, "seeds": [1, 2]}))
+    command = [sys.executable, "-m", f"stages.{stage}", "at", *(["nt"] if stage == "compare" else [])]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "several seeds, [1, 2]: say which is meant, --seed 1" in done.stderr
+    params.write_text(yaml.safe_dump(tiny_content))
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and ("at-1 is not" in done.stderr or "'digits' is not prepared" in done.stderr)

@@ -1,0 +1,164 @@
+"""From the pieces in conf/ and a person's overrides to the content of params.yaml, with Hydra."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Params, parse_params
+from pipeline.config.scaling import Scaling, leaves
+from pipeline.errors import RequestError
+from pipeline.files import write_text
+from pipeline.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+EPOCHS = "training.epochs"
+HEADER = (
+    "# Composed from conf/ by: python -m stages.compose {overrides}\n"
+    "# This file is what runs; edit it freely: composing anew does not replace edits unasked. As composed: {digest}\n"
+)
+DIGEST = re.compile(r"(?:#.*\n)?# This file is what runs.* As composed: ([0-9a-f]{16})\n")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What was composed.
+
+    Args:
+        content: YAML, without a header.
+        params: The same, checked.
+        notes: What a person should know of it, in lines.
+    """
+
+    content: str
+    params: Params
+    notes: list[str]
+
+
+def with_header(overrides: Sequence[str], content: str) -> str:
+    """The text of params.yaml, which says what it was composed from and tells an edit by the digest."""
+    return HEADER.format(overrides=" ".join(overrides), digest=_digest(content)) + content
+
+
+def is_edited(text: str) -> bool:
+    """Whether a params.yaml is, or may be, other than it was composed."""
+    header = DIGEST.match(text)
+    return header is None or header[1] != _digest(text[header.end() :])
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
+    """Write a composed params.yaml, but not over a person's edits.
+
+    Args:
+        path: Where to.
+        text: What, with its header.
+        overwrite: Replace an edited file, and keep it beside under another name.
+
+    Returns:
+        Where an edited file was kept; None where there was none.
+
+    Raises:
+        RequestError: the file is edited and must not be replaced.
+    """
+    kept = None
+    if path.is_file():
+        before = path.read_text(encoding="utf-8", errors="replace")
+        if is_edited(before) and before != text:
+            kept = path.with_name(f"{path.name}.bak")
+            if not overwrite:
+                raise RequestError(
+                    f"{path} was edited since it was composed, nothing was changed. 'git diff {path}' shows the edits; "
+                    f"--overwrite (make ... OVERWRITE=1) replaces them and keeps the file as {kept}"
+                )
+            os.replace(path, kept)
+    write_text(path, text)
+    return kept
+
+
+def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
+    """The content of params.yaml for Hydra `overrides`.
+
+    Where one of them is `training.epochs`, whatever else counts epochs is scaled in proportion; see
+    `pipeline.config.scaling`.
+
+    Raises:
+        RequestError: an override names something that does not exist, or the composed file has mistakes.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    parsed = parse_overrides(overrides, conf)
+    try:
+        composed, scaling = _scaled(overrides, parsed, conf)
+        OmegaConf.resolve(composed)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OSError) as error:
+        said = str(error).partition("\n")[0]  # what follows is Hydra's advice, which does not fit here
+        raise RequestError(f"cannot compose {' '.join(overrides)}: {said}") from None
+    content: Any = OmegaConf.to_container(composed)
+    if scaling is not None:
+        scaling.finish(content)
+    params = parse_params(content, f"conf/ with {' '.join(overrides) or 'no overrides'}")
+    return Composition(
+        OmegaConf.to_yaml(composed if scaling is None else OmegaConf.create(content)),
+        params,
+        [] if scaling is None else list(scaling.describe()),
+    )
+
+
+def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf.resolve()), version_base=None):
+        composed: DictConfig = compose("config", list(overrides))
+    return composed
+
+
+def _scaled(overrides: Sequence[str], parsed: Sequence[Any], conf: Path) -> tuple[DictConfig, Scaling | None]:
+    """What the overrides give, its references not followed yet; scaled where they change the suite's epochs."""
+    from hydra.errors import ConfigCompositionException
+    from omegaconf import DictConfig, OmegaConf
+
+    asked = [one for one in parsed if one.key_or_group == EPOCHS and _sets(one)]
+    others = [text for text, one in zip(overrides, parsed, strict=True) if one not in asked]
+    try:
+        composed = _composed(others, conf)
+    except ConfigCompositionException:
+        chosen = [text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group in GROUPS]
+        content: Any = OmegaConf.to_container(_composed(chosen, conf), resolve=False)
+        raise_any(overrides, unknown_keys(parsed, content))
+        raise
+    if not asked:
+        return composed, None
+    before, after = OmegaConf.select(composed, EPOCHS), asked[-1].value()
+    OmegaConf.update(composed, EPOCHS, after)
+    if type(before) is not int or type(after) is not int or after < 1 or before == after:
+        return composed, None  # what is wrong with it is said when the content is checked
+    scaling = Scaling(before, after, frozenset(leaf for one in parsed for leaf in _leaves_of(one)))
+    content = OmegaConf.to_container(composed, resolve=False)
+    scaling.apply(content)
+    scaled = OmegaConf.create(content)
+    assert isinstance(scaled, DictConfig)
+    return scaled, scaling
+
+
+def _sets(override: Any) -> bool:
+    """Whether a parsed override gives a value to a key that is there: neither ~key nor +key=value, but ++key=value."""
+    return not override.is_delete() and (override.is_force_add() or not override.is_add())
+
+
+def _leaves_of(override: Any) -> Iterator[tuple[str, ...]]:
+    """The paths of values that a parsed override sets."""
+    return leaves(tuple(override.key_or_group.split(".")), override.value())
