@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Params, parse_params
 from pipeline.config.scaling import Scaling, leaves
+from pipeline.config.writing import readable_yaml
 from pipeline.errors import RequestError
 from pipeline.files import write_text
 from pipeline.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
@@ -111,11 +112,7 @@ def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
     if scaling is not None:
         scaling.finish(content)
     params = parse_params(content, f"conf/ with {' '.join(overrides) or 'no overrides'}")
-    return Composition(
-        OmegaConf.to_yaml(composed if scaling is None else OmegaConf.create(content)),
-        params,
-        [] if scaling is None else list(scaling.describe()),
-    )
+    return Composition(readable_yaml(content), params, [] if scaling is None else list(scaling.describe()))
 
 
 def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:
