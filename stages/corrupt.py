@@ -1,7 +1,6 @@
 """Make the corrupted test images of the suite ready: check the released files, or write our own.
 
-Nothing is made where `ood.methods` names no method. Our own are marked 'regenerated' wherever their numbers appear. A
-killed run goes on with the file it was at.
+Our own are marked 'regenerated' wherever their numbers appear. A killed run goes on with the file it was at.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=cli.positive, default=os.cpu_count() or 1, help="default: %(default)s, one per core"
     )
+    parser.add_argument("--if-used", action="store_true", help="make nothing where 'ood.methods' names no method")
     parser.add_argument("--download", action="store_true", help="fetch the released corruptions (2.9 GB) if missing")
     given = parser.parse_args(arguments)
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.ood import corrupted_folder, prepare_corrupted
 
         params = load_params(given.params)
-        if not params.ood.methods:
+        if given.if_used and not params.ood.methods:
             corrupted_folder(params.data.name).mkdir(parents=True, exist_ok=True)
             print("no method is measured on corrupted images: 'ood.methods' of params.yaml names none")
             return
