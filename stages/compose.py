@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"kept your edited {given.output} as {kept}")
         for line in composition.notes:
             print(line)
-        print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}; next: make repro")
+        params = composition.params
+        count = len(params.methods) * len(params.seeds)
+        print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}")
+        print(f"next: make repro, which is {count} experiments of {params.training.epochs} epochs each")
 
     return cli.run(stage)
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.reporting.figures.coverage import COVERAGE
 from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
@@ -213,7 +214,7 @@ def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
 
 def test_figures_are_drawn_from_mlflow_alone_to_the_same_bytes(checkout: Checkout) -> None:
     drawn = checkout.figures["changed"]
-    assert set(drawn) == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    assert set(drawn) == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")} | {COVERAGE}
     assert drawn == checkout.figures["figures from MLflow alone"] == checkout.figures["figures logged again"]
     assert drawn["trade_off_natural.pdf"] != checkout.figures["first"]["trade_off_natural.pdf"]
     assert drawn["training_curves_d.pdf"] == checkout.figures["first"]["training_curves_d.pdf"]

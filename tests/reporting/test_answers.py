@@ -33,8 +33,9 @@ AT = frozenset(cell for cell in WHOLE if cell[0] == "at")
 
 @pytest.fixture(scope="module")
 def suites() -> dict[str, Params]:
-    names = ("cifar10", "cifar10_study", "digits")
-    return {name: parse_params(yaml.safe_load(compose([f"suite={name}"], REPOSITORY / "conf"))) for name in names}
+    found = {"cifar10": [], "cifar10_study": [], "digits": ["competitors=all"]}
+    texts = {name: compose([f"suite={name}", *others], REPOSITORY / "conf") for name, others in found.items()}
+    return {name: parse_params(yaml.safe_load(text)) for name, text in texts.items()}
 
 
 @pytest.fixture

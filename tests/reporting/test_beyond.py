@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.reporting.beyond import DEFAULT, LEARNERS, MIXTURES, OBJECTIVES, PAGE, fill_page
+from pipeline.reporting.beyond import DEFAULT, FOLDER, LEARNERS, MIXTURES, OBJECTIVES, PAGE, fill_page
 from pipeline.reporting.blocks import BLOCK
 from pipeline.reporting.reproduction.record import Record, Run, Suite
 from tests.conftest import REPOSITORY
@@ -66,8 +66,8 @@ def blocks(page: str) -> dict[str, str]:
 
 
 def test_every_block_is_filled_from_the_record(record: Record, tmp_path: Path) -> None:
-    folder = tmp_path / "digits_beyond"
-    folder.mkdir()
+    folder = tmp_path / FOLDER
+    folder.mkdir(parents=True)
     (folder / "search.md").write_text("12 trials\n")
     pairs = {"method": ["at", "at"], "attack": ["natural", "natural"], "bound": [8.0, 16.0]}
     values = {"max": [0.5, 0.25], "mean": [0.02, 0.04], "gap": [0.1, 0.1]}

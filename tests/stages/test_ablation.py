@@ -274,6 +274,7 @@ def trials_in(place: Workplace, state: str) -> int:
 
 
 def test_a_search_that_is_not_possible_is_refused(workplace: Workplace) -> None:
+    workplace.change(lambda content: content["search"]["space"]["warmup_epochs"].update(high=12))
     before = workplace.files()
     workplace.run("search").expect(2, "the search is not possible, nothing was started", "lies beyond the last epoch")
     assert workplace.files() == before

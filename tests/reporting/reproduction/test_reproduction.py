@@ -131,7 +131,7 @@ def test_evidence_is_what_the_runs_hold(record: Record, params: Params) -> None:
 
 
 def test_files_hold_all_of_it_and_are_equal_however_often_they_are_written(record: Record, tmp_path: Path) -> None:
-    written = [write_record(record, tmp_path / name / "suite") for name in ("first", "second")]
+    written = [write_record(record, tmp_path / name / "suite/network") for name in ("first", "second")]
     assert [file_digest(path) for path in written[0]] == [file_digest(path) for path in written[1]]
     assert len(written[0]) == 1 + 3 * len(record.runs)
     (read,) = read_records(tmp_path / "first").values()
