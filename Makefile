@@ -36,7 +36,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-all test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -105,7 +105,10 @@ soak: setup ## Run many tiny experiments in one process and through the grid, me
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
 	python -m stages.audit_dependencies
 
-test: setup ## Run the test suite, in TEST_JOBS processes
+test: setup ## Run the tests that take minutes, in TEST_JOBS processes
+	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder -m "not slow" --durations 10
+
+test-all: setup ## Run every test, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder --durations 25
 
 test-failed: setup ## Run once more what failed last, one test after another

@@ -68,6 +68,36 @@ LONG = (
 )
 """Files that take a minute or more: begun last, they would keep one process at work when the others are done."""
 
+SLOW = (
+    "tests/benchmarks/test_benchmarks.py",
+    "tests/evaluation/test_autoattack.py::test_colour_images",
+    "tests/evaluation/test_evaluate.py::test_an_interrupted_evaluation",
+    "tests/evaluation/test_evaluate.py::test_every_attack_by_itself",
+    "tests/evaluation/test_evaluate.py::test_shards_done_anywhere",
+    "tests/faults/",
+    "tests/stages/test_ablation.py",
+    "tests/stages/test_addresses.py",
+    "tests/stages/test_code_changes.py",
+    "tests/stages/test_faults.py",
+    "tests/stages/test_imagenet.py",
+    "tests/stages/test_plan.py",
+    "tests/stages/test_resume.py",
+    "tests/stages/test_secrets.py",
+    "tests/stages/test_stop_after.py",
+    "tests/stages/test_torchrun.py",
+    "tests/stages/test_without_git.py",
+    "tests/test_bad_input.py",
+    "tests/test_other_device.py",
+    "tests/test_security.py",
+    "tests/test_soak.py",
+    "tests/test_tutorial.py",
+    "tests/training/test_distributed.py",
+    "tests/training/test_golden.py",
+    "tests/training/test_mesh.py",
+)
+"""How the names of tests begin that `make test` leaves to `make test-all`: stories that others tell in less time (one
+of DVC, one of Prefect, one of MLflow stay), campaigns, and golden numbers."""
+
 # An example that a busy machine slows down is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -81,8 +111,12 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         return "one after another" if file in ONE_AFTER_ANOTHER else file
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first (with `--no-loadscope-reorder`, which keeps this order)."""
+    """Mark what is slow, and put long files first (with `--no-loadscope-reorder`, which keeps this order)."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
     first = {file: place for place, file in enumerate(ONE_AFTER_ANOTHER + LONG)}
     items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(first)))
 

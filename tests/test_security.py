@@ -112,7 +112,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, prepared_digits: Path) ->
         shutil.copy(REPOSITORY / name, folder)
     shutil.copytree(REPOSITORY / "conf", folder / "conf")
     (folder / ".venv/bin").mkdir(parents=True)
-    (folder / ".venv/bin/.installed").touch()  # to make, everything is installed
+    (folder / ".venv/bin/.installed").write_text(f"{folder}\n")  # to make, everything is installed, and here
     shutil.copytree(prepared_digits, folder / "data/prepared/digits")
     call(folder, sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet")
     return folder

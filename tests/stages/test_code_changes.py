@@ -176,7 +176,7 @@ def test_tables_and_explain_say_that_other_code_made_a_number(project: Project) 
         told = project.run("explain", f"table1:{method}:pgd20_linf").out
     row = next(line for line in text.splitlines() if line.startswith("| TRADES"))
     assert any(letter.isdigit() for letter in row), "the number of the other code is shown"
-    assert "Made by other code, not by this checkout's: `make repro` measures it anew" in text
+    assert "Made by other code, not by this checkout's: `dvc repro` measures it anew" in text
     assert "other code" in told and OBJECTS["the objective"] in told
     told = project.run("explain", f"table1:{method}:pgd20_linf").out
     assert told.count("this code") == 2 and project.trained()["training_code"] in told

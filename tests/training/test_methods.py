@@ -21,7 +21,7 @@ from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, assert_same, run_experiment
 
-CONTENT = yaml.safe_load(compose([*TINY[1:]], REPOSITORY / "conf"))
+CONTENT = yaml.safe_load(compose([*TINY[1:], "competitors=all"], REPOSITORY / "conf"))
 METHODS = list(CONTENT["methods"])
 LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part": {"warmup": 0.5}}
 """The second of two epochs is the late phase."""
