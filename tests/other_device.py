@@ -32,9 +32,7 @@ from tests.pretend import Generator, Held, MixedDevices, Queue, Race, WaitsForDe
 from tests.running import assert_same
 
 CONTENT: dict[str, Any] = yaml.safe_load(
-    compose(
-        [*(override for override in TINY if override != "competitors=none"), "competitors=all"], REPOSITORY / "conf"
-    )
+    compose([item.replace("competitors=none", "competitors=all") for item in TINY], REPOSITORY / "conf")
 )
 METHODS = list(CONTENT["methods"])
 WAITING = {

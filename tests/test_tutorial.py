@@ -74,7 +74,7 @@ def test_the_table_has_the_new_method_and_the_command_for_the_others(said: dict[
 def test_the_comparison_and_the_origin_are_told(said: dict[str, str]) -> None:
     assert "aa_linf" in output(said, "python -m stages.compare")
     told = output(said, "python -m stages.explain")
-    assert "results/digits/mine-1" in told
+    assert "mine-1 of suite digits" in told and "this code" in told
 
 
 def test_the_model_is_exported_and_params_are_as_before(said: dict[str, str]) -> None:
