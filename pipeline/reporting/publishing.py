@@ -110,7 +110,8 @@ def _loss(part: Part, source: Path, target: Path) -> str | None:
     """What would be lost if a part were published; None: nothing."""
     folder, _, name = part.name.rpartition("/")
     if folder == "figures":
-        return _lost_in_figure(read_coverage(source / folder), read_coverage(target / folder), name)
+        is_there = any((target / file).exists() for file in part.files)
+        return _lost_in_figure(read_coverage(source / folder)[name], read_coverage(target / folder).get(name), is_there)
     if part.name == "record":
         return _lost_runs(source / RECORD, target / RECORD)
     table = Path(f"{part.name}.csv")
@@ -125,12 +126,14 @@ def _lines(path: Path) -> int:
     return len(path.read_bytes().splitlines())
 
 
-def _lost_in_figure(new: dict[str, list[int]], old: dict[str, list[int]], name: str) -> str | None:
-    measured, wanted = new[name]
-    before = old.get(name, [0, 0])[0]
-    if measured >= before and measured:
+def _lost_in_figure(new: list[int], old: list[int] | None, is_there: bool) -> str | None:
+    """What is lost in a figure of coverage `new`; a published one of unknown coverage counts as whole."""
+    measured, wanted = new
+    before = old[0] if old else wanted
+    if measured >= (before if is_there else 1):
         return None
-    return f"of the new one {measured} of {wanted} experiments are measured, of the published one {before}"
+    published = f"of the published one {'' if old else 'perhaps '}{before}" if is_there else "there is none to replace"
+    return f"of the new one {measured} of {wanted} experiments are measured, {published}"
 
 
 def _lost_cells(new: Path, old: Path) -> str | None:

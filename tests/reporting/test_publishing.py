@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def table(params: Params, missing: set[tuple[str, str]] = frozenset(), images: int = 360, value: str = "50.00") -> None:  # type: ignore[assignment]
+def table(params: Params, missing: Collection[tuple[str, str]] = (), images: int = 360, value: str = "50.00") -> None:
     """Write table1 as `stages.report` does."""
     rows = [
         {"method": method, "metric": metric, "value": value, "images": images, "missing": (method, metric) in missing}
@@ -82,7 +83,7 @@ def test_a_table_with_fewer_numbers_or_fewer_images_does_not_replace_a_full_one(
 def test_a_figure_of_which_less_is_measured_does_not_replace_one(params: Params) -> None:
     target = published_folder(params) / "figures"
     figure(params, measured=0)
-    assert "of the new one 0 of 5 experiments are measured, of the published one 0" in said(params)
+    assert "of the new one 0 of 5 experiments are measured, there is none to replace" in said(params)
     assert not target.exists()
     figure(params, measured=5)
     assert "published" in said(params)
@@ -92,6 +93,16 @@ def test_a_figure_of_which_less_is_measured_does_not_replace_one(params: Params)
     figure(params, measured=5, content="another picture")
     assert "published" in said(params)
     assert (target / "optimizers.pdf").read_text() == "another picture"
+
+
+def test_a_published_figure_of_unknown_coverage_counts_as_whole(params: Params) -> None:
+    target = published_folder(params) / "figures"
+    write_text(target / "optimizers.png", "an older picture")
+    figure(params, measured=4)
+    assert "of the new one 4 of 5 experiments are measured, of the published one perhaps 5" in said(params)
+    assert (target / "optimizers.png").read_text() == "an older picture"
+    figure(params, measured=5)
+    assert "published" in said(params)
 
 
 def test_a_published_table_that_the_suite_does_not_write_any_more_stays(params: Params) -> None:
