@@ -150,7 +150,11 @@ def test_nothing_to_compile_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "names", "beside"),
     [
-        (["suite=digits", "attacks=full"], ["attacks_l2", "attacks_linf", "costs", "table1", "table4"], []),
+        (
+            ["suite=digits", "competitors=all", "attacks=full"],
+            ["attacks_l2", "attacks_linf", "costs", "table1", "table4"],
+            [],
+        ),
         (
             ["suite=cifar10", "attacks=full", "seeds=[1,2]"],
             ["attacks_l2", "attacks_linf", "costs", "table1", "table4"],
