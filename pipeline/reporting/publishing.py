@@ -98,8 +98,13 @@ def _copy(part: Part, source: Path, target: Path) -> bool:
             shutil.copyfileobj(content, stream)
     if part.name.startswith("figures/"):
         name = Path(part.name).name
-        write_coverage(target / "figures", {name: read_coverage(source / "figures")[name]})
+        write_coverage(target / "figures", {name: _coverage_of(source, name)})
     return bool(gone or changed)
+
+
+def _coverage_of(source: Path, name: str) -> list[int]:
+    """A figure that says nothing of itself, because its coverage was deleted, counts as not measured."""
+    return read_coverage(source / "figures").get(name, [0, 1])
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -111,7 +116,7 @@ def _loss(part: Part, source: Path, target: Path) -> str | None:
     folder, _, name = part.name.rpartition("/")
     if folder == "figures":
         is_there = any((target / file).exists() for file in part.files)
-        return _lost_in_figure(read_coverage(source / folder)[name], read_coverage(target / folder).get(name), is_there)
+        return _lost_in_figure(_coverage_of(source, name), read_coverage(target / folder).get(name), is_there)
     if part.name == "record":
         return _lost_runs(source / RECORD, target / RECORD)
     table = Path(f"{part.name}.csv")

@@ -12,7 +12,7 @@ import yaml
 from pipeline.config import Params, parse_params
 from pipeline.errors import PipelineError, RequestError
 from pipeline.files import write_text
-from pipeline.reporting.figures.coverage import read_coverage, write_coverage
+from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.publishing import publish, published_folder
 from stages.compose import compose
 from tests.conftest import REPOSITORY
@@ -103,6 +103,13 @@ def test_a_published_figure_of_unknown_coverage_counts_as_whole(params: Params) 
     assert (target / "optimizers.png").read_text() == "an older picture"
     figure(params, measured=5)
     assert "published" in said(params)
+
+
+def test_a_new_figure_of_unknown_coverage_counts_as_not_measured(params: Params) -> None:
+    figure(params, measured=5)
+    (params.reports / "figures" / COVERAGE).unlink()
+    assert "of the new one 0 of 1 experiments are measured" in said(params)
+    assert "published" in said(params, "figures/optimizers")
 
 
 def test_a_published_table_that_the_suite_does_not_write_any_more_stays(params: Params) -> None:
