@@ -60,16 +60,16 @@ class APGD(Closed):
         Returns:
             The state after the last step: `best` has the highest loss met, `correct` says who was never fooled.
         """
-        with frozen(model):
+        with frozen(model) as attacked:
             begin = (images if start is None else start).clamp(0.0, 1.0)
-            loss, gradient, correct = _evaluate(model, begin, labels)
+            loss, gradient, correct = _evaluate(attacked, begin, labels)
             state = Climb(images, begin, gradient, begin, gradient, loss, correct, begin)
             schedule = L1Schedule(self, state) if self.norm == "l1" else HalvingSchedule(self, state)
             previous = begin
             for number in range(self.steps):
                 stepped = schedule.step(previous, first=number == 0)
                 previous, state.current = state.current, stepped
-                loss, state.gradient, correct = _evaluate(model, stepped, labels)
+                loss, state.gradient, correct = _evaluate(attacked, stepped, labels)
                 _remember(state, loss, correct)
                 schedule.adapt(loss)
             return state

@@ -61,7 +61,7 @@ class RandomNoise(Closed):
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Noisy `images`; see `PGD.perturb`."""
         found, fooled = images, torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        with frozen(model), torch.no_grad():
+        with frozen(model) as attacked, torch.no_grad():
             for _ in range(self.draws):
                 noise = torch.randn(images.shape, generator=generator, device=images.device)
                 if self.norm == "linf":
@@ -70,5 +70,5 @@ class RandomNoise(Closed):
                     noise = noise * per_sample(self.epsilon / norms(self.norm, noise).clamp_min(TINY))
                 drawn = project(self.norm, images + noise, images, self.epsilon)
                 found = torch.where(per_sample(fooled), found, drawn)
-                fooled |= model(found).argmax(1) != labels
+                fooled |= attacked(found).argmax(1) != labels
         return found

@@ -31,14 +31,14 @@ class FriendlyPGD(PGD):
             patience: tau: how many further steps a misclassified sample is given; from `steps` on, plain PGD with
             noise.
         """
-        with frozen(model):
+        with frozen(model) as attacked:
             perturbed = self.starting_points(images, generator)
             left = torch.full_like(labels, patience)
             active = torch.arange(len(labels), device=labels.device)
             count = 0
             for _ in range(self.steps):
                 points = perturbed[active].requires_grad_(True)
-                logits = model(points).float()
+                logits = attacked(points).float()
                 wrong = logits.argmax(1) != labels[active]
                 goes_on = ~(wrong & (left[active] == 0))
                 left[active] -= wrong.long()

@@ -49,8 +49,8 @@ class Fast(Objective):
     ) -> Tensor:
         radius = self.attack.epsilon
         noise = ((2 * draw(torch.rand, images.shape, generator) - 1) * radius).requires_grad_(True)
-        with frozen(model):
-            loss = functional.cross_entropy(model((images + noise).clamp(0, 1)).float(), labels)
+        with frozen(model) as attacked:
+            loss = functional.cross_entropy(attacked((images + noise).clamp(0, 1)).float(), labels)
             (gradient,) = torch.autograd.grad(loss, noise)
         moved = (noise.detach() + step_size * gradient.sign()).clamp(-radius, radius)
         return (images + moved).clamp(0, 1)

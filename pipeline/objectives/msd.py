@@ -21,11 +21,11 @@ def multi_steepest(attacks: list[PGD], model: nn.Module, images: Tensor, labels:
 
     Starts at `images`. All attacks take the same number of steps, that of the first.
     """
+    with frozen(model) as attacked:
 
-    def losses(points: Tensor) -> Tensor:
-        return functional.cross_entropy(model(points).float(), labels, reduction="none")
+        def losses(points: Tensor) -> Tensor:
+            return functional.cross_entropy(attacked(points).float(), labels, reduction="none")
 
-    with frozen(model):
         current = best = images
         highest = torch.full((len(labels),), -torch.inf, device=images.device)
         for _ in range(attacks[0].steps):

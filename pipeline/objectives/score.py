@@ -36,8 +36,8 @@ class Score(Objective):
 
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
-        with frozen(model), torch.no_grad():
-            reference = model(images).float().softmax(1)
+        with frozen(model) as attacked, torch.no_grad():
+            reference = attacked(images).float().softmax(1)
         classes = reference.shape[1]
         target = functional.one_hot(labels, classes).float()
         goal = target if self.variant == "pgd" else reference

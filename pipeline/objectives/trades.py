@@ -26,8 +26,8 @@ def divergence_attack(
     attack: PGD, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Tensor:
     """PGD that maximises KL(p(x) || p(x')) with p(x) fixed; see `PGD.perturb`."""
-    with frozen(model), torch.no_grad():
-        clean = model(images).float()
+    with frozen(model) as attacked, torch.no_grad():
+        clean = attacked(images).float()
     return attack.perturb(model, images, labels, generator, lambda logits, _: divergence(clean, logits).sum())
 
 

@@ -175,7 +175,9 @@ OTHERS = [
     Plant("attacks.pgd", "step = self.step_size", "step = 1.1 * self.step_size", "digits/at"),
     Plant("attacks.pgd", "generator) - 1) * self.epsilon", "generator) - 1) * 0.9 * self.epsilon", "digits/at"),
     Plant("attacks.pgd", "noise = self.epsilon * lengths", "noise = self.epsilon * lengths.sqrt()", "digits/at_l2"),
-    Plant("attacks.pgd", "model.eval()", "model.train()", "digits/at"),
+    Plant("attacks.pgd", "model.eval()", "model.train()", "digits/rmc"),
+    Plant("models.folding", "    copy.refresh()", "    copy", "digits/at"),
+    Plant("models.folding", "norm.running_mean,", "0 * norm.running_mean,", "digits/at"),
     Plant(
         "attacks.geometry",
         '(epsilon / norms("l2", perturbation)',
