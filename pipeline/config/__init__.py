@@ -33,7 +33,9 @@ from pipeline.config.printed import (
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.schema import (
     DERIVED_METRICS,
+    MEMBER_NAMES,
     OOD_METRICS,
+    STANDARD_MEMBERS,
     STREAMED,
     TRAINING_SECONDS,
     AttackBudget,
@@ -61,8 +63,10 @@ from pipeline.config.values import Budget, Closed, Norm, in_epochs, interpolate,
 
 __all__ = [
     "DERIVED_METRICS",
+    "MEMBER_NAMES",
     "OBJECTIVES",
     "OOD_METRICS",
+    "STANDARD_MEMBERS",
     "STREAMED",
     "TRAINING_SECONDS",
     "AblationFigure",

@@ -405,14 +405,42 @@ class NoiseAttackSettings(AttackedImages):
 
 
 AutoAttackMember = Literal["apgd_ce", "apgd_dlr", "apgd_t", "fab_t", "square"]
+MEMBER_NAMES: dict[AutoAttackMember, str] = {
+    "apgd_ce": "APGD-CE",
+    "apgd_dlr": "APGD-DLR",
+    "apgd_t": "APGD-T",
+    "fab_t": "FAB-T",
+    "square": "Square",
+}
+"""As the field writes them."""
+STANDARD_MEMBERS: list[AutoAttackMember] = ["apgd_ce", "apgd_t", "fab_t", "square"]
+STANDARD_TARGETS = 9
+STANDARD_QUERIES = 5000
 
 
 class AutoAttackSettings(AttackedImages):
     """Attacks of AutoAttack (Croce and Hein, 2020), by its authors' package, each on what the ones before left."""
 
     name: Literal["autoattack"]
-    members: list[AutoAttackMember] = Field(default=["apgd_ce", "apgd_t", "fab_t", "square"], min_length=1)
+    members: list[AutoAttackMember] = Field(default=STANDARD_MEMBERS, min_length=1)
     """The standard ensemble unless it says otherwise; one alone is that attack by itself."""
+    targets: Whole = Field(
+        default=STANDARD_TARGETS, ge=1, le=STANDARD_TARGETS, exclude_if=lambda value: value == STANDARD_TARGETS
+    )
+    """Classes that `apgd_t` and `fab_t` aim at, the likeliest first, or as many as there are; the standard is 9."""
+    queries: Whole = Field(default=STANDARD_QUERIES, ge=1, exclude_if=lambda value: value == STANDARD_QUERIES)
+    """Of Square; the standard is 5,000."""
+
+    def differences(self) -> list[str]:
+        """How this is not the standard ensemble, in words; none where it is."""
+        found = []
+        if self.members != STANDARD_MEMBERS:
+            found.append(" and ".join(MEMBER_NAMES[member] for member in self.members) + " alone")
+        if self.targets != STANDARD_TARGETS and {"apgd_t", "fab_t"} & set(self.members):
+            found.append(f"targeted attacks at {self.targets} classes instead of {STANDARD_TARGETS}")
+        if self.queries != STANDARD_QUERIES and "square" in self.members:
+            found.append(f"Square with {self.queries:,} queries instead of {STANDARD_QUERIES:,}")
+        return found
 
 
 EvaluationAttack = Annotated[

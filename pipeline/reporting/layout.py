@@ -6,14 +6,14 @@ Texts are plain here, except that `$...$` is math, as are `_{...}` and `^{...}`,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, AutoAttackSettings, PaperTable, Params, TableColumn, TableSettings
 from pipeline.data.facts import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
@@ -331,12 +331,23 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield f"{labels['union']}: mean of {members}."
     if "worst_case_union" in labels:
         yield f"{labels['worst_case_union']}: images that are correct under each of {members}."
+    yield from _weaker_ensembles(params, labels)
     if params.data.train_images is not None:
         everything = DATASETS[params.data.name].train_images
         whole = "all" if everything is None else f"{everything:,}"
         yield f"Reduced: trained on {params.data.train_images:,} of {whole} images."
     if params.training.selection.split == "test":
         yield "The test images chose the checkpoint (`training.selection.split: test`): the numbers are optimistic."
+
+
+def _weaker_ensembles(params: Params, labels: Mapping[str, str]) -> Iterator[str]:
+    """What AutoAttack leaves out here, for the columns that are not one of its attacks by name."""
+    said: dict[str, list[str]] = {}
+    for name, label in labels.items():
+        attack = params.evaluation.attacks.get(name)
+        if isinstance(attack, AutoAttackSettings) and (name in params.evaluation.union or len(attack.members) > 1):
+            said.setdefault("; ".join(attack.differences()), []).append(label)
+    yield from (f"{', '.join(named)}: not the standard ensemble, but {text}." for text, named in said.items() if text)
 
 
 def _sentence(text: str) -> str:

@@ -50,6 +50,71 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
         assert (model(adversarial).argmax(1) != labels).any()
 
 
+class Counting(nn.Module):
+    """Counts the images that a network is asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def small_network() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network for small grey images, some images, and what it takes them for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("small_cnn", "digits").eval()
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model, images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "share"),
+    [("square", {"queries": 50}, 0.55), ("apgd_t", {"targets": 2}, 0.4), ("fab_t", {"targets": 2}, 0.4)],
+)
+def test_a_smaller_effort_asks_less(part: str, changed: dict[str, int], share: float) -> None:
+    model, images, labels = small_network()
+    asked = []
+    for effort in ({"queries": 100, "targets": 9}, changed):
+        counting = Counting(model).eval()
+        settings = AutoAttackSettings.model_validate({"name": "autoattack", "norm": "l2", "epsilon": 0.001} | effort)
+        ensemble(counting, settings, seed=0)[part](images, labels)  # type: ignore[index]
+        asked.append(counting.asked)
+    assert asked[1] < share * asked[0]
+
+
+def test_what_square_asked_before_is_not_forwarded_again() -> None:
+    """The same examples as without memory: 64 pixels have few neighbours to try."""
+    model, images, labels = small_network()
+    settings = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.02, queries=1500)
+    found = []
+    for memory in (0, 64):
+        counting = Counting(model).eval()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.evaluation.autoattack.REPEATED", memory)
+            found.append((ensemble(counting, settings, seed=0)["square"](images, labels), counting.asked))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[1][1] < 0.5 * found[0][1]
+
+
+def test_says_how_it_differs_from_the_standard_ensemble() -> None:
+    standard = {"name": "autoattack", "norm": "linf", "epsilon": 0.1}
+    assert AutoAttackSettings.model_validate(standard).differences() == []
+    assert AutoAttackSettings.model_validate(standard | {"targets": 9, "queries": 5000}).differences() == []
+    assert AutoAttackSettings.model_validate(standard | {"targets": 3, "queries": 1000}).differences() == [
+        "targeted attacks at 3 classes instead of 9",
+        "Square with 1,000 queries instead of 5,000",
+    ]
+    alone = AutoAttackSettings.model_validate(standard | {"members": ["apgd_ce"], "queries": 10})
+    assert alone.differences() == ["APGD-CE alone"]
+
+
 class Defense(nn.Module):
     """A linear classifier behind a trick."""
 

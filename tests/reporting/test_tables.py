@@ -370,3 +370,16 @@ def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.
 
 def test_every_norm_has_a_symbol() -> None:
     assert set(NORM_SYMBOLS) == set(get_args(Norm))
+
+
+def test_an_autoattack_that_is_not_the_standard_one_is_said(raw: dict[str, Any], tmp_path: Path) -> None:
+    def remark() -> list[str]:
+        params = parse_params(raw)
+        _, _, markdown = write(params, planted(params, {"nt": [None] * 4, "at": [None] * 4}), tmp_path)
+        return [line for line in markdown.splitlines() if "standard ensemble" in line]
+
+    assert remark() == []
+    raw["evaluation"]["attacks"]["aa_linf"] |= {"targets": 3, "queries": 1000}
+    (said,) = remark()
+    assert "targeted attacks at 3 classes instead of 9" in said
+    assert "Square with 1,000 queries instead of 5,000" in said

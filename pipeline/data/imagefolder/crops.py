@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import functional
 
 ATTEMPTS = 10
 """Draws of area and ratio before the largest fitting centre is taken instead."""
@@ -71,6 +70,8 @@ class RandomCrop:
     def apply(self, image: Image.Image, generator: torch.Generator) -> NDArray[np.uint8]:
         """The drawn part of an RGB image, resized with antialiasing: (size, size, 3), uint8."""
         box = self.draw(image.width, image.height, generator)
+        from torchvision.transforms import functional  # takes seconds, and only images in files need it
+
         part = functional.resized_crop(image, *box[:4], [self.size, self.size])
         return _pixels(functional.hflip(part) if box.mirrored else part)
 
@@ -85,6 +86,8 @@ class CentreCrop:
 
     def apply(self, image: Image.Image) -> NDArray[np.uint8]:
         """The middle of an RGB image: (size, size, 3), uint8."""
+        from torchvision.transforms import functional
+
         resized = image if self.resize is None else functional.resize(image, self.resize)
         return _pixels(functional.center_crop(resized, [self.size, self.size]))
 

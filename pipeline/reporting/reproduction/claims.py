@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import in_epochs
+from pipeline.config import MEMBER_NAMES, STANDARD_MEMBERS, in_epochs
 from pipeline.reporting.papers import stated_claims
 from pipeline.reporting.reproduction.intervals import (
     Contrast,
@@ -25,14 +25,6 @@ METHOD = "generalist_d_nt_linf"
 """Generalist-D (NT + linf), which the papers' ablations and the authors' code are about."""
 SHOWN = ("natural", "pgd20_linf", "aa_linf")
 """What settings of the grid are compared by."""
-MEMBERS = {
-    "apgd_ce": "APGD-CE",
-    "apgd_dlr": "APGD-DLR",
-    "apgd_t": "targeted APGD",
-    "fab_t": "FAB-T",
-    "square": "Square",
-}
-"""Of AutoAttack, as the field writes them."""
 Verdict = Literal["confirmed", "not confirmed", "cannot be told at this size", "not measured"]
 BLURRED: Verdict = "cannot be told at this size"
 NOT_TESTED: Verdict = "not measured"
@@ -101,9 +93,9 @@ def _interval(record: Record, name: str) -> Fraction | None:
 def ensemble(record: Record) -> str:
     """What the metrics `aa_linf` and `aa_l2` are: AutoAttack, or those of its members that were run."""
     members = record.suite.attacks.get("aa_linf", {}).get("members", [])
-    if members == ["apgd_ce", "apgd_t", "fab_t", "square"]:
+    if members == STANDARD_MEMBERS:
         return "AutoAttack"
-    return "APGD" if members == ["apgd_ce", "apgd_t"] else " + ".join(MEMBERS[name] for name in members)
+    return "APGD" if members == ["apgd_ce", "apgd_t"] else " + ".join(MEMBER_NAMES[name] for name in members)
 
 
 def judge(found: Estimate | None) -> Verdict:
