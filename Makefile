@@ -67,7 +67,7 @@ cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, foun
 	$(run-experiments)
 	python -m stages.report
 
-plan: setup ## Say what the ablation grid will cost in time, disk and memory
+plan: setup ## Say what repro and the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)
 
 ablation: setup ## Run the ablation grid with Prefect, draw its figures: [JOBS=n] workers, [GRID="--studies optimizers"]

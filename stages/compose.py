@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         params = composition.params
         count = len(params.methods) * len(params.seeds)
         print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}")
-        print(f"next: make repro, which is {count} experiments of {params.training.epochs} epochs each")
+        print(
+            f"next: make repro, which is {count} experiments of {params.training.epochs} epochs each; "
+            "'make plan' measures what they take here"
+        )
 
     return cli.run(stage)
 

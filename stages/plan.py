@@ -1,6 +1,7 @@
-"""Say what the ablation grid will cost before it starts: time, disk and memory, from a few steps on this machine.
+"""Say what `make repro` and the ablation grid will cost: time, disk and memory, from a few steps on this machine.
 
-Exit code 1 where that exceeds `ablation.budget_hours` or `ablation.budget_gigabytes` of params.yaml, without --yes.
+With --studies, the grid alone. Exit code 1 where the grid exceeds `ablation.budget_hours` or
+`ablation.budget_gigabytes` of params.yaml, without --yes.
 """
 
 from __future__ import annotations
@@ -74,22 +75,8 @@ def announce(
         PipelineError: the budget is exceeded, and there is no `--yes`.
     """
     from pipeline.errors import PipelineError
-    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
-    from pipeline.runs import ensure_prepared
 
-    ensure_prepared(experiments[0])
-    found = costs(experiments, given.workers)
-    expected = [found[one.fingerprint] for one in experiments]
-    for one, cost in zip(experiments, expected, strict=True) if each else []:
-        seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"
-        sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
-        print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
-    total, disk = sum(cost.seconds for cost in expected), sum(cost.disk_bytes for cost in expected)
-    memory = max(cost.memory_bytes for cost in expected)
-    print(
-        f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / given.workers)} with "
-        f"{given.workers}; {describe_bytes(disk)} on the disk; {describe_bytes(memory)} of memory for each worker"
-    )
+    total, disk = tell(experiments, given.workers, each)
     budget = params.ablation
     if (total > 3600 * budget.budget_hours or disk > 1e9 * budget.budget_gigabytes) and not given.yes:
         raise PipelineError(
@@ -98,10 +85,53 @@ def announce(
         )
 
 
+def tell(experiments: Sequence[Experiment], workers: int, each: bool = False) -> tuple[float, int]:
+    """Print what experiments will cost, with so many at a time; seconds of one worker, and bytes on the disk.
+
+    Raises:
+        RequestError: the data cannot be prepared.
+    """
+    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
+    from pipeline.runs import ensure_prepared
+
+    ensure_prepared(experiments[0])
+    found = costs(experiments, workers)
+    expected = [found[one.fingerprint] for one in experiments]
+    for one, cost in zip(experiments, expected, strict=True) if each else []:
+        seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"
+        sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
+        print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
+    total, disk = sum(cost.seconds for cost in expected), sum(cost.disk_bytes for cost in expected)
+    memory = max(cost.memory_bytes for cost in expected)
+    print(
+        f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / workers)} with "
+        f"{workers}; {describe_bytes(disk)} on the disk; {describe_bytes(memory)} of memory for each worker"
+    )
+    return total, disk
+
+
+def plan_suite(given: argparse.Namespace) -> None:
+    """Print what `make repro` will cost, its evaluations at most: as if every image resisted every attack."""
+    from pipeline.grid.settings import read_params, unfinished
+
+    experiments = list(read_params(given.suite, given.params).experiments())
+    missing = unfinished(experiments)
+    print(f"make repro: {len(experiments)} experiments, {len(missing)} of them not done")
+    if missing:
+        tell(missing, given.workers, each=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     given = grid_parser(__doc__).parse_args(arguments)
-    return cli.run(lambda: plan(given, each=True))
+
+    def stage() -> None:
+        if not given.studies:
+            plan_suite(given)
+            print("make ablation:")
+        plan(given, each=True)
+
+    return cli.run(stage)
 
 
 if __name__ == "__main__":

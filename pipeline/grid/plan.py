@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pipeline.config import AutoAttackSettings, EvaluationAttack, Experiment
+from pipeline.config import STANDARD_QUERIES, STANDARD_TARGETS, AutoAttackSettings, EvaluationAttack, Experiment
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.machine import threads_each
@@ -206,7 +206,9 @@ def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.devi
 
 def _seconds_per_image(attack: EvaluationAttack, gradient: float, forward: float) -> float:
     if isinstance(attack, AutoAttackSettings):
-        members = {member: PASSES[member] for member in attack.members}
+        targets, queries = attack.targets / STANDARD_TARGETS, attack.queries / STANDARD_QUERIES
+        shares = {"apgd_t": targets, "fab_t": targets, "square": queries}
+        members = {member: PASSES[member] * shares.get(member, 1) for member in attack.members}
         return sum(count * (forward if member == "square" else gradient) for member, count in members.items())
     if attack.name == "noise":
         return attack.draws * forward

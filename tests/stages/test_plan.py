@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import machine
-from pipeline.config import cells
+from pipeline.config import AutoAttackSettings, cells
 from pipeline.grid import plan
 from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
 from tests.conftest import MakeParams
@@ -41,10 +41,13 @@ def first(place: Workplace) -> Finished:
 def test_a_plan_has_every_experiment_and_the_sum(first: Finished) -> None:
     first.expect(0)
     lines = first.out.splitlines()
-    assert lines[0] == "6 experiments: 0 are done, 6 are not"
-    assert lines[1].startswith("probing 4 kinds of experiments")
-    assert sum("(training + evaluation)" in line for line in lines) == 6
-    assert lines[-1].startswith("in all about ") and "of memory for each worker" in lines[-1]
+    grid = lines.index("make ablation:")
+    assert lines[0].startswith("make repro: ") and lines[grid + 1] == "6 experiments: 0 are done, 6 are not"
+    assert sum("(training + evaluation)" in line for line in lines[grid:]) == 6
+    experiments = int(lines[0].split()[2])
+    assert sum("(training + evaluation)" in line for line in lines[:grid]) == experiments > 1
+    for last in (lines[grid - 1], lines[-1]):
+        assert last.startswith("in all about ") and "of memory for each worker" in last
 
 
 def test_a_second_plan_probes_nothing_and_the_budget_is_kept(first: Finished, place: Workplace) -> None:
@@ -72,6 +75,13 @@ def test_more_epochs_and_more_images_cost_more(
     assert long.training_seconds > 10 * tiny.training_seconds
     assert long.evaluation_seconds > tiny.evaluation_seconds
     assert 1e5 < tiny.disk_bytes < 1e7 and 1e8 < tiny.memory_bytes < 1e10
+
+
+def test_a_smaller_ensemble_costs_less() -> None:
+    standard = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.1)
+    less = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.1, targets=3, queries=1000)
+    assert plan._seconds_per_image(standard, 1, 1) == 100 + 900 + 1800 + 5000
+    assert plan._seconds_per_image(less, 1, 1) == 100 + 300 + 600 + 1000
 
 
 def test_workers_share_the_cores(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
