@@ -36,7 +36,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-all test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid soak audit-deps test test-all test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -95,9 +95,6 @@ faults-grid: setup ## Stop and kill the grid, its server, workers and runs, and 
 
 faults: setup ## Kill, fill, damage and jump every stage N=200 times [SEED=0], and write docs/reliability.md's table
 	python -m tests.faults.campaign --trials $(or $(N),200) --seed $(or $(SEED),0)
-
-bad-input: setup ## Refuse thousands of wrong requests, write the table of docs/security.md: [N=5000]
-	python -m benchmarks.bad_input --cases $(or $(N),5000)
 
 soak: setup ## Run many tiny experiments in one process and through the grid, measure memory and disk: [N=100]
 	python -m benchmarks.soak --experiments $(or $(N),100) --grid $(or $(N),100)
