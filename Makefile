@@ -100,7 +100,8 @@ soak: setup ## Run many tiny experiments in one process and through the grid, me
 	python -m benchmarks.soak --experiments $(or $(N),100) --grid $(or $(N),100)
 
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
-	python -m stages.audit_dependencies
+	python -m pip_audit --requirement constraints.txt --strict --no-deps --disable-pip --vulnerability-service pypi \
+		--progress-spinner off
 
 test: setup ## Run the tests that take minutes, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder -m "not slow" --durations 10
