@@ -24,7 +24,7 @@ import torch
 from benchmarks.publishing import publish
 from pipeline.progress import LINE_INTERVAL
 from pipeline.provenance.commit import git_commit
-from pipeline.reporting.blocks import replace_block
+from pipeline.reporting.markdown import replace_block
 from tests.faults.host import REPOSITORY, Host
 from tests.faults.places import Workshop
 from tests.faults.promises import FAULTS, Fault

@@ -1,14 +1,28 @@
-"""Parts of pages that are written by commands: what lies between `<!-- measured: NAME -->` and `<!-- end -->`."""
+"""What commands write into pages: tables, and the parts between `<!-- measured: NAME -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.files import write_text
 
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], left: int | None = None) -> str:
+    """A table in GitHub's Markdown, without a line break at its end.
+
+    Args:
+        header: The heading of every column.
+        rows: Cells, which are Markdown already.
+        left: How many of the first columns are aligned to the left, as text; the others to the right, as numbers.
+            None: all are text.
+    """
+    texts = len(header) if left is None else left
+    rule = [":--" if column < texts else "--:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (header, rule, *rows))
 
 
 def fill_blocks(page: str, text_of: Callable[[str], str]) -> str:

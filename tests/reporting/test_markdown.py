@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reporting.blocks import block, replace_block
+from pipeline.reporting.markdown import block, replace_block
 
 PAGE = """# A page
 
