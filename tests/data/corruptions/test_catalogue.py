@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import features
 
-from benchmarks.corruptions import TURBO, corruption_facts, perturbation_facts
 from pipeline.data.corruptions import filters, jpeg
 from pipeline.data.corruptions.blur import glass_blur
 from pipeline.data.corruptions.catalogue import CATALOGUE, corrupt, image_generator
@@ -31,6 +30,7 @@ from pipeline.data.corruptions.filters import Image, clipped_zoom, gaussian, mot
 from pipeline.data.corruptions.weather import TEXTURES, frost_texture
 from pipeline.errors import RequestError
 from tests.data.corruptions.conftest import cloudy
+from tests.data.corruptions.known import TURBO, corruption_facts, perturbation_facts
 
 RANDOM = [name for name in CORRUPTIONS if name not in DETERMINISTIC]
 KEEP_CONSTANTS = [
