@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-
-from pipeline.files import write_text
 
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -37,14 +34,3 @@ def block(page: str, name: str) -> str:
         KeyError: the page has no block of this name.
     """
     return {found[2]: found[3] for found in BLOCK.finditer(page)}[name].removesuffix("\n")
-
-
-def replace_block(path: Path, name: str, content: str) -> None:
-    """Write the text of one block of a page, and leave the others as they are.
-
-    Raises:
-        KeyError: the page has no block of this name.
-    """
-    page = path.read_text(encoding="utf-8")
-    block(page, name)
-    write_text(path, fill_blocks(page, lambda found: content if found == name else block(page, found)))
