@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,17 +15,6 @@ from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
 from pipeline.reporting.markdown import markdown_table
 from pipeline.reporting.results import beside_paper
-
-__all__ = [
-    "compile_pdf",
-    "csv_rows",
-    "draw_pictures",
-    "markdown",
-    "markdown_text",
-    "remove_leftovers",
-    "write_layout",
-    "write_table",
-]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
@@ -125,6 +114,13 @@ def markdown(layout: Layout) -> str:
     notes = [f"<sup>{letter}</sup> {markdown_text(note)}" for letter, note in layout.notes.items()]
     paragraphs = [*notes, *map(markdown_text, layout.remarks)]
     return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
+
+
+def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:
+    """Draw every LaTeX fragment as a picture and compile all of them to one PDF; say what was written."""
+    yield from (f"wrote {path}" for path in draw_pictures(fragments))
+    pdf = compile_pdf(fragments, output)
+    yield f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
 
 
 def _header(layout: Layout) -> Iterator[str]:
