@@ -21,8 +21,8 @@ ALL_EXPERIMENTS = $$(dvc stage list --name-only | sed -n 's/^train@//p')
 # Refuses to replace a params.yaml that was edited by hand, unless OVERWRITE=1.
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 
-# What `make bench` runs, the headline first; benchmarks.grid and benchmarks.corruptions are run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder reporting equality startup
+# What `make bench` runs, the headline first; benchmarks.grid is run by hand.
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality
 
 # $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
 define side-by-side
@@ -36,7 +36,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults faults-grid bad-input soak audit-deps test test-all test-failed tables figures report reproduction audit explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults-grid audit-deps test test-all test-failed tables figures report reproduction explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -93,17 +93,9 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 faults-grid: setup ## Stop and kill the grid, its server, workers and runs, and see it come to its end (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
 
-faults: setup ## Kill, fill, damage and jump every stage N=200 times [SEED=0], and write docs/reliability.md's table
-	python -m tests.faults.campaign --trials $(or $(N),200) --seed $(or $(SEED),0)
-
-bad-input: setup ## Refuse thousands of wrong requests, write the table of docs/security.md: [N=5000]
-	python -m benchmarks.bad_input --cases $(or $(N),5000)
-
-soak: setup ## Run many tiny experiments in one process and through the grid, measure memory and disk: [N=100]
-	python -m benchmarks.soak --experiments $(or $(N),100) --grid $(or $(N),100)
-
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
-	python -m stages.audit_dependencies
+	python -m pip_audit --requirement constraints.txt --strict --no-deps --disable-pip --vulnerability-service pypi \
+		--progress-spinner off
 
 test: setup ## Run the tests that take minutes, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder -m "not slow" --durations 10
@@ -138,9 +130,6 @@ export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make 
 	@test -n "$$RUN" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
 	python -m stages.export "$$RUN"
 
-audit: setup ## List where the papers' own tables contradict themselves or each other
-	python -m stages.audit
-
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	$(COMPOSE) "suite=$${SUITE:-digits}" $(SET)
 
@@ -150,10 +139,9 @@ prepare: setup ## Download or find the data of the suite, and check it
 ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
 	python -m stages.ui
 
-bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="step peak"] [FINISHED=checkout] [QUICK=1]
+bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="step peak"] [QUICK=1]
 	for name in $(BENCH); do \
-		python -m benchmarks.$$name $(if $(QUICK),--quick) \
-			$$(test $$name = startup && echo $(if $(FINISHED),--finished $(FINISHED))) || exit; \
+		python -m benchmarks.$$name $(if $(QUICK),--quick) || exit; \
 	done
 	$(if $(QUICK),,python -m benchmarks.performance)
 

@@ -2,82 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from benchmarks.findings_of_imagenet import imagenet
+from benchmarks.findings_of_theory import learners_epsilons, minibatch_gradients, theorem_2, theory
+from benchmarks.formats import Results, Unmeasured, need, number, percent, ranged, source, table
 from benchmarks.timing import spread
-from pipeline.data.facts import DATASETS
-from pipeline.grid.plan import PASSES
 from pipeline.reporting.page.text import html
 
-Results = Mapping[str, dict[str, Any]]
-"""Of one kind of device: what each benchmark left, by its name."""
-Spread = Mapping[str, float]
-EXPERIMENTS = 1000
-PGD_PASSES = 20
-"""Of PGD-20, over an image."""
 DEVIATIONS = ("mean", "seed_deviation", "difference")
-DAY, YEAR = 86_400.0, 365.25 * 86_400
-
-
-class Unmeasured(Exception):
-    """Something was not measured; the message is the command that measures it."""
-
-
-def need(results: Results, name: str, *keys: str) -> Any:
-    """What a benchmark left, or something within it.
-
-    Raises:
-        Unmeasured: it is not there.
-    """
-    found: Any = results.get(name)
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    if found is None:
-        raise Unmeasured(f"python -m benchmarks.{name}")
-    return found
-
-
-def number(value: float) -> str:
-    """Three significant digits, never with an exponent.
-
-    >>> [number(value) for value in (1234.5, 12.345, 0.012345)]
-    ['1,235', '12.3', '0.0123']
-    """
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    digits = 2 - int(np.floor(np.log10(abs(value))))
-    return f"{value:.{digits}f}"
-
-
-def ranged(found: Spread, scale: float = 1.0) -> str:
-    """A median with the least and the most."""
-    median, least, most = (number(scale * found[key]) for key in ("median", "least", "most"))
-    return f"{median} ({least}, {most})"
-
-
-def percent(found: Spread) -> str:
-    """The same in per cent."""
-    return ranged(found, 100)
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
-    """A table whose first `left` columns are text, the others numbers."""
-    header = list(header)
-    alignment = [":--" if column < left else "--:" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, alignment, *rows])
-
-
-def source(results: Results, *names: str) -> str:
-    """Where numbers come from: machine, versions and commit."""
-    found = need(results, names[0])
-    machine = found["machine"]
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-    where = f"{machine['device']}, {threads}"
-    files = " and ".join(f"`{results.get(name, {}).get('file', f'{name}.json')}`" for name in names)
-    return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
 
 
 def headline(results: Results) -> str:
@@ -354,32 +290,6 @@ def imagefolder(results: Results) -> str:
     )
 
 
-def startup(results: Results) -> str:
-    """Of stages, and of dvc."""
-    found = need(results, "startup")
-    lines, repro = found["first_line_seconds"], found["repro"]
-    rows = [
-        [f"`{stage}`", ranged(seconds), ranged(lines[stage]) if stage in lines else "not measured"]
-        for stage, seconds in found["help_seconds"].items()
-    ]
-    nothing = f"takes {ranged(repro['seconds'])} s" if "seconds" in repro else f"not measured: {repro['not_measured']}"
-    return (
-        f"{table(['stage', '`--help`, s', 'first line, s'], rows)}\n\n"
-        f"`dvc repro` of the default suite where nothing is to do: {nothing}. {source(results, 'startup')}"
-    )
-
-
-def reporting(results: Results) -> str:
-    """Tables and figures of a large store."""
-    found = need(results, "reporting")
-    measured = {kind: found[kind] for kind in ("tables", "figures") if kind in found}
-    parts = " ".join(
-        f"{kind.capitalize()} take {number(one['median_seconds'])} s and {number(one['peak_mebibytes'])} MiB."
-        for kind, one in measured.items()
-    )
-    return f"From a store of {found['runs']} runs of {found['epochs']} epochs: {parts} {source(results, 'reporting')}"
-
-
 def equality(results: Results) -> str:
     """What fast arithmetic changes, beside what a seed changes."""
     found = need(results, "equality")
@@ -413,120 +323,6 @@ def grid(results: Results) -> str:
     )
 
 
-def theory(results: Results) -> str:
-    """What measuring the theorems costs."""
-    found = need(results, "theory")
-    return (
-        f"Generalist-T on the digits at the default interval ({found['interval']} epochs, {found['images']} images), "
-        f"{found['moments']} moments in {found['epochs']} epochs: **{ranged(found['share_of_training'], 100)} %** of "
-        f"the training time (n = {found['rounds']}). {source(results, 'theory')}"
-    )
-
-
-def theorem_2(results: Results) -> str:
-    """Both sides of Theorem 2, with every constant."""
-    found = need(results, "theorems")
-    rows = [
-        [
-            f"`{method}`",
-            row["loss"].replace("_", " "),
-            row["view"].replace("_", " "),
-            *(number(row[key]) for key in ("right_side", "epsilon_plus", "geometric_term", "constant")),
-            number(row["epsilon"]["global"]),
-            number(row["least_constant"]),
-            "yes" if row["holds"] else "**no**",
-        ]
-        for method, own in found["methods"].items()
-        for row in own["inequalities"]
-    ]
-    header = ["Method", "Loss", "z", "right side", "eps_plus", "geometric term", "C = 2LM", "eps_g", "least C", "holds"]
-    learners = "; ".join(
-        f"`{method}`: {', '.join(f'{name} {number(ratio)}' for name, ratio in own['ratios'].items())}, "
-        f"M at least {number(own['curvature'])}, learners' spread at most {number(own['learner_spread'])}"
-        for method, own in found["methods"].items()
-    )
-    steepness = ", ".join(f"{loss.replace('_', ' ')} {number(value)}" for loss, value in found["steepness"].items())
-    return (
-        f"{table(header, rows, left=3)}\n\n{found['pairs']} pairs of each method, seeds "
-        f"{', '.join(map(str, found['seeds']))}, after {found['epochs']} epochs. gamma: {learners}. L: {steepness}. "
-        f"{source(results, 'theorems')}"
-    )
-
-
-def learners_epsilons(results: Results) -> str:
-    """epsilon of every learner and of the global learner, by view."""
-    found = need(results, "theorems")
-    names = list(dict.fromkeys(name for own in found["methods"].values() for name in own["ratios"]))
-    rows = [
-        [
-            f"`{method}`",
-            row["loss"].replace("_", " "),
-            row["view"].replace("_", " "),
-            *(number(row["epsilon"][name]) if name in row["epsilon"] else "--" for name in [*names, "global"]),
-        ]
-        for method, own in found["methods"].items()
-        for row in own["inequalities"]
-    ]
-    return f"{table(['Method', 'Loss', 'z', *names, 'global'], rows, left=3)}\n\n{source(results, 'theorems')}"
-
-
-def minibatch_gradients(results: Results) -> str:
-    """The claim of section III-C: with and without redistribution."""
-    found = need(results, "theorems")
-    rows = []
-    for method, own in found["methods"].items():
-        for learner in own["gradients"]["with"]:
-            cells = [
-                ranged(spread(own["gradients"][which][learner][kind]))
-                for kind in ("product", "cosine")
-                for which in ("with", "without")
-            ]
-            rows.append([f"`{method}`", learner, *cells])
-    header = ["Method", "Learner", "product, with", "product, without", "cosine, with", "cosine, without"]
-    return (
-        f"{table(header, rows, left=2)}\n\nMedian (least, most) of the seeds {', '.join(map(str, found['seeds']))}, "
-        f"after {found['epochs']} epochs. {source(results, 'theorems')}"
-    )
-
-
-def imagenet(results: Results) -> str:
-    """What a thousand experiments would take on machines like this one."""
-    case = need(results, "methods", "architectures", "resnet50")
-    operations = need(results, "peak", "gigaflops_per_image", "resnet50")
-    facts = DATASETS["imagenet"]
-    assert facts.train_images is not None and facts.test_images is not None
-    seen = facts.train_images * case["epochs"]
-    seconds = {name: seen / one["images_per_second"]["median"] for name, one in case["methods"].items()}
-    rows = [
-        [
-            str(html(one["label"])),
-            number(one["images_per_second"]["median"]),
-            number(seconds[name] / DAY),
-            number(EXPERIMENTS * seconds[name] / YEAR),
-            number(seen * operations[name] / 1e9),
-        ]
-        for name, one in case["methods"].items()
-    ]
-    header = ["method", "images/s", "one, days", f"{EXPERIMENTS:,}, years", "operations of one, 1e18"]
-    attacked = 2 * facts.test_images * (sum(PASSES.values()) + PGD_PASSES)
-    trained = seen * (case["attack_steps"] + 1)
-    megabytes = need(results, "mixture", "mixture", "resnet50", "2", "weights_megabytes")
-    remarks = [
-        f"Training: seconds = {facts.train_images:,} images x {case['epochs']} epochs / rate; of {EXPERIMENTS:,} "
-        f"experiments times {EXPERIMENTS:,}, divided by the number of machines like this one.",
-        f"Assumed: the rate at batch {case['batch_size']}, with {case['attack_steps']} attack steps, holds for batch "
-        f"{case['suite_batch_size']}; loading keeps up; held-out accuracies and checkpoints are not counted.",
-        f"Evaluation: at most {attacked:,} passes over an image (PGD-20 and AutoAttack in two norms on "
-        f"{facts.test_images:,} images, as if every image resisted every attack), "
-        f"{number(100 * attacked / trained)} % of the {trained:,} of AT's training.",
-        f"Kept weights: {EXPERIMENTS:,} x 2 copies x {number(megabytes)} MB = "
-        f"{number(EXPERIMENTS * 2 * megabytes / 1e6)} TB.",
-        "For another machine: seconds = operations / (its peak x the share of the peak that is measured there).",
-    ]
-    lines = "\n".join(f"- {remark}" for remark in remarks)
-    return f"{table(header, rows)}\n\n{lines}\n\n{source(results, 'methods', 'peak', 'mixture')}"
-
-
 def methods_picture(results: Results) -> str:
     """Every method, drawn."""
     need(results, "methods", "architectures", "resnet18")
@@ -556,8 +352,6 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         memory,
         ood_memory,
         imagefolder,
-        startup,
-        reporting,
         equality,
         grid,
         theory,
@@ -570,7 +364,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     )
 }
 ON_THE_HOST = {
-    "grid", "ood_memory", "imagefolder", "startup", "reporting", "theorem_2", "learners_epsilons",
+    "grid", "ood_memory", "imagefolder", "theorem_2", "learners_epsilons",
     "minibatch_gradients", "methods_picture", "growth_picture",
 }  # fmt: skip
 """Blocks that have nothing to say of a GPU."""

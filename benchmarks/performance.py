@@ -12,14 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import BLOCKS, ON_THE_HOST, Results, Unmeasured
+from benchmarks.findings import BLOCKS, ON_THE_HOST
+from benchmarks.formats import Results, Unmeasured
 from benchmarks.publishing import RESULTS, file_for
 from pipeline.files import write_text
-from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.markdown import fill_blocks
 
 REPOSITORY = RESULTS.parent.parent
 PAGES = (
-    *(f"docs/{name}.md" for name in ("performance", "ablation", "evaluation", "imagenet", "tables", "theory")),
+    *(f"docs/{name}.md" for name in ("performance", "ablation", "evaluation", "imagenet", "theory")),
     "README.md",
 )
 PICTURES = Path("reports/published/performance")

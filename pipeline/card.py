@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config import AutoAttackSettings, Experiment
 from pipeline.data.facts import DATASETS
 from pipeline.reporting.layout import radius
+from pipeline.reporting.markdown import markdown_table
 from pipeline.tracking import StoredRun, made_by
 
 STANDARD = ["apgd_ce", "apgd_t", "fab_t", "square"]
@@ -92,13 +93,13 @@ def _head(experiment: Experiment) -> list[str]:
 
 
 def _numbers(experiment: Experiment, run: StoredRun, evaluation: Mapping[str, Any]) -> Iterator[str]:
-    yield from ["## Accuracy", "", "| metric | attack | accuracy, % | 95% interval | images |", "|---|---|--:|--:|--:|"]
+    rows = []
     for name, value in evaluation["metrics"].items():
-        low, high = evaluation["intervals"][name]
-        yield (
-            f"| {name} | {_attack(experiment, name)} | {100 * value:.2f} | {100 * low:.2f} to {100 * high:.2f} "
-            f"| {evaluation['counts'][name]} |"
-        )
+        low, high = (100 * end for end in evaluation["intervals"][name])
+        cells = [f"{100 * value:.2f}", f"{low:.2f} to {high:.2f}", evaluation["counts"][name]]
+        rows.append([name, _attack(experiment, name), *cells])
+    header = ["metric", "attack", "accuracy, %", "95% interval", "images"]
+    yield from ["## Accuracy", "", markdown_table(header, rows, left=2)]
     yield from ["", f"Signs of gradient masking: {run.tags.get('gradient_masking', 'not measured')}."]
     if experiment.training.selection.split == "test":
         yield "The test images chose the checkpoint: the numbers are optimistic."
@@ -114,38 +115,37 @@ def _attack(experiment: Experiment, metric: str) -> str:
     return {"natural": "none", "union": f"mean of {members}", "worst_case_union": f"all of {members}"}[metric]
 
 
-def _training(experiment: Experiment, summary: Mapping[str, Any]) -> Iterator[str]:
-    yield from ["## Training", "", "| | |", "|---|---|"]
-    yield f"| data | {experiment.data.name}, SHA-256 `{summary['data_digest']}` |"
+def _training(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
+    rows = [["data", f"{experiment.data.name}, SHA-256 `{summary['data_digest']}`"]]
     for norm, budget in experiment.threat_model.items():
         text = f"epsilon {radius(budget.epsilon)}, step {radius(budget.step_size)}, {budget.steps} steps"
-        yield f"| threat model, {norm} | {text} |"
+        rows.append([f"threat model, {norm}", text])
     for name, learner in experiment.method.learners.items():
         optimizer = learner.optimizer
-        yield f"| learner `{name}` | {learner.objective['name']}, {optimizer.name}, rate {optimizer.learning_rate:g} |"
+        text = f"{learner.objective['name']}, {optimizer.name}, rate {optimizer.learning_rate:g}"
+        rows.append([f"learner `{name}`", text])
     mixture = experiment.method.mixture
-    yield f"| mixture | {mixture.rule if mixture else 'none'} |"
-    yield f"| epochs | {summary['epochs']}, chosen: {summary['selected_epoch']} |"
-    yield f"| seed | {experiment.seed} |"
-    yield f"| versions | Python {summary['python']}, torch {summary['torch']} |"
-    yield ""
+    rows += [
+        ["mixture", mixture.rule if mixture else "none"],
+        ["epochs", f"{summary['epochs']}, chosen: {summary['selected_epoch']}"],
+        ["seed", str(experiment.seed)],
+        ["versions", f"Python {summary['python']}, torch {summary['torch']}"],
+    ]
+    return ["## Training", "", markdown_table(["", ""], rows), ""]
 
 
 def _files(experiment: Experiment, run: StoredRun) -> list[str]:
     dirty = ", with uncommitted changes" if run.tags.get("git.dirty") == "true" else ""
-    return [
-        "## Where it comes from",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| `model.safetensors` | SHA-256 `{run.tags['weights_sha256']}` |",
-        f"| fingerprint | `{experiment.fingerprint}` |",
-        f"| MLflow run | `{run.run_id}` |",
-        f"| commit | `{run.tags.get('git.commit', 'unknown')}`{dirty} |",
-        f"| code | trained by `{run.tags.get('training_code', 'unknown')}`, evaluated by "
-        f"`{run.tags.get('evaluation_code', 'unknown')}`: {made_by(experiment, run.tags, 'train', 'evaluate')} |",
-        "",
+    code = [run.tags.get(f"{step}_code", "unknown") for step in ("training", "evaluation")]
+    made = made_by(experiment, run.tags, "train", "evaluate")
+    rows = [
+        ["`model.safetensors`", f"SHA-256 `{run.tags['weights_sha256']}`"],
+        ["fingerprint", f"`{experiment.fingerprint}`"],
+        ["MLflow run", f"`{run.run_id}`"],
+        ["commit", f"`{run.tags.get('git.commit', 'unknown')}`{dirty}"],
+        ["code", f"trained by `{code[0]}`, evaluated by `{code[1]}`: {made}"],
     ]
+    return ["## Where it comes from", "", markdown_table(["", ""], rows), ""]
 
 
 def _loading(experiment: Experiment) -> list[str]:

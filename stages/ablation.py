@@ -2,7 +2,7 @@
 
 Starts a Prefect server and workers on this machine and stops them again; Ctrl-C, SIGTERM and a terminal that is closed
 save first, and the same command continues. With PREFECT_API_URL set, that server and its workers are used instead.
-`--dry-run` only says what would run.
+`python -m stages.plan` only says what would run.
 """
 
 from __future__ import annotations
@@ -30,15 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = grid_parser(__doc__)
     parser.add_argument("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would run, and what it would cost")
     given = parser.parse_args(arguments)
 
     def stage() -> None:
         _, experiments = chosen(given)
-        if given.dry_run:
-            _is_left(given, experiments)
-        else:
-            on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
+        on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
 
     with unwound_by_signals():
         return cli.run(stage)
@@ -137,9 +133,8 @@ def _is_left(given: Namespace, experiments: list[Experiment]) -> bool:
     if not unfinished(experiments):
         print("every experiment of the grid is done")
         return False
-    if not given.dry_run:
-        check_named_server()
-    plan(given, each=given.dry_run)
+    check_named_server()
+    plan(given, each=False)
     return True
 
 

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.config import load_printed
         from pipeline.files import remove_half_written
         from pipeline.reporting.printed import fill_printed, write_printed
-        from pipeline.reporting.tables import remove_leftovers
+        from pipeline.reporting.tables import remove_leftovers, write_pictures
         from pipeline.tracking import finished_runs
 
         printed = load_printed(given.file, given.set)
@@ -58,7 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
             written += paths
             for path in paths:
                 print(f"wrote {path}")
-        _draw(written, given.output)
+        fragments = [path for path in written if path.suffix == ".tex"]
+        for line in write_pictures(fragments, given.output) if fragments else ():
+            print(line)
         if not given.names:
             for path in remove_leftovers(given.output, written):
                 print(f"removed {path}, of a table that is not written any more")
@@ -88,19 +90,6 @@ def _compose(names: list[str], printed: PrintedTables) -> dict[str, Params]:
         suite: parse_params(yaml.safe_load(compose(printed.suites[suite].compose, CONF)), f"suite '{suite}'")
         for suite in wanted
     }
-
-
-def _draw(written: list[Path], output: Path) -> None:
-    """Pictures of the tables, and all of them as one PDF."""
-    from pipeline.reporting.tables import compile_pdf, draw_pictures
-
-    fragments = [path for path in written if path.suffix == ".tex"]
-    if not fragments:
-        return
-    for path in draw_pictures(fragments):
-        print(f"wrote {path}")
-    pdf = compile_pdf(fragments, output)
-    print(f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)")
 
 
 if __name__ == "__main__":

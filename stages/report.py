@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.config import load_params
         from pipeline.files import remove_half_written
         from pipeline.reporting.results import awaits_corrupted_images, collect
-        from pipeline.reporting.tables import compile_pdf, draw_pictures, remove_leftovers, write_table
+        from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
 
         params = load_params(given.params)
         output = given.output or params.reports / "tables"
@@ -44,13 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             written += paths
             for path in paths:
                 print(f"wrote {path}")
-        fragments = [path for path in written if path.suffix == ".tex"]
-        for path in draw_pictures(fragments):
-            print(f"wrote {path}")
-        pdf = compile_pdf(fragments, output)
-        print(
-            f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
-        )
+        for line in write_pictures([path for path in written if path.suffix == ".tex"], output):
+            print(line)
         for path in remove_leftovers(output, written):
             print(f"removed {path}, of a table that is not written any more")
 

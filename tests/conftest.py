@@ -86,7 +86,7 @@ SLOW = (
     "tests/stages/test_stop_after.py",
     "tests/stages/test_torchrun.py",
     "tests/stages/test_without_git.py",
-    "tests/test_bad_input.py",
+    "tests/bad_input/",
     "tests/test_other_device.py",
     "tests/test_security.py",
     "tests/test_soak.py",

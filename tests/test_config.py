@@ -25,7 +25,7 @@ from pipeline.config import (
     parse_fraction,
     parse_params,
 )
-from pipeline.config.schema import HOW_TO_TRAIN
+from pipeline.config.training import HOW_TO_TRAIN
 from pipeline.errors import RequestError
 from pipeline.models import ARCHITECTURES, check_input
 from stages.compose import compose

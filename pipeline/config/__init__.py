@@ -1,6 +1,23 @@
 """The schema of `params.yaml`, and how it is read."""
 
 from pipeline.config.ablation import Cell, cells
+from pipeline.config.data import STREAMED, AugmentationSettings, DatasetName, DataSettings
+from pipeline.config.evaluation import (
+    DERIVED_METRICS,
+    MEMBER_NAMES,
+    OOD_METRICS,
+    STANDARD_MEMBERS,
+    STANDARD_QUERIES,
+    STANDARD_TARGETS,
+    TRAINING_SECONDS,
+    AutoAttackMember,
+    AutoAttackSettings,
+    EvaluationAttack,
+    EvaluationSettings,
+    OODSettings,
+    PGDAttackSettings,
+)
+from pipeline.config.experiment import Experiment
 from pipeline.config.figures import (
     AblationFigure,
     Axis,
@@ -15,6 +32,7 @@ from pipeline.config.figures import (
     TradeOffFigure,
     TrainingCurvesFigure,
 )
+from pipeline.config.methods import AttackBudget, LearnerSettings, Normalization
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
@@ -22,6 +40,7 @@ from pipeline.config.mixture import (
     MovingAverageSettings,
 )
 from pipeline.config.optimizers import AdamSettings, SGDSettings
+from pipeline.config.params import Params
 from pipeline.config.printed import (
     PrintedColumn,
     PrintedGroup,
@@ -31,35 +50,9 @@ from pipeline.config.printed import (
     load_printed,
 )
 from pipeline.config.reading import load_params, parse_params
-from pipeline.config.schema import (
-    DERIVED_METRICS,
-    MEMBER_NAMES,
-    OOD_METRICS,
-    STANDARD_MEMBERS,
-    STANDARD_QUERIES,
-    STANDARD_TARGETS,
-    STREAMED,
-    TRAINING_SECONDS,
-    AttackBudget,
-    AugmentationSettings,
-    AutoAttackMember,
-    AutoAttackSettings,
-    DatasetName,
-    DataSettings,
-    EvaluationAttack,
-    EvaluationSettings,
-    Experiment,
-    LearnerSettings,
-    Normalization,
-    OODSettings,
-    PaperTable,
-    Params,
-    PGDAttackSettings,
-    SelectionSettings,
-    TableColumn,
-    TableSettings,
-)
 from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
+from pipeline.config.tables import PaperTable, TableColumn, TableSettings
+from pipeline.config.training import SelectionSettings
 from pipeline.config.trials import OBJECTIVES, Point, Search, point_from
 from pipeline.config.values import Budget, Closed, Norm, in_epochs, interpolate, parse_fraction
 

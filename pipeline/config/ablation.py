@@ -10,10 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.config.data import DataSettings
+from pipeline.config.experiment import LONGEST_NAME, Experiment
 from pipeline.config.extending import merged
+from pipeline.config.methods import MethodSettings
 from pipeline.config.mixture import MovingAverageSettings
+from pipeline.config.params import Params
 from pipeline.config.reading import cross_references, describe
-from pipeline.config.schema import LONGEST_NAME, DataSettings, Experiment, MethodSettings, Params
 from pipeline.config.studies import (
     CommunicationIntervalStudy,
     FirstRatioStudy,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.config.reading import read_yaml, validate
-from pipeline.config.schema import TableColumn
+from pipeline.config.tables import TableColumn
 from pipeline.config.values import Closed, Name, Place, context, mapping, once, unless
 from pipeline.errors import RequestError, did_you_mean
 

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.extending import EXTENDS, extend_methods
-from pipeline.config.schema import AttackBudget, MethodSettings, Params
+from pipeline.config.methods import AttackBudget, MethodSettings
+from pipeline.config.params import Params
 from pipeline.config.values import Norm, mapping
 from pipeline.data.facts import DATASETS
 from pipeline.errors import RequestError, did_you_mean

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pipeline.config.methods import MethodSettings
 from pipeline.config.mixture import ModeConnectivitySettings, MovingAverageSettings
-from pipeline.config.schema import MethodSettings, Params
+from pipeline.config.params import Params
 
 
 def early_end(params: Params, methods: Iterable[str] | None = None) -> str | None:

@@ -10,8 +10,10 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.config.ablation import cell_name, checked_method, rounded, shares_of_rest, with_mixture
+from pipeline.config.experiment import Experiment
+from pipeline.config.methods import MethodSettings
 from pipeline.config.mixture import MovingAverageSettings
-from pipeline.config.schema import Experiment, MethodSettings, Params
+from pipeline.config.params import Params
 from pipeline.config.search import HUNDREDTHS, SearchSettings
 from pipeline.errors import RequestError, did_you_mean
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails
+
+from pipeline.errors import did_you_mean
 
 Norm = Literal["linf", "l2", "l1"]
 Protocol = Literal["paper", "reference_code"]
@@ -116,10 +120,30 @@ def unless(problems: list[str], value: T) -> T:
     return value
 
 
+def repeated(values: list[Any]) -> list[str]:
+    """A problem for each value that is given more than once."""
+    several = sorted(repr(value) for value, times in Counter(values).items() if times > 1)
+    return [f"{value} is given more than once" for value in several]
+
+
 def once(values: list[T]) -> list[T]:
     """`values`, or a ValueError with those that are given more than once."""
-    repeated = sorted(repr(value) for value, times in Counter(values).items() if times > 1)
-    return unless([f"{value} is given more than once" for value in repeated], values)
+    return unless(repeated(values), values)
+
+
+def unknown(what: str, names: list[str], valid: list[str] | None) -> list[str]:
+    """A problem for each name that is not valid; none where there are no valid ones, which is a mistake elsewhere."""
+    return [f"unknown {what} '{name}': {did_you_mean(name, valid)}" for name in names if valid and name not in valid]
+
+
+def is_none(value: Any) -> bool:
+    """Whether a setting is not given: one that was added later is then left out of dumps, and so of fingerprints."""
+    return value is None
+
+
+def _digest(content: Any) -> str:
+    """16 hexadecimal digits over plain values. Its name is part of the digests of code that results are found by."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def context(info: ValidationInfo, key: str) -> Any:

@@ -19,6 +19,7 @@ from pipeline.config.search import HUNDREDTHS
 from pipeline.errors import PipelineError
 from pipeline.files import exclusive, write_text
 from pipeline.folders import RUNS
+from pipeline.reporting.markdown import markdown_table
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -265,13 +266,14 @@ def _table(search: Search, told: Sequence[Trial], front: Sequence[Trial]) -> Ite
     tested = _test_accuracies(search, [*front, *as_it_is])
     yield f"{search.settings.method}: {len(told)} trials, {len(told) - len(done)} failed, {len(front)} on the front"
     yield ""
-    yield "| trial | gamma_1 | c | t' | natural | worst case | natural, test | worst case, test | |"
-    yield "|--:" * 8 + "|---|"
+    rows = []
     for trial in [*front, *(trial for trial in done if trial not in front)]:
         marks = ["front"] * (trial in front) + ["as in params.yaml"] * (trial in as_it_is)
         numbers = [f"{value:.2%}" for value in trial.values or ()] + tested.get(trial.number, [""] * len(TEST_METRICS))
         settings = [str(trial.number), *(f"{value:g}" for value in asdict(trial.point).values())]
-        yield f"| {' | '.join([*settings, *numbers, ', '.join(marks)])} |"
+        rows.append([*settings, *numbers, ", ".join(marks)])
+    header = ["trial", "gamma_1", "c", "t'", "natural", "worst case", "natural, test", "worst case, test", ""]
+    yield markdown_table(header, rows, left=0)
     yield ""
     yield "worst case: the share of images that are right under the attacks of every norm, per image"
 

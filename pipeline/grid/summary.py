@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config import Cell, Params
 from pipeline.files import write_text
+from pipeline.reporting.markdown import markdown_table
 
 METRICS = ("natural", "union", "worst_case_union")
 
@@ -28,10 +29,17 @@ def write_summary(params: Params, cells: Sequence[Cell], set_aside: Mapping[str,
     experiments = {cell.experiment.fingerprint: cell.experiment for cell in cells}
     rows = finished_runs(experiments.values(), of_this_code=True).to_dict("records")
     runs = {row["fingerprint"]: row for row in rows}
-    lines = ["| study | method | setting | seed | " + " | ".join(METRICS) + " |", "|---" * 4 + "|--:" * 3 + "|"]
-    for cell in cells:
-        place = (cell.study, cell.method, cell.setting, str(cell.experiment.seed))
-        lines.append(f"| {' | '.join([*place, *_numbers(cell.experiment.fingerprint, runs, set_aside)])} |")
+    table = [
+        [
+            one.study,
+            one.method,
+            one.setting,
+            one.experiment.seed,
+            *_numbers(one.experiment.fingerprint, runs, set_aside),
+        ]
+        for one in cells
+    ]
+    lines = [markdown_table(["study", "method", "setting", "seed", *METRICS], table, left=4)]
     for fingerprint, reason in set_aside.items():
         lines += ["", f"{experiments[fingerprint].identifier} ({fingerprint}) is set aside:", "", "```", reason.strip()]
         lines.append("```")

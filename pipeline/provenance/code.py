@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 """In place of the digest of a result that was made before digests were kept."""
 Stage = Literal["train", "evaluate", "ood", "stability"]
-EXPERIMENT = "pipeline.config.schema:Experiment"
+EXPERIMENT = "pipeline.config.experiment:Experiment"
 ROOTS: dict[Stage, tuple[str, ...]] = {
     "train": (EXPERIMENT, "pipeline.runs:train_experiment"),
     "evaluate": (EXPERIMENT, "pipeline.runs:evaluate_experiment"),

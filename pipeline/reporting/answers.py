@@ -13,11 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import AblationFigure, Params
-from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.markdown import fill_blocks, markdown_table
 from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
 from pipeline.reporting.reproduction.claims import NOT_TESTED
 from pipeline.reporting.reproduction.costs import COSTS, Steps, judge_cost
-from pipeline.reporting.reproduction.pages import markdown_table
 
 PAGE = Path("docs/papers.md")
 NEVER = "never run"

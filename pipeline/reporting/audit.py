@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.markdown import markdown_table
 from pipeline.reporting.papers import CELL, TITLES, printed_cells, readings
 
 ROUNDING = 0.01
@@ -51,15 +52,19 @@ def audit(cells: pd.DataFrame | None = None) -> pd.DataFrame:
 def describe(found: pd.DataFrame) -> str:
     """The findings as Markdown: a heading with a count and a table for each check."""
     parts = [f"# Audit of the papers' tables\n\n{len(found)} findings, computed from the printed numbers alone.\n"]
-    header = "| table | data set | network | method | metric | printed | expected | difference |"
-    ruler = "|---|---|---|---|---|--:|--:|--:|"
+    header = ["table", "data set", "network", "method", "metric", "printed", "expected", "difference"]
     for check, group in found.groupby("check", sort=False):
         rows = [
-            f"| {TITLES[row['table']]} | {row['dataset']} | {row['architecture']} | {row['method']} | {row['metric']} "
-            f"| {row['printed']:.2f} | {_number(row['expected'], '')} | {_number(row['difference'], '+')} |"
+            [
+                TITLES[row["table"]],
+                *(row[key] for key in ("dataset", "architecture", "method", "metric")),
+                f"{row['printed']:.2f}",
+                _number(row["expected"], ""),
+                _number(row["difference"], "+"),
+            ]
             for _, row in group.iterrows()
         ]
-        parts.append("\n".join([f"## {check} ({len(group)})\n", header, ruler, *rows, ""]))
+        parts.append(f"## {check} ({len(group)})\n\n{markdown_table(header, rows, left=5)}\n")
     return "\n".join(parts)
 
 

@@ -9,9 +9,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.markdown import fill_blocks, markdown_table
 from pipeline.reporting.reproduction.intervals import Contrast, Estimate, difference, estimate, half_width
-from pipeline.reporting.reproduction.pages import markdown_table
 from pipeline.reporting.reproduction.record import Record
 from pipeline.reporting.tables import markdown_text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +13,8 @@ from pipeline.files import write_text
 from pipeline.reporting import latex
 from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
+from pipeline.reporting.markdown import markdown_table
 from pipeline.reporting.results import beside_paper
-
-__all__ = [
-    "compile_pdf",
-    "csv_rows",
-    "draw_pictures",
-    "markdown",
-    "markdown_text",
-    "remove_leftovers",
-    "write_layout",
-    "write_table",
-]
 
 KINDS = ("tex", "csv", "md")
 SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
@@ -119,12 +109,18 @@ def csv_rows(labels: Mapping[str, str], digits: int, results: pd.DataFrame) -> s
 def markdown(layout: Layout) -> str:
     """The table in GitHub's Markdown: best in bold, second best underlined, footnotes below."""
     lines = [f"**{markdown_text(layout.title)}** {markdown_text(layout.details)}", ""]
-    lines.append(_line(["Method", *_header(layout)]))
-    lines.append(_line([":--", *("--:" for _ in layout.header)]))
-    lines += [_line([_label(row.label), *map(_cell, row.cells)]) for row in layout.rows]
+    rows = [[_label(row.label), *map(_cell, row.cells)] for row in layout.rows]
+    lines.append(markdown_table(["Method", *_header(layout)], rows, left=1))
     notes = [f"<sup>{letter}</sup> {markdown_text(note)}" for letter, note in layout.notes.items()]
     paragraphs = [*notes, *map(markdown_text, layout.remarks)]
     return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
+
+
+def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:
+    """Draw every LaTeX fragment as a picture and compile all of them to one PDF; say what was written."""
+    yield from (f"wrote {path}" for path in draw_pictures(fragments))
+    pdf = compile_pdf(fragments, output)
+    yield f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
 
 
 def _header(layout: Layout) -> Iterator[str]:
@@ -132,10 +128,6 @@ def _header(layout: Layout) -> Iterator[str]:
     headings = [f"{_label(heading.label)}: " for heading in layout.headings for _ in range(heading.columns)]
     for heading, label in zip(headings or [""] * len(layout.header), layout.header, strict=True):
         yield heading + _label(label)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _label(label: Label) -> str:

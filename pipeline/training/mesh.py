@@ -16,7 +16,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from pipeline.config import MovingAverageSettings
-from pipeline.config.schema import MethodSettings
+from pipeline.config.methods import MethodSettings
 from pipeline.errors import RequestError
 from pipeline.ranks import ALONE, Ranks
 

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from benchmarks import performance
-from benchmarks.findings import BLOCKS, Results, number
+from benchmarks.findings import BLOCKS
+from benchmarks.formats import Results, number
 from benchmarks.performance import PAGES, PICTURES, block, fill, main, read_results
 from benchmarks.pictures import draw
 from benchmarks.publishing import RESULTS
-from pipeline.reporting.blocks import BLOCK
+from pipeline.reporting.markdown import BLOCK
 from tests.conftest import REPOSITORY
 
 EMPTY: dict[str, Results] = {"cpu": {}, "cuda": {}}

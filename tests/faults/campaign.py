@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from benchmarks.publishing import publish
+from pipeline.files import write_text
 from pipeline.progress import LINE_INTERVAL
 from pipeline.provenance.commit import git_commit
-from pipeline.reporting.blocks import replace_block
+from pipeline.reporting.markdown import block, fill_blocks
 from tests.faults.host import REPOSITORY, Host
 from tests.faults.places import Workshop
 from tests.faults.promises import FAULTS, Fault
@@ -163,8 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
         content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": record.cpu_seconds, "rows": rows}
         publish(RESULTS, content)
         published = json.loads(RESULTS.read_text())
-        replace_block(PAGE, "faults", table(published))
-        print(table(published))
+        page, made = PAGE.read_text(encoding="utf-8"), table(published)
+        write_text(PAGE, fill_blocks(page, lambda name: made if name == "faults" else block(page, name)))
+        print(made)
     print(f"{sum(line['faults'] for line in rows)} faults, {wrong} promises broken")
     return 1 if wrong else 0
 

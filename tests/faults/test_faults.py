@@ -1,4 +1,4 @@
-"""Every promise of docs/reliability.md, a few times each; `make faults` tries each hundreds of times."""
+"""Every promise of docs/reliability.md, a few times each; the campaign beside this tries each hundreds of times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reporting.blocks import block
+from pipeline.reporting.markdown import block
 from tests.faults.campaign import PAGE, RESULTS, Record, row, table
 from tests.faults.host import Host
 from tests.faults.places import Workshop

@@ -54,7 +54,7 @@ def params() -> Params:
 
 
 CHECKS = {
-    "pipeline.config.schema:_is_none",
+    "pipeline.config.values:is_none",
     "pipeline.config.values:Closed._report_inconsistencies",
     "pipeline.config.values:Closed.inconsistencies",
     "pipeline.config.values:parse_fraction",

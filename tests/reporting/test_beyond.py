@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.reporting.beyond import DEFAULT, FOLDER, LEARNERS, MIXTURES, OBJECTIVES, PAGE, fill_page
-from pipeline.reporting.blocks import BLOCK
+from pipeline.reporting.markdown import BLOCK
 from pipeline.reporting.reproduction.record import Record, Run, Suite
 from tests.conftest import REPOSITORY
 

@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, TheoryFigure, cells, parse_params
+from pipeline.config.evaluation import CWAttackSettings
 from pipeline.config.figures import Group
-from pipeline.config.schema import CWAttackSettings
 from pipeline.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage

@@ -20,8 +20,6 @@ from PIL import features
 
 from pipeline.data.corruptions.filters import Image
 
-EXACT_VERSIONS = ("9.1", "9.2", "9.3", "9.4")
-"""How Pillow names libjpeg 9a to 9d."""
 MEMORY = Path("/dev/shm")
 """A disk in memory where there is one: `jpeglib` works on files."""
 
@@ -41,12 +39,6 @@ def pillow_codec() -> str:
     if features.check_feature("libjpeg_turbo"):
         return f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {PIL.__version__})"
     return f"libjpeg {features.version('jpg')} (Pillow {PIL.__version__})"
-
-
-def is_exact() -> bool:
-    """Whether that codec is one that writes the official bytes."""
-    name, version = codec().split()[:2]
-    return name == "libjpeg" and version in ("9c", *EXACT_VERSIONS)
 
 
 def jpeg_compression(image: Image, quality: int) -> Image:

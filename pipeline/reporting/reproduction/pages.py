@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.blocks import fill_blocks
+from pipeline.reporting.markdown import fill_blocks, markdown_table
 from pipeline.reporting.reproduction.claims import METHOD, NOT_TESTED, ensemble
 from pipeline.reporting.reproduction.costs import COSTS, NETWORK, RESULTS, Steps, judge_cost
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
@@ -235,9 +235,3 @@ def _estimate(row: Mapping[Any, Any]) -> list[str]:
 
 def _number(value: float, digits: int) -> str:
     return "--" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are Markdown already."""
-    rule = [":--" for _ in header]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))

@@ -16,7 +16,7 @@ import yaml
 from pipeline.config import Experiment, Params, cells, parse_params
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.files import file_digest
-from pipeline.reporting.blocks import BLOCK
+from pipeline.reporting.markdown import BLOCK
 from pipeline.reporting.papers import printed_figures, stated_claims
 from pipeline.reporting.publishing import published_folder
 from pipeline.reporting.reproduction import fill_page, find, gather, read_records, write_record

@@ -1,0 +1,184 @@
+"""Networks, learners and methods: the sections `model`, `threat_model` and `methods` of `params.yaml`.
+
+This module is free of torch until an objective's options are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
+
+from pipeline.config.data import AugmentationSettings
+from pipeline.config.mixture import RULES, MixtureSettings
+from pipeline.config.optimizers import OptimizerSettings
+from pipeline.config.streaming import Phases, TestCrop
+from pipeline.config.values import (
+    Budget,
+    Closed,
+    Name,
+    Place,
+    Positive,
+    Real,
+    Schedule,
+    TruthValue,
+    Whole,
+    context,
+    is_none,
+    mapping,
+)
+from pipeline.data.facts import DATASETS
+from pipeline.models import check_input
+
+
+class Normalization(Closed):
+    """Per-channel standardisation inside the model: (image - mean) / std; attacks still see inputs in [0, 1]."""
+
+    mean: list[Real]
+    std: list[Annotated[Real, Field(gt=0)]]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _cover_the_channels(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        dataset = context(info, "dataset")
+        if dataset is not None and len(value) != DATASETS[dataset].channels:
+            raise ValueError(f"expected one value for each of {DATASETS[dataset].channels} channels, got {len(value)}")
+        return value
+
+
+def _check_architecture(value: str, info: ValidationInfo) -> str:
+    dataset = context(info, "dataset")
+    if dataset is not None:
+        check_input(value, dataset)
+    return value
+
+
+Architecture = Annotated[str, AfterValidator(_check_architecture)]
+
+
+class ModelSettings(Closed):
+    """The network of every learner that does not name its own."""
+
+    architecture: Architecture
+    normalization: Normalization | None = None
+
+
+class AttackBudget(Closed):
+    """The inner maximisation for one norm: radius, step and number of steps (Generalist++ IV-B: step = epsilon / 4)."""
+
+    epsilon: Budget
+    step_size: Positive
+    steps: Whole = Field(ge=0)
+
+
+def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    from pipeline.objectives import resolve_objective
+
+    return resolve_objective(value, context(info, "threat_model") or {})
+
+
+class WeightAveraging(Closed):
+    """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
+
+    decay: Real = Field(ge=0, lt=1)
+    warmup: TruthValue = False
+    """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
+
+
+class LearnerSettings(Closed):
+    """One learner: a network with its own objective, optimizer and schedule."""
+
+    objective: Annotated[dict[str, Any], AfterValidator(_check_objective)]
+    """`name` of a module in `pipeline/objectives/` (or a dotted module path) and that objective's options."""
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    """Factor on the learning rate, per epoch."""
+    weight_averaging: WeightAveraging | None = None
+    """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
+    architecture: Architecture | None = None
+    """A network of its own instead of `model.architecture`."""
+    label_smoothing: Real = Field(default=0.0, ge=0, lt=1, exclude_if=lambda value: value == 0)
+    """Targets of the cross-entropy that it minimises: 1 - s at the label plus s / classes everywhere."""
+    augmentation: AugmentationSettings | None = Field(default=None, exclude_if=is_none)
+    """Crops and mirror images of its own, of the minibatch that all learners share; after those of
+    `data.augmentation`."""
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _is_of_a_cross_entropy(cls, value: float, info: ValidationInfo) -> float:
+        from pipeline.objectives import refuse_label_smoothing
+
+        if value and "objective" in info.data:
+            refuse_label_smoothing(info.data["objective"]["name"])
+        return value
+
+
+class MethodSettings(Closed):
+    """One row of the tables: a list of learners, and how they are combined when there are several.
+
+    In the file, `extends` names another method that it has everything of but the label, and what it says itself.
+    """
+
+    label: str
+    """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
+    learners: dict[Name, LearnerSettings] = Field(min_length=1)
+    mixture: MixtureSettings | None = None
+    epochs: Whole | None = Field(default=None, ge=1)
+    """Its own number, instead of `training.epochs`."""
+    batch_size: Whole | None = Field(default=None, ge=1)
+    """Its own, instead of `training.batch_size`."""
+    phases: Phases | None = None
+    """Its own, instead of `training.phases`."""
+    test_crop: TestCrop | None = None
+    """Its own, instead of that of `data.streaming`: networks are judged at the size that they were trained for."""
+
+    @field_validator("test_crop")
+    @classmethod
+    def _has_images_to_crop(cls, value: TestCrop | None, info: ValidationInfo) -> TestCrop | None:
+        if value is not None and context(info, "stored_sizes") == []:
+            raise ValueError("is for images that are streamed, there is no data.streaming")
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _count_its_own_epochs(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Let its schedules be checked against its own last epoch."""
+        own = given.get("epochs") if isinstance(given, dict) else None
+        if info.context is None or type(own) is not int:
+            return handler(given)
+        shared, info.context["epochs"] = info.context["epochs"], own
+        try:
+            return handler(given)
+        finally:
+            info.context["epochs"] = shared
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+        """What the learners and the mixture must know of each other."""
+        learners, mixture = mapping(given, "learners"), mapping(given, "mixture")
+        names = [str(name) for name in learners]
+        if "global" in names:
+            yield ("learners", "global"), "'global' is the name of the mixture's own learner; choose another one"
+        if given.get("mixture") is None:
+            if len(names) > 1:
+                yield ("mixture",), f"{len(names)} learners ({', '.join(names)}) need one that combines them"
+            return
+        rule = RULES.get(str(mixture.get("rule")))
+        combined = sorted(rule.combines(mixture)) if rule else []
+        if combined and names and combined != sorted(names):
+            place = ("mixture", "mixing_ratios") if "mixing_ratios" in mixture else ("mixture",)
+            yield place, f"names {combined}, learners are {sorted(names)}"
+        own = {name: mapping(learners, name).get("architecture") for name in learners}
+        if len({str(architecture) for architecture in own.values()}) > 1:
+            shown = ", ".join(f"{name} has {value or 'model.architecture'}" for name, value in own.items())
+            yield (
+                ("learners",),
+                f"learners of different architectures cannot be mixed, their weights do not correspond: {shown}",
+            )
+        missing = [name for name in learners if mapping(learners, name).get("weight_averaging") is None]
+        if mixture.get("source") == "weight_averages" and len(missing) == len(names):
+            yield (
+                ("mixture", "source"),
+                f"'weight_averages' needs weight_averaging on a learner, none of {names} has it",
+            )

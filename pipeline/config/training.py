@@ -1,0 +1,61 @@
+"""What all learners share in training: the section `training` of `params.yaml`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config.streaming import Phases
+from pipeline.config.values import Closed, Real, TruthValue, Whole, is_none
+
+
+class SelectionSettings(Closed):
+    """Which epoch's weights are the result."""
+
+    split: Literal["held_out", "test", "last"]
+    """`held_out`: the best epoch on held-out training images; `test`: on test images, as the authors' code does (item
+    24; it leaks, and tables say so); `last`: the last epoch."""
+    natural_floor: Real = Field(default=0.0, ge=0, le=1)
+    """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
+
+
+class TheorySettings(Closed):
+    """What the papers' theorems speak of, measured while training; docs/theory.md."""
+
+    interval: Whole = Field(default=10, ge=1)
+    """Measure after every so many epochs, and after the last."""
+    images: Whole = Field(default=128, ge=1)
+    """On the first so many held-out images, or all where there are fewer."""
+
+
+HOW_TO_TRAIN = {"device", "threads", "compile", "overlap_learners", "theory"}
+"""Settings of training that are not part of an experiment's identity."""
+
+
+class TrainingSettings(Closed):
+    """What all learners share."""
+
+    epochs: Whole = Field(ge=1)
+    batch_size: Whole = Field(ge=1)
+    """Of all processes of a distributed training together."""
+    phases: Phases = Field(default=[], exclude_if=lambda phases: not phases)
+    """Epochs with images or batches of other sizes."""
+    selection: SelectionSettings
+    validation_interval: Whole = Field(default=1, ge=1)
+    """Measure held-out accuracies after every so many epochs, and after the last."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Arithmetic of training steps; `auto` is bfloat16 where the hardware has it. Verdicts are always float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Not part of an experiment's identity."""
+    threads: Whole | None = Field(default=None, ge=1)
+    """CPU threads (null: as torch decides). Not part of an experiment's identity."""
+    compile: TruthValue = False
+    """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
+    kernels. Not part of an experiment's identity."""
+    overlap_learners: TruthValue = False
+    """Let learners share a GPU, each on a stream of its own, if the first minibatches show that to be faster. Not part
+    of an experiment's identity, since steps are the same in either way."""
+    theory: TheorySettings | None = Field(default=None, exclude_if=is_none)
+    """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
+    experiment's identity."""
