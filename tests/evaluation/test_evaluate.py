@@ -12,6 +12,8 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.fab_base import FABAttack
 from pyautoattack.square import SquareAttack
 from torch import nn
 
@@ -65,12 +67,17 @@ SHORT = EvaluationSettings.model_validate(
 """Three batches each of natural images and PGD, then the four parts of AutoAttack on five images."""
 
 
+FEW = ((APGDAttack, "n_iter", 20), (FABAttack, "n_iter", 10), (SquareAttack, "n_queries", 100))
+"""Steps of the members of AutoAttack, ours and the package's; its own 100 and 5,000 would be nearly all of the time."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def few_queries() -> Iterator[None]:
-    """Square asks 300 times instead of 5,000, ours and the package's: half of the time would be its."""
+def few_steps() -> Iterator[None]:
+    """Every member takes the steps of `FEW`, whatever it is asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        fixed = property(lambda attack: 300, lambda attack, value: None)
-        patch.setattr(SquareAttack, "n_queries", fixed, raising=False)
+        for member, name, count in FEW:
+            fixed = property(lambda attack, count=count: count, lambda attack, value: None)
+            patch.setattr(member, name, fixed, raising=False)
         yield
 
 
