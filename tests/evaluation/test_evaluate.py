@@ -12,9 +12,6 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from pyautoattack import AutoAttack
-from pyautoattack.autopgd_base import APGDAttack
-from pyautoattack.fab_base import FABAttack
-from pyautoattack.square import SquareAttack
 from torch import nn
 
 from pipeline.config import EvaluationSettings
@@ -24,6 +21,7 @@ from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.evaluate import Evaluation, Shard
 from pipeline.evaluation.journal import Journal
 from pipeline.streams import stream_seed
+from tests.running import few_steps
 
 LINF = {"norm": "linf", "epsilon": "20/255"}
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -67,17 +65,9 @@ SHORT = EvaluationSettings.model_validate(
 """Three batches each of natural images and PGD, then the four parts of AutoAttack on five images."""
 
 
-FEW = ((APGDAttack, "n_iter", 20), (FABAttack, "n_iter", 10), (SquareAttack, "n_queries", 100))
-"""Steps of the members of AutoAttack, ours and the package's; its own 100 and 5,000 would be nearly all of the time."""
-
-
 @pytest.fixture(scope="module", autouse=True)
-def few_steps() -> Iterator[None]:
-    """Every member takes the steps of `FEW`, whatever it is asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        for member, name, count in FEW:
-            fixed = property(lambda attack, count=count: count, lambda attack, value: None)
-            patch.setattr(member, name, fixed, raising=False)
+def quick() -> Iterator[None]:
+    with few_steps():
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,22 @@ class Workplace:
     def run(self, stage: str, *arguments: str, **environment: str) -> Finished:
         """Run a stage to its end."""
         return finish(self.start(stage, *arguments, **environment))
+
+    def call(self, stage: str, *arguments: str, store: Path | None = None) -> Finished:
+        """Run a stage to its end in this process, which has imported torch and MLflow already.
+
+        Args:
+            stage: Its module.
+            arguments: Its arguments.
+            store: MLflow's database, where it is another one. This process keeps open what it has opened: where a
+                database was deleted since, only `run` sees that.
+        """
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.folder)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store or self.folder / 'mlflow.db'}")
+            code = import_module(f"stages.{stage}").main(list(arguments))
+        return Finished(code, out.getvalue(), err.getvalue())
 
     def files(self, below: str = ".") -> dict[str, str]:
         """Digest by path of every file here."""
