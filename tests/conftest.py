@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
+from pipeline.composing import Composition, compose_suite
 from pipeline.config import Params, parse_params
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
@@ -22,6 +24,8 @@ from stages.compose import compose
 from tests.running import RunExperiment, Trained, run_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 480.0
+"""Seconds after which what has not come about on a busy machine never will."""
 TINY = [
     "competitors=none",
     "training.epochs=4",
@@ -44,6 +48,18 @@ TINY = [
 """Hydra overrides that shrink the suite `digits`: four epochs of three steps."""
 
 MakeParams = Callable[..., Params]
+
+
+@cache
+def composition(*overrides: str) -> Composition:
+    """What Hydra makes of overrides; that takes most of a second, and several tests ask for the same."""
+    return compose_suite(overrides, REPOSITORY / "conf")
+
+
+def composed(*overrides: str) -> Params:
+    """The settings of a suite."""
+    return composition(*overrides).params
+
 
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",

@@ -99,6 +99,10 @@ def few_steps() -> Iterator[None]:
     """Let every member of AutoAttack take the steps of `FEW` in this process, whatever it is asked for."""
     with pytest.MonkeyPatch.context() as patch:
         for member, name, count in FEW:
-            fixed = property(lambda attack, count=count: count, lambda attack, value: None)
-            patch.setattr(member, name, fixed, raising=False)
+            patch.setattr(member, name, fixed(count), raising=False)
         yield
+
+
+def fixed(value: int) -> property:
+    """An attribute that keeps its value whatever it is set to."""
+    return property(lambda attack: value, lambda attack, other: None)

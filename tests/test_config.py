@@ -30,7 +30,7 @@ from pipeline.config.schema import HOW_TO_TRAIN
 from pipeline.errors import RequestError
 from pipeline.models import ARCHITECTURES, check_input
 from stages.compose import compose
-from tests.conftest import REPOSITORY, TINY, MakeParams
+from tests.conftest import REPOSITORY, TINY, MakeParams, composed
 
 CONF = REPOSITORY / "conf"
 MISSING = object()
@@ -157,7 +157,7 @@ RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the las
 
 
 def test_every_competitor_has_its_own_recipe_too() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "recipes=sources"], CONF)))
+    params = composed("suite=cifar10", "recipes=sources")
     assert [name for name in params.methods if name.endswith("_source")] == list(RATES) == params.tables["recipes"].rows
     for name, (epochs, rates) in RATES.items():
         experiment = params.experiment(name, 1)

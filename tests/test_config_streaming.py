@@ -11,7 +11,7 @@ import yaml
 from pipeline.config import Params, Sizes, parse_params
 from pipeline.errors import RequestError
 from stages.compose import compose
-from tests.conftest import REPOSITORY, MakeParams
+from tests.conftest import REPOSITORY, MakeParams, composed
 
 FINGERPRINTS = {
     ("digits", "at"): "806dffce48c990bc",
@@ -23,7 +23,7 @@ FINGERPRINTS = {
 
 
 def params(*overrides: str) -> Params:
-    return parse_params(yaml.safe_load(compose(list(overrides), REPOSITORY / "conf")))
+    return composed(*overrides)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,7 @@ import pytest
 import yaml
 
 from pipeline.files import file_digest
-from tests.conftest import REPOSITORY
-
-PATIENCE = 480.0
-"""Seconds that a stage may take on a machine that is busy."""
+from tests.conftest import PATIENCE, REPOSITORY
 
 
 @dataclass(frozen=True)
