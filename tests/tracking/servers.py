@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.grid.local import free_port
+from tests.conftest import PATIENCE
 
 Mode = Literal["up", "down", "error", "page", "hang"]
-from tests.conftest import PATIENCE
 
 ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwrong"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\n<html>Login..."
