@@ -75,7 +75,6 @@ ONE_AFTER_ANOTHER = (
 there are, wait for each other's locksteps, and meet time limits."""
 LONG = (
     "tests/test_chain.py",
-    "tests/evaluation/test_evaluate.py",
     "tests/faults/test_faults.py",
     "tests/stages/test_resume.py",
     "tests/benchmarks/test_benchmarks.py",
@@ -87,10 +86,10 @@ LONG = (
 SLOW = (
     "tests/benchmarks/test_benchmarks.py",
     "tests/evaluation/test_autoattack.py::test_colour_images",
-    "tests/evaluation/test_evaluate.py::test_an_interrupted_evaluation",
-    "tests/evaluation/test_evaluate.py::test_every_attack_by_itself",
-    "tests/evaluation/test_evaluate.py::test_shards_done_anywhere",
     "tests/faults/",
+    "tests/reporting/page/test_browser.py",
+    "tests/reporting/reproduction/test_reproduction.py::test_the_committed_page_and_files_are_up_to_date",
+    "tests/reporting/test_latex.py::test_every_table_of_a_suite_compiles",
     "tests/stages/test_ablation.py",
     "tests/stages/test_addresses.py",
     "tests/stages/test_code_changes.py",
@@ -109,6 +108,7 @@ SLOW = (
     "tests/test_tutorial.py",
     "tests/training/test_distributed.py",
     "tests/training/test_golden.py",
+    "tests/training/test_loop.py::test_a_compiled_network_trains_alike",
     "tests/training/test_mesh.py",
 )
 """How the names of tests begin that `make test` leaves to `make test-all`: stories that others tell in less time (one
