@@ -107,7 +107,14 @@ def test_every_suite_and_every_network_is_composed_with_every_protocol() -> None
         assert pairs == set(itertools.product(names(group), names("protocol"))), group
 
 
-@pytest.mark.parametrize(("suite", "architecture", "protocol"), sorted(set(compositions()) - {REFUSED}))
+@pytest.mark.parametrize(
+    ("suite", "architecture", "protocol"),
+    [
+        pytest.param(*chosen, marks=[] if chosen[2] == "paper" else pytest.mark.slow)
+        for chosen in compositions()
+        if chosen != REFUSED
+    ],
+)
 def test_suites_compose_with_networks_that_take_their_images(suite: str, architecture: str, protocol: str) -> None:
     text = compose([f"suite={suite}", f"architecture={architecture}", f"protocol={protocol}"], CONF)
     params = parse_params(yaml.safe_load(text))

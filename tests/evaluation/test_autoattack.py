@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackSettings
+from pipeline.config import AutoAttackMember, AutoAttackSettings
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.autoattack import ensemble, flags
 from pipeline.models import build_model
@@ -48,6 +48,25 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
     adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
     with torch.no_grad():
         assert (model(adversarial).argmax(1) != labels).any()
+
+
+@pytest.mark.parametrize(
+    ("part", "least", "most"),
+    [("apgd_ce", 100, 110), ("apgd_t", 9 * 100, 9 * 110), ("fab_t", 9 * 2 * 100, 9 * 2 * 110), ("square", 5000, 5010)],
+)
+def test_members_take_as_many_steps_as_the_package_gives_them(part: AutoAttackMember, least: int, most: int) -> None:
+    """On images that nothing fools: 100 steps, towards each of 9 classes (FAB asks twice a step), and 5,000 queries."""
+    calls: list[int] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Defense(lambda logits: calls.append(len(logits)) or logits).eval()  # type: ignore[func-returns-value]
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    attack = ensemble(model, AutoAttackSettings(name="autoattack", norm="linf", epsilon=1e-6), seed=0)[part]
+    calls.clear()
+    attack(images, labels)
+    assert least <= len(calls) <= most
 
 
 class Defense(nn.Module):
