@@ -36,7 +36,7 @@ define run-experiments
 	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
 endef
 
-.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults-grid audit-deps test test-all test-failed tables figures report reproduction explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults-grid audit-deps test test-all tables figures report reproduction explain export suite prepare ui bench doctor lint types format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -102,9 +102,6 @@ test: setup ## Run the tests that take minutes, in TEST_JOBS processes
 
 test-all: setup ## Run every test, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder --durations 25
-
-test-failed: setup ## Run once more what failed last, one test after another
-	python -m pytest -n 0 --last-failed
 
 tables: setup ## Write tables from MLflow alone: the suite's, [PRINTED=table1] suites side by side as the papers print them
 	python -m stages.report

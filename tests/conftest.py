@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
+from pipeline.composing import Composition, compose_suite
 from pipeline.config import Params, parse_params
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
@@ -22,6 +24,8 @@ from stages.compose import compose
 from tests.running import RunExperiment, Trained, run_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 480.0
+"""Seconds after which what has not come about on a busy machine never will."""
 TINY = [
     "competitors=none",
     "training.epochs=4",
@@ -45,6 +49,18 @@ TINY = [
 
 MakeParams = Callable[..., Params]
 
+
+@cache
+def composition(*overrides: str) -> Composition:
+    """What Hydra makes of overrides; that takes most of a second, and several tests ask for the same."""
+    return compose_suite(overrides, REPOSITORY / "conf")
+
+
+def composed(*overrides: str) -> Params:
+    """The settings of a suite."""
+    return composition(*overrides).params
+
+
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_local_grid.py",
@@ -59,7 +75,6 @@ ONE_AFTER_ANOTHER = (
 there are, wait for each other's locksteps, and meet time limits."""
 LONG = (
     "tests/test_chain.py",
-    "tests/evaluation/test_evaluate.py",
     "tests/faults/test_faults.py",
     "tests/stages/test_resume.py",
     "tests/benchmarks/test_benchmarks.py",
@@ -70,17 +85,21 @@ LONG = (
 
 SLOW = (
     "tests/benchmarks/test_benchmarks.py",
+    "tests/data/imagefolder/test_loader.py::test_a_trainer_that_ends_in_an_epoch_leaves_nobody[sys",
     "tests/evaluation/test_autoattack.py::test_colour_images",
-    "tests/evaluation/test_evaluate.py::test_an_interrupted_evaluation",
-    "tests/evaluation/test_evaluate.py::test_every_attack_by_itself",
-    "tests/evaluation/test_evaluate.py::test_shards_done_anywhere",
     "tests/faults/",
+    "tests/reporting/page/test_browser.py",
+    "tests/reporting/reproduction/test_reproduction.py::test_the_committed_page_and_files_are_up_to_date",
+    "tests/reporting/test_latex.py::test_every_table_of_a_suite_compiles",
     "tests/stages/test_ablation.py",
     "tests/stages/test_addresses.py",
+    "tests/stages/test_audit_dependencies.py",
     "tests/stages/test_code_changes.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
     "tests/stages/test_plan.py",
+    "tests/stages/test_prepare_imagefolder.py::test_full_and_read_only_disks",
+    "tests/stages/test_prepare_imagefolder.py::test_kills_and_stops",
     "tests/stages/test_resume.py",
     "tests/stages/test_secrets.py",
     "tests/stages/test_stop_after.py",
@@ -91,8 +110,11 @@ SLOW = (
     "tests/test_security.py",
     "tests/test_soak.py",
     "tests/test_tutorial.py",
+    "tests/tracking/test_store.py::test_a_full_disk_while",
+    "tests/tracking/test_store.py::test_a_store_whose_making_is_killed_is_made_by_the_next_process[CREATE",
     "tests/training/test_distributed.py",
     "tests/training/test_golden.py",
+    "tests/training/test_loop.py::test_a_compiled_network_trains_alike",
     "tests/training/test_mesh.py",
 )
 """How the names of tests begin that `make test` leaves to `make test-all`: stories that others tell in less time (one

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.fab_base import FABAttack
+from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from pipeline.config import Experiment
@@ -83,3 +88,21 @@ def assert_same(first: Weights, second: Weights) -> None:
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert not different, f"differ: {different}"
+
+
+FEW = ((APGDAttack, "n_iter", 20), (FABAttack, "n_iter", 10), (SquareAttack, "n_queries", 100))
+"""Steps of the members of AutoAttack, ours and the package's; its own 100 and 5,000 would be nearly all of the time."""
+
+
+@contextmanager
+def few_steps() -> Iterator[None]:
+    """Let every member of AutoAttack take the steps of `FEW` in this process, whatever it is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for member, name, count in FEW:
+            patch.setattr(member, name, fixed(count), raising=False)
+        yield
+
+
+def fixed(value: int) -> property:
+    """An attribute that keeps its value whatever it is set to."""
+    return property(lambda attack: value, lambda attack, other: None)

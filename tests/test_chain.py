@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import pytest
 import yaml
 
 from pipeline.reporting.figures.coverage import COVERAGE
+from stages import figures, report
 from stages.compose import compose
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import PATIENCE, REPOSITORY, TINY
 
 pytestmark = pytest.mark.timeout(1800)
 
 METHODS = ["nt", "generalist_d_nt_linf"]
 FIGURES = ["trade_off_natural", "training_curves_d"]
 TABLES = ["table1.csv", "table1.md", "table1.tex", *(["tables.pdf"] if shutil.which("pdflatex") else [])]
-PATIENCE = 900.0
 PARTS = [
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Makefile", "conf", "constraints.txt", "dvc.yaml"),
     *("ood", "pipeline", "prefect.yaml", "pyproject.toml", "stages", "tests"),
@@ -40,6 +40,7 @@ class Repro:
 
     output: str
     seconds: float
+    """Of the processor, of all processes."""
 
     @property
     def ran(self) -> set[str]:
@@ -69,28 +70,33 @@ class Checkout:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment |= {"PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
         result = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE
         )
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout + result.stderr
 
-    def repro(self, moment: str) -> None:
+    def repro(self, moment: str, *targets: str) -> None:
         """Run `dvc repro`, and keep what it says and leaves."""
-        started = time.perf_counter()
-        self.repros[moment] = Repro(self.call("dvc", "repro"), time.perf_counter() - started)
+        before = processor_seconds()
+        self.repros[moment] = Repro(self.call("dvc", "repro", *targets), processor_seconds() - before)
         if (self.folder / "mlflow.db").exists():
             self.look(moment, "reports/digits/small_cnn/tables")
             self.figures[moment] = contents(self.folder / "reports/digits/small_cnn/figures")
 
-    def report(self, moment: str) -> None:
-        """Write tables into a folder of this moment, and keep what that says and leaves."""
-        self.reports[moment] = self.call("python", "-m", "stages.report", "--output", moment)
-        self.look(moment, moment)
+    def report(self, moment: str, store: Path) -> None:
+        """Write tables and figures into folders of this moment, and keep what that says and leaves.
 
-    def draw(self, moment: str) -> None:
-        """Draw the figures into a folder of this moment, and keep them."""
-        self.call("python", "-m", "stages.figures", "--output", moment)
-        self.figures[moment] = contents(self.folder / moment)
+        In this process, which keeps a database open, even one that was deleted since: each moment has its own `store`.
+        """
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+            patch.chdir(self.folder)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+            assert report.main(["--output", moment]) == 0, said.getvalue()
+            assert figures.main(["--output", f"{moment}, drawn"]) == 0, said.getvalue()
+        self.reports[moment] = said.getvalue()
+        self.look(moment, moment)
+        self.figures[moment] = contents(self.folder / f"{moment}, drawn")
 
     def look(self, moment: str, folder: str) -> None:
         """Keep the tables and the runs of this moment."""
@@ -121,15 +127,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     place.repro("first")
     place.repro("again")
     write_params(place.folder, learning_rate=0.04)
-    place.repro("changed")
+    place.repro("changed", "figures")
     place.remove("runs", "results")
-    place.report("from MLflow alone")
-    place.draw("figures from MLflow alone")
+    place.report("from MLflow alone", place.folder.parent / "changed.db")
     place.remove("mlflow.db", "mlartifacts")
-    place.repro("restored")
-    place.report("logged again")
-    place.draw("figures logged again")
+    place.repro("restored", "figures")
+    place.report("logged again", place.folder / "mlflow.db")
     return place
+
+
+def processor_seconds() -> float:
+    """What the processes that have ended took; their seconds on a clock depend on what else the machine does."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def copy_working_tree(destination: Path) -> None:
@@ -168,8 +178,7 @@ def write_params(folder: Path, learning_rate: float) -> None:
         table["rows"] = METHODS
     del content["tables"]["costs"]  # a change of one method's time would change all rows
     for name in ("aa_linf", "aa_l2"):
-        content["evaluation"]["attacks"][name]["images"] = 4
-    content["evaluation"]["attacks"]["aa_l2"]["members"] = ["apgd_ce"]  # the whole ensemble once is enough
+        content["evaluation"]["attacks"][name] |= {"images": 4, "members": ["apgd_ce"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -194,12 +203,12 @@ def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
 def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
     again = checkout.repros["again"]
     assert again.ran == set()
-    assert again.seconds < 30
+    assert again.seconds < 15
     assert checkout.tables["again"] == checkout.tables["first"]
 
 
 def test_a_change_reruns_what_depends_on_it_alone(checkout: Checkout) -> None:
-    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report", "figures", "html"}
+    assert checkout.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report", "figures"}
     assert len(checkout.runs["changed"]) == 3
     before, after = (cells(checkout.tables[moment]["table1.csv"]) for moment in ("first", "changed"))
     for method in METHODS:
@@ -215,7 +224,7 @@ def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
 def test_figures_are_drawn_from_mlflow_alone_to_the_same_bytes(checkout: Checkout) -> None:
     drawn = checkout.figures["changed"]
     assert set(drawn) == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")} | {COVERAGE}
-    assert drawn == checkout.figures["figures from MLflow alone"] == checkout.figures["figures logged again"]
+    assert drawn == checkout.figures["from MLflow alone"] == checkout.figures["logged again"]
     assert drawn["trade_off_natural.pdf"] != checkout.figures["first"]["trade_off_natural.pdf"]
     assert drawn["training_curves_d.pdf"] == checkout.figures["first"]["training_curves_d.pdf"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -29,7 +30,7 @@ from pipeline.config.training import HOW_TO_TRAIN
 from pipeline.errors import RequestError
 from pipeline.models import ARCHITECTURES, check_input
 from stages.compose import compose
-from tests.conftest import REPOSITORY, TINY, MakeParams
+from tests.conftest import REPOSITORY, TINY, MakeParams, composed
 
 CONF = REPOSITORY / "conf"
 MISSING = object()
@@ -76,29 +77,62 @@ def dataset_of(suite: str) -> str:
     return str(content["data"]["name"]) if "data" in content else dataset_of(content["defaults"][0])
 
 
-@pytest.mark.parametrize("protocol", names("protocol"))
-@pytest.mark.parametrize("architecture", names("architecture"))
-@pytest.mark.parametrize("suite", names("suite"))
-def test_every_suite_composes_with_every_network_that_takes_its_images(
-    suite: str, architecture: str, protocol: str
-) -> None:
-    overrides = [f"suite={suite}", f"architecture={architecture}", f"protocol={protocol}"]
-    dataset = dataset_of(suite)
+def takes(architecture: str, dataset: str) -> bool:
+    """Whether a network takes the images of a data set."""
     try:
         check_input(architecture, dataset)
-    except ValueError as error:
-        with pytest.raises(RequestError) as caught:
-            compose(overrides, CONF)
-        assert f"model.architecture: {error}" in str(caught.value)
-        return
-    if (suite, protocol) == ("digits_beyond", "reference_code"):
-        with pytest.raises(RequestError, match="images that select epochs, which are the test images here"):
-            compose(overrides, CONF)
-        return
-    params = parse_params(yaml.safe_load(compose(overrides, CONF)))
+    except ValueError:
+        return False
+    return True
+
+
+ALONE = ("digits", "digits_beyond", "imagenet")
+"""Suites with images that no other suite has, and networks that take no others."""
+REFUSED = ("digits_beyond", "small_cnn", "reference_code")
+
+
+def compositions() -> Iterator[tuple[str, str, str]]:
+    """Every suite with every network that takes its images, the protocols in turn; those of `ALONE` with both."""
+    protocols = itertools.cycle(names("protocol"))
+    for suite, architecture in itertools.product(names("suite"), names("architecture")):
+        if takes(architecture, dataset_of(suite)):
+            for _ in range(2 if suite in ALONE else 1):
+                yield suite, architecture, next(protocols)
+
+
+def test_every_suite_and_every_network_is_composed_with_every_protocol() -> None:
+    found = list(compositions())
+    for group, place in (("suite", 0), ("architecture", 1)):
+        pairs = {(chosen[place], chosen[2]) for chosen in found}
+        assert pairs == set(itertools.product(names(group), names("protocol"))), group
+
+
+@pytest.mark.parametrize(
+    ("suite", "architecture", "protocol"),
+    [
+        pytest.param(*chosen, marks=[] if chosen[2] == "paper" else pytest.mark.slow)
+        for chosen in compositions()
+        if chosen != REFUSED
+    ],
+)
+def test_suites_compose_with_networks_that_take_their_images(suite: str, architecture: str, protocol: str) -> None:
+    text = compose([f"suite={suite}", f"architecture={architecture}", f"protocol={protocol}"], CONF)
+    params = parse_params(yaml.safe_load(text))
     assert (params.suite, params.model.architecture, params.protocol) == (suite, architecture, protocol)
     experiments = list(params.experiments())
     assert len({experiment.fingerprint for experiment in experiments}) == len(experiments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ("suite=mnist architecture=wrn50_2", "model.architecture: "),
+        ("suite=digits_beyond protocol=reference_code", "images that select epochs, which are the test images here"),
+    ],
+)
+def test_suites_that_cannot_be_are_refused(overrides: str, text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        compose(overrides.split(), CONF)
 
 
 def test_an_attack_that_is_null_is_left_out_and_nothing_may_name_it(raw: Content) -> None:
@@ -130,7 +164,7 @@ RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the las
 
 
 def test_every_competitor_has_its_own_recipe_too() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "recipes=sources"], CONF)))
+    params = composed("suite=cifar10", "recipes=sources")
     assert [name for name in params.methods if name.endswith("_source")] == list(RATES) == params.tables["recipes"].rows
     for name, (epochs, rates) in RATES.items():
         experiment = params.experiment(name, 1)

@@ -10,8 +10,7 @@ import yaml
 
 from pipeline.config import Params, Sizes, parse_params
 from pipeline.errors import RequestError
-from stages.compose import compose
-from tests.conftest import REPOSITORY, MakeParams
+from tests.conftest import MakeParams, composed, composition
 
 FINGERPRINTS = {
     ("digits", "at"): "806dffce48c990bc",
@@ -23,7 +22,7 @@ FINGERPRINTS = {
 
 
 def params(*overrides: str) -> Params:
-    return parse_params(yaml.safe_load(compose(list(overrides), REPOSITORY / "conf")))
+    return composed(*overrides)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ def test_the_other_rows_of_table_3_share_their_settings(imagenet: Params) -> Non
     ],
 )
 def test_what_changes_numbers_changes_the_fingerprint(path: str, value: Any, same: bool) -> None:
-    raw = yaml.safe_load(compose(["suite=imagenet"], REPOSITORY / "conf"))
+    raw = yaml.safe_load(composition("suite=imagenet").content)
     before = parse_params(raw).experiment("at", 1).fingerprint
     assert (parse_params(changed(raw, path, value)).experiment("at", 1).fingerprint == before) == same
 
@@ -123,7 +122,7 @@ def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_a_mistake_is_named_with_its_place(suite: str, path: str, value: Any, text: str) -> None:
-    raw = yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf"))
+    raw = yaml.safe_load(composition(f"suite={suite}").content)
     with pytest.raises(RequestError) as caught:
         parse_params(changed(raw, path, value))
     assert text in str(caught.value)

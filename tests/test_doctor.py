@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import doctor
 from pipeline.doctor import Finding, examine
 from pipeline.tracking.spool import Spool
 from tests.conftest import REPOSITORY, MakeParams
@@ -26,6 +27,12 @@ def checkout(tmp_path: Path, prepared_digits: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
+@pytest.fixture
+def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out `pip check`, which takes seconds."""
+    monkeypatch.setattr(doctor, "_requirements", lambda: iter(()))
+
+
 def findings(make_params: MakeParams) -> dict[str, Finding]:
     return {finding.subject: finding for finding in examine(make_params())}
 
@@ -39,6 +46,7 @@ def test_a_good_machine_has_no_problem(checkout: Path, make_params: MakeParams) 
     assert found["DVC"].status == "note" and found["DVC"].fix == "git clone"
 
 
+@pytest.mark.usefixtures("without_pip")
 def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_params: MakeParams) -> None:
     images = checkout / "data/prepared/digits/images.safetensors"
     images.write_bytes(images.read_bytes()[:-1])
@@ -49,12 +57,14 @@ def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_param
     assert found["MLflow"].status == "problem" and "is damaged: file is not a database" in found["MLflow"].text
 
 
+@pytest.mark.usefixtures("without_pip")
 def test_records_that_wait_for_mlflow_are_counted(checkout: Path, make_params: MakeParams) -> None:
     Spool(checkout / "runs/0123/tracking").append({})
     found = findings(make_params)["Records for MLflow"]
     assert (found.status, found.text, found.fix) == ("note", "1 waits to be delivered", "python -m stages.deliver")
 
 
+@pytest.mark.usefixtures("without_pip")
 def test_other_versions_are_named_with_those_that_were_tested(checkout: Path, make_params: MakeParams) -> None:
     pins = checkout / "constraints.txt"
     pins.write_text("numpy==0.0.1\nno-such-package==1.0\n")
@@ -62,6 +72,7 @@ def test_other_versions_are_named_with_those_that_were_tested(checkout: Path, ma
     assert found.status == "note" and "(tested: 0.0.1)" in found.text and "no-such-package missing" in found.text
 
 
+@pytest.mark.usefixtures("without_pip")
 def test_a_prefect_server_that_is_named_must_answer(
     checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +84,7 @@ def test_a_prefect_server_that_is_named_must_answer(
     assert found.status == "problem" and "does not answer" in found.text and "prefect server start" in found.fix
 
 
+@pytest.mark.usefixtures("without_pip")
 def test_a_full_disk_and_little_memory_are_problems(
     checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:

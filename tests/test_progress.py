@@ -14,6 +14,7 @@ from itertools import count
 import pytest
 
 from pipeline.progress import EvaluationDisplay, PreparationDisplay, TrainingDisplay
+from tests.conftest import PATIENCE
 
 RECORD = {
     "epoch": 2.0,
@@ -82,7 +83,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, work: Callable[[]
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr("rich._console", None)  # made once, with the width of then
         work()
-    reader.join(timeout=30)
+    reader.join(timeout=PATIENCE)
     os.close(leader)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(pieces))
 

@@ -17,16 +17,15 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, StabilityFigure, cells, load_params, parse_params
+from pipeline.config import Params, StabilityFigure, cells, load_params
 from pipeline.errors import PipelineError, RequestError
 from pipeline.files import read_record
 from pipeline.reporting.figures import draw_figure
 from pipeline.reporting.style import style
 from pipeline.runs import evaluate_experiment, train_experiment
 from pipeline.tracking import finished_runs
-from stages.compose import compose
 from stages.stability import main
-from tests.conftest import REPOSITORY
+from tests.conftest import composed
 
 METHODS = ["at", "generalist_d_nt_linf"]
 ATTACKS = ["natural", "pgd20_linf", "every_label"]
@@ -228,7 +227,7 @@ def test_a_figure_of_another_study_is_refused(params: Params) -> None:
 
 
 def test_the_suite_beyond_the_papers_draws_a_study_of_pairs() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=digits_beyond"], REPOSITORY / "conf")))
+    params = composed("suite=digits_beyond")
     (figure,) = (figure for figure in params.figures.values() if isinstance(figure, StabilityFigure))
     replaced = {cell.experiment.data.replaced_example for cell in cells(params, [figure.study])}
     assert None in replaced and len(replaced) > 1

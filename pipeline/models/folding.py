@@ -21,17 +21,26 @@ log = logging.getLogger(__name__)
 
 
 class _Recorder(fx.Tracer):
-    """Records which layers a network calls; refuses weights that are put in for one call alone (`functional_call`)."""
+    """Records which layers a network calls; refuses what may differ from call to call: weights that are put in
+    for one call (`functional_call`), tensors that the forward pass makes (noise).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._weights = {id(parameter) for parameter in model.parameters()}
+        self._buffers = {id(buffer) for buffer in model.buffers()}
 
     @override
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if any(id(parameter) not in self._weights for parameter in m.parameters(recurse=False)):
             raise ValueError("its weights are others in every call")
         return super().call_module(m, forward, args, kwargs)
+
+    @override
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and id(a) not in self._buffers:
+            raise ValueError("it makes tensors of its own, which may be others in every call")
+        return super().create_arg(a)
 
 
 class FoldedCopy:
@@ -43,7 +52,7 @@ class FoldedCopy:
         model: In eval mode, on its device.
 
     Raises:
-        Exception: whatever recording raises where the forward pass depends on values, or replaces weights.
+        Exception: whatever recording raises where the forward pass depends on values, replaces weights or is random.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -112,8 +121,8 @@ def folded(model: nn.Module) -> nn.Module:
         model: In eval mode. Attributes other than weights and buffers must no longer change.
 
     Returns:
-        `model` itself where nothing can be folded: its forward pass depends on values or replaces weights, layers have
-        hooks, or no BatchNorm follows a convolution.
+        `model` itself where nothing can be folded: its forward pass depends on values or replaces weights or is
+        random, layers have hooks, or no BatchNorm follows a convolution.
     """
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules()):
         return model

@@ -7,7 +7,6 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +22,9 @@ from pipeline.config import (
     parse_params,
 )
 from pipeline.errors import RequestError
-from stages.compose import compose
-from tests.conftest import REPOSITORY, MakeParams
+from tests.conftest import REPOSITORY, MakeParams, composed
 
-CIFAR10 = parse_params(yaml.safe_load(compose(["suite=cifar10"], REPOSITORY / "conf")))
+CIFAR10 = composed("suite=cifar10")
 D, T = "generalist_d_nt_linf", "generalist_t"
 
 
@@ -51,7 +49,7 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
     ],
 )
 def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points: int, experiments: int) -> None:
-    params = parse_params(yaml.safe_load(compose(f"suite={suite}".split(), REPOSITORY / "conf")))
+    params = composed(*f"suite={suite}".split())
     found = cells(params)
     assert len(found) == points
     assert len({cell.experiment.fingerprint for cell in found}) == experiments
@@ -61,7 +59,7 @@ def test_every_suite_has_a_grid_whose_cells_share_experiments(suite: str, points
 
 @pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml")))
 def test_every_suite_draws_studies_that_it_has(suite: str) -> None:
-    params = parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf")))
+    params = composed(f"suite={suite}")
     drawn = {figure.study for figure in params.figures.values() if isinstance(figure, AblationFigure)}
     assert drawn <= set(params.ablation.studies)
 
@@ -69,7 +67,7 @@ def test_every_suite_draws_studies_that_it_has(suite: str) -> None:
 def test_the_study_of_fidelity_changes_what_the_authors_code_has_otherwise() -> None:
     def params(protocol: str) -> Params:
         overrides = ["suite=cifar10_study", f"protocol={protocol}"]
-        return parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
+        return composed(*overrides)
 
     paper, theirs = params("paper"), mixture(params("reference_code").experiment(D, 1))
     switched = of(cells(paper, ["switches"], [1]), "switches", D)
@@ -129,7 +127,7 @@ def test_intervals_have_their_number_on_the_axis() -> None:
 
 def test_a_share_of_a_short_run_is_the_papers_interval_in_proportion() -> None:
     """5 of 120 epochs are 5/8 of an epoch of 15, and 8 of 120 are the one epoch that the suite has."""
-    params = parse_params(yaml.safe_load(compose(["suite=digits", "ablation=full"], REPOSITORY / "conf")))
+    params = composed("suite=digits", "ablation=full")
     found = {cell.setting: cell for cell in cells(params, ["communication_interval_to_15"])}
     assert list(found) == [f"c = {count}/120" if count != 8 else "c = 1" for count in range(1, 16)]
     assert [cell.value for cell in found.values()] == [count / 8 for count in range(1, 16)]
@@ -411,7 +409,7 @@ APPENDIX = ["trades_frontier", "generalist_frontier", "learning_rates"]
 
 @pytest.mark.parametrize("suite", ["digits", "cifar10", "cifar100", "svhn", "mnist", "cifar10_study"])
 def test_the_cvpr_papers_appendix_is_a_grid_of_every_suite_that_has_trades(suite: str) -> None:
-    params = parse_params(yaml.safe_load(compose([f"suite={suite}", "ablation=appendix"], REPOSITORY / "conf")))
+    params = composed(f"suite={suite}", "ablation=appendix")
     found, plain = cells(params, seeds=[1]), {method: params.experiment(method, 1) for method in ("trades_1", D)}
     betas = of(found, "trades_frontier", "trades_1")
     objectives = [one.method.learners["linf"].objective for one in betas.values()]
@@ -435,7 +433,7 @@ def test_the_cvpr_papers_appendix_is_a_grid_of_every_suite_that_has_trades(suite
 
 
 def test_the_appendix_draws_both_frontiers_between_the_same_metrics() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "ablation=appendix"], REPOSITORY / "conf")))
+    params = composed("suite=cifar10", "ablation=appendix")
     figure = params.figures["frontiers"]
     assert isinstance(figure, TradeOffFigure)
     assert (figure.x.metric, figure.y.metric, figure.studies) == ("natural", "aa_linf", APPENDIX[:2])

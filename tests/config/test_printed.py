@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import load_printed, parse_params
+from pipeline.config import load_printed
 from pipeline.errors import RequestError
 from pipeline.reporting.papers import numbered_items, printed_cells
-from stages.compose import compose
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 
 FILE = REPOSITORY / "conf/printed.yaml"
 OF_PAPER = {"table1": ["I"], "table2": ["II"], "table3": ["III"], "table4": ["IV"], "table1a_cvpr": ["1a"]}
@@ -21,21 +20,20 @@ OF_PAPER["table1b_cvpr"] = ["1b"]
 
 
 @pytest.fixture(scope="module")
-def composed() -> dict[str, Any]:
+def suites() -> dict[str, Any]:
     """Every suite of the file."""
-    suites = load_printed(FILE).suites
-    return {name: parse_params(yaml.safe_load(compose(suite.compose, FILE.parent))) for name, suite in suites.items()}
+    return {name: composed(*suite.compose) for name, suite in load_printed(FILE).suites.items()}
 
 
 @pytest.mark.parametrize("name", OF_PAPER)
-def test_a_printed_table_has_exactly_the_papers_cells(name: str, composed: dict[str, Any]) -> None:
+def test_a_printed_table_has_exactly_the_papers_cells(name: str, suites: dict[str, Any]) -> None:
     table = load_printed(FILE).tables[name]
     cells = set()
     for group in table.groups:
         assert group.columns or group.suite
-        own = composed[table.suites[0]].tables[table.table].columns
+        own = suites[table.suites[0]].tables[table.table].columns
         for column in group.columns or table.columns or own:
-            params = composed[str(getattr(column, "suite", None) or group.suite)]
+            params = suites[str(getattr(column, "suite", None) or group.suite)]
             data, architecture = params.data.name, params.experiment(table.rows[0], 1).architecture
             cells |= {(data, architecture, method, column.metric) for method in table.rows}
     papers = printed_cells()

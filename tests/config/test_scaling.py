@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.composing import Composition, compose_suite
 from pipeline.config import MovingAverageSettings, Params, Search, cells, in_epochs, parse_params
 from pipeline.config.remarks import early_end
 from pipeline.config.scaling import SHOWN, Scaling
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed, composition
 
 CONF = REPOSITORY / "conf"
 T = "generalist_t"
@@ -23,17 +21,8 @@ T = "generalist_t"
 SOURCES = ("suite=cifar10", "recipes=sources", "training.epochs=20")
 
 
-@cache
-def composed(*overrides: str) -> Composition:
-    return compose_suite(overrides, CONF)
-
-
-def params_of(*overrides: str) -> Params:
-    return composed(*overrides).params
-
-
 def notes_of(*overrides: str) -> list[str]:
-    return composed(*overrides).notes
+    return composition(*overrides).notes
 
 
 def mixture_of(params: Params, name: str = T) -> MovingAverageSettings:
@@ -55,8 +44,8 @@ def mixture_of(params: Params, name: str = T) -> MovingAverageSettings:
 )
 def test_every_suite_can_be_shorter_or_longer(suite: str, epochs: int, protocol: str) -> None:
     """Rates, mixing ratios and restarts at the same shares of the run; the grid and the search are possible."""
-    own = params_of(f"suite={suite}", f"protocol={protocol}")
-    scaled = params_of(f"suite={suite}", f"protocol={protocol}", f"training.epochs={epochs}")
+    own = composed(f"suite={suite}", f"protocol={protocol}")
+    scaled = composed(f"suite={suite}", f"protocol={protocol}", f"training.epochs={epochs}")
     before, share = own.training.epochs, epochs / own.training.epochs
     for name, method in own.methods.items():
         if method.epochs is not None:
@@ -80,16 +69,16 @@ def test_every_suite_can_be_shorter_or_longer(suite: str, epochs: int, protocol:
 
 
 def test_the_same_epochs_change_nothing() -> None:
-    assert composed("suite=digits", "training.epochs=15") == composed("suite=digits")
+    assert composition("suite=digits", "training.epochs=15") == composition("suite=digits")
 
 
 def test_forcing_the_epochs_scales_too() -> None:
-    assert mixture_of(params_of("suite=digits", "++training.epochs=30")).warmup_epochs == 18
+    assert mixture_of(composed("suite=digits", "++training.epochs=30")).warmup_epochs == 18
 
 
 def test_what_is_asked_for_by_name_stays() -> None:
     base = "methods.generalist_d_nt_linf.mixture"
-    params = params_of(
+    params = composed(
         "suite=digits",
         "training.epochs=20",
         f"{base}={{breakpoints:[0,1,2,20],warmup_epochs:3}}",
@@ -105,29 +94,29 @@ def test_what_is_asked_for_by_name_stays() -> None:
 
 
 def test_the_papers_interval_is_a_share_of_a_short_run_and_whole_where_it_can_be() -> None:
-    assert mixture_of(params_of("suite=cifar10", "training.epochs=20")).communication_interval == "5/120"
-    assert mixture_of(params_of("suite=cifar10", "training.epochs=24")).communication_interval == 1
+    assert mixture_of(composed("suite=cifar10", "training.epochs=20")).communication_interval == "5/120"
+    assert mixture_of(composed("suite=cifar10", "training.epochs=24")).communication_interval == 1
     raw: dict[str, Any] = {"methods": {"one": {"mixture": {"communication_interval": 5}}}}
     Scaling(120, 240).apply(raw)
     assert raw["methods"]["one"]["mixture"]["communication_interval"] == 10
-    long = params_of("suite=imagenet", "training.epochs=8")
+    long = composed("suite=imagenet", "training.epochs=8")
     assert long.ablation.studies["communication_interval"].model_dump()["values"][:2] == ["1/240", "2/240"]
 
 
 def test_an_own_number_of_epochs_is_scaled_and_every_phase_keeps_an_epoch() -> None:
-    fast = params_of("suite=imagenet", "training.epochs=8").methods["fast_at"]
+    fast = composed("suite=imagenet", "training.epochs=8").methods["fast_at"]
     assert fast.epochs == 3 and fast.phases is not None
     assert [phase.first_epoch for phase in fast.phases] == [1, 2, 3]
     assert fast.learners["linf"].schedule.epochs == [0, 0.2, 1.2, 2.4, 3]
-    longer = params_of("suite=imagenet", "training.epochs=480").methods["fast_at"]
+    longer = composed("suite=imagenet", "training.epochs=480").methods["fast_at"]
     assert longer.epochs == 30 and longer.phases is not None
     assert [phase.first_epoch for phase in longer.phases] == [1, 13, 25]
-    given_epochs = params_of("suite=imagenet", "training.epochs=8", "methods.fast_at.epochs=15").methods["fast_at"]
+    given_epochs = composed("suite=imagenet", "training.epochs=8", "methods.fast_at.epochs=15").methods["fast_at"]
     assert given_epochs.learners["linf"].schedule.epochs == [0, 1, 6, 12, 15]
 
 
 def test_every_recipe_of_a_source_scales_with_its_own_epochs() -> None:
-    own, short = params_of("suite=cifar10", "recipes=sources"), params_of(*SOURCES)
+    own, short = composed("suite=cifar10", "recipes=sources"), composed(*SOURCES)
     for name, method in own.methods.items():
         epochs = short.methods[name].epochs
         if method.epochs is None or epochs is None:
@@ -139,11 +128,11 @@ def test_every_recipe_of_a_source_scales_with_its_own_epochs() -> None:
 
 
 def test_what_cannot_act_within_an_epoch_gets_whole_ones() -> None:
-    beyond = params_of("suite=digits_beyond", "training.epochs=10")
+    beyond = composed("suite=digits_beyond", "training.epochs=10")
     assert mixture_of(beyond, "tuned_ratios").communication_interval == 1
     assert mixture_of(beyond, "greedy_soup").communication_interval == 1
     assert mixture_of(beyond, "generalist_d_nt_linf").communication_interval == "1/15"
-    rmc = params_of("suite=cifar10", "training.epochs=20").methods["rmc"].mixture
+    rmc = composed("suite=cifar10", "training.epochs=20").methods["rmc"].mixture
     assert rmc is not None and rmc.model_dump()["path_starts_after"] == 13
 
 
@@ -212,5 +201,5 @@ def test_a_schedule_that_is_meant_to_end_is_not_spoken_of(raw: dict[str, Any]) -
     raw["methods"]["at"]["epochs"] = 6
     assert early_end(parse_params(raw), ["at"]) is None
     for suite in ("digits", "cifar10", "imagenet"):
-        assert early_end(params_of(f"suite={suite}")) is None  # RMC's endpoints rest after their last breakpoint
-    assert early_end(params_of("suite=cifar10", "training.epochs=20")) is None
+        assert early_end(composed(f"suite={suite}")) is None  # RMC's endpoints rest after their last breakpoint
+    assert early_end(composed("suite=cifar10", "training.epochs=20")) is None

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, MovingAverageSettings, Params, Point, Search, parse_params
 from pipeline.errors import RequestError
-from stages.compose import compose
-from tests.conftest import REPOSITORY, MakeParams
+from tests.conftest import REPOSITORY, MakeParams, composed
 
 D, T = "generalist_d_nt_linf", "generalist_t"
 SPACE = {
@@ -41,7 +39,7 @@ def mixture(experiment: Experiment) -> MovingAverageSettings:
 
 @pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml")))
 def test_every_suite_has_a_search_that_is_possible_and_holds_the_papers_setting(suite: str) -> None:
-    search = Search.of(parse_params(yaml.safe_load(compose([f"suite={suite}"], REPOSITORY / "conf"))))
+    search = Search.of(composed(f"suite={suite}"))
     search.check(search.settings.trials)
     assert search.holds(search.default)
     own = search.experiments(search.default)[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackSettings
+from pipeline.config import AutoAttackMember, AutoAttackSettings
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.autoattack import ensemble, flags
 from pipeline.models import build_model
@@ -113,6 +113,26 @@ def test_says_how_it_differs_from_the_standard_ensemble() -> None:
     ]
     alone = AutoAttackSettings.model_validate(standard | {"members": ["apgd_ce"], "queries": 10})
     assert alone.differences() == ["APGD-CE alone"]
+
+
+@pytest.mark.parametrize(
+    ("part", "least", "most"),
+    [("apgd_ce", 100, 110), ("apgd_t", 9 * 100, 9 * 110), ("fab_t", 9 * 2 * 100, 9 * 2 * 110), ("square", 5000, 5010)],
+)
+def test_members_take_as_many_steps_as_the_package_gives_them(part: AutoAttackMember, least: int, most: int) -> None:
+    """On images that nothing fools: 100 steps, towards each of 9 classes (FAB asks twice a step), and 5,000 queries."""
+    calls: list[int] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Defense(lambda logits: calls.append(len(logits)) or logits).eval()  # type: ignore[func-returns-value]
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    # In linf Square is answered from memory on images as small as these.
+    attack = ensemble(model, AutoAttackSettings(name="autoattack", norm="l2", epsilon=1e-6), seed=0)[part]
+    calls.clear()
+    attack(images, labels)
+    assert least <= len(calls) <= most
 
 
 class Defense(nn.Module):

@@ -12,7 +12,6 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from pyautoattack import AutoAttack
-from pyautoattack.square import SquareAttack
 from torch import nn
 
 from pipeline.config import EvaluationSettings
@@ -22,6 +21,7 @@ from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.evaluate import Evaluation, Shard
 from pipeline.evaluation.journal import Journal
 from pipeline.streams import stream_seed
+from tests.running import few_steps
 
 LINF = {"norm": "linf", "epsilon": "20/255"}
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -66,11 +66,8 @@ SHORT = EvaluationSettings.model_validate(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_queries() -> Iterator[None]:
-    """Square asks 300 times instead of 5,000, ours and the package's: half of the time would be its."""
-    with pytest.MonkeyPatch.context() as patch:
-        fixed = property(lambda attack: 300, lambda attack, value: None)
-        patch.setattr(SquareAttack, "n_queries", fixed, raising=False)
+def quick() -> Iterator[None]:
+    with few_steps():
         yield
 
 

@@ -18,7 +18,7 @@ from tests.faults.trials import Outcome, compare
 
 # The first test waits for the host, and for one whole run.
 pytestmark = pytest.mark.timeout(1800)
-COUNT = 8
+COUNT = 4
 SEED = 20261121
 
 

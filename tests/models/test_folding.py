@@ -100,6 +100,18 @@ class Branching(nn.Module):
         return logits
 
 
+class Noisy(nn.Module):
+    """Adds the same noise to all images of a batch, other noise in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = build_model("small_cnn", "digits")
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images + torch.rand(8, 8))
+        return logits
+
+
 class Shared(nn.Module):
     """One convolution under two BatchNorms."""
 
@@ -132,7 +144,7 @@ def path() -> nn.Module:
     return BezierPath(*(build_model("small_cnn", "digits") for _ in range(3)))
 
 
-@pytest.mark.parametrize("build", [Branching, Shared, NoStatistics, path])
+@pytest.mark.parametrize("build", [Branching, Noisy, Shared, NoStatistics, path])
 def test_what_cannot_be_folded_is_attacked_as_it_is(build: type[nn.Module]) -> None:
     model = build().eval()
     assert folded(model) is model

@@ -20,7 +20,8 @@ from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
 from pipeline.runs import evaluate_experiment, train_experiment
 from stages.compose import compose
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, composed
+from tests.running import few_steps
 
 PACKAGE = REPOSITORY / "pipeline"
 
@@ -105,10 +106,13 @@ def _is_known(name: str, code: Code) -> bool:
     return name in code.objects or name in CHECKS
 
 
-METHODS = list(yaml.safe_load(compose(TINY[1:], REPOSITORY / "conf"))["methods"])
+COMPETITORS = set(composed(*TINY[1:]).methods) - set(composed(*TINY).methods)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=pytest.mark.slow if name in COMPETITORS else []) for name in composed(*TINY[1:]).methods],
+)
 def test_nothing_runs_in_training_that_its_code_does_not_hold(
     params: Params, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -121,7 +125,7 @@ def test_nothing_runs_in_training_that_its_code_does_not_hold(
     assert missed(trace, code_of("train", experiment)) == set()
     if method != "generalist_t":
         return
-    with traced() as trace:
+    with few_steps(), traced() as trace:
         evaluate_experiment(experiment)
     assert len(trace.ran) > 60
     assert missed(trace, code_of("evaluate", experiment)) == set()

@@ -11,19 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import Params, parse_params
+from pipeline.config import Params
 from pipeline.errors import PipelineError
 from pipeline.reporting import latex
 from pipeline.reporting.latex import MARGIN, compile_pdf, draw_pictures
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import write_table
-from stages.compose import compose
-from tests.conftest import REPOSITORY
+from tests.conftest import composed
 from tests.reporting.conftest import RunRow
 
 
@@ -166,7 +164,7 @@ def test_nothing_to_compile_is_refused(tmp_path: Path) -> None:
 def test_every_table_of_a_suite_compiles(
     overrides: list[str], names: list[str], beside: list[str], run_row: RunRow, tmp_path: Path
 ) -> None:
-    params = parse_params(yaml.safe_load(compose(overrides, REPOSITORY / "conf")))
+    params = composed(*overrides)
     metrics = sorted({column.metric for table in params.tables.values() for column in table.columns})
     measured = [experiment for experiment in params.experiments() if experiment.name != "rst"]
     rows = [

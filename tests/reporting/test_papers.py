@@ -7,13 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
-from pipeline.config import AblationFigure, FigureSettings, Params, parse_params
+from pipeline.config import AblationFigure, FigureSettings, Params
 from pipeline.reporting import papers
 from pipeline.reporting.papers import CELL, TITLES, printed_cells, printed_figures, readings
-from stages.compose import compose
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 
 SIZES = {"1a": 99, "1b": 99, "I": 180, "II": 180, "III": 60, "IV": 120}
 
@@ -42,7 +40,7 @@ def test_numbers_are_the_printed_ones(place: tuple[str, ...], value: float) -> N
 
 
 def test_every_name_in_the_papers_is_one_of_the_project() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10", "attacks=full"], REPOSITORY / "conf")))
+    params = composed("suite=cifar10", "attacks=full")
     cells = printed_cells()
     assert not cells[CELL].isna().any().any()
     assert set(cells["method"]) <= set(params.methods)
@@ -64,7 +62,7 @@ Drawn = dict[str, list[dict[str, Any]]]
 
 
 def resolved(*overrides: str) -> Params:
-    return parse_params(yaml.safe_load(compose(list(overrides), REPOSITORY / "conf")))
+    return composed(*overrides)
 
 
 def shown(params: Params, settings: FigureSettings) -> dict[str, Any]:

@@ -11,14 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from pipeline.config import Params, PrintedTables, load_printed, parse_params
 from pipeline.errors import RequestError
 from pipeline.reporting.answers import measured_tables
 from pipeline.reporting.printed import FilledTable, compose_command, fill_printed, write_printed
-from stages.compose import compose
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 from tests.reporting.conftest import RunRow
 
 COLUMNS = [{"metric": "natural", "label": "Natural"}, {"metric": "aa_linf", "label": r"AA$_\infty$"}]
@@ -224,7 +222,7 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
     tables = load_printed(conf / "printed.yaml")
     names = tables.tables["table1"].suites
     assert names == ["cifar10_resnet18", "cifar10_wrn32_10"]
-    suites = {name: parse_params(yaml.safe_load(compose(tables.suites[name].compose, conf))) for name in names}
+    suites = {name: composed(*tables.suites[name].compose) for name in names}
     metrics = {"natural": 0.5, "pgd20_linf": 0.4, "aa_linf": 0.3, "pgd20_l2": 0.4, "aa_l2": 0.5, "union": 0.4}
     runs = [
         run_row(params.experiment(method, 1), **metrics)

@@ -7,22 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from pipeline.config import Params, parse_params
+from pipeline.config import Params
 from pipeline.errors import PipelineError, RequestError
 from pipeline.files import write_text
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.publishing import publish, published_folder
-from stages.compose import compose
-from tests.conftest import REPOSITORY
+from tests.conftest import composed
 
 KEYS = ("nt", "natural"), ("nt", "aa_linf"), ("at", "natural"), ("at", "aa_linf")
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return parse_params(yaml.safe_load(compose(["suite=digits"], REPOSITORY / "conf")))
+    return composed("suite=digits")
 
 
 @pytest.fixture(autouse=True)

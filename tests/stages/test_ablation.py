@@ -276,10 +276,10 @@ def trials_in(place: Workplace, state: str) -> int:
 def test_a_search_that_is_not_possible_is_refused(workplace: Workplace) -> None:
     workplace.change(lambda content: content["search"]["space"]["warmup_epochs"].update(high=12))
     before = workplace.files()
-    workplace.run("search").expect(2, "the search is not possible, nothing was started", "lies beyond the last epoch")
+    workplace.call("search").expect(2, "the search is not possible, nothing was started", "lies beyond the last epoch")
     assert workplace.files() == before
     workplace.change(lambda content: content["search"].update(method="at"))
-    workplace.run("search").expect(2, "search.method: 'at' has no mixture", "Valid: generalist_d_nt_linf")
+    workplace.call("search").expect(2, "search.method: 'at' has no mixture", "Valid: generalist_d_nt_linf")
 
 
 def test_a_finished_grid_is_done_at_once(story: Story) -> None:
@@ -301,7 +301,7 @@ def test_a_grid_with_impossible_cells_lists_them_and_starts_nothing(workplace: W
     workplace.change(lambda content: content["ablation"]["studies"]["second_ratio"]["methods"].append("at"))
     workplace.change(lambda content: content["ablation"]["studies"]["communication_interval"]["values"].append(7))
     before = workplace.files()
-    finished = workplace.run("ablation")
+    finished = workplace.call("ablation")
     finished.expect(
         2,
         "the grid has 2 impossible cells, nothing was started",

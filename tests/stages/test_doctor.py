@@ -8,7 +8,7 @@ from tests.stages.conftest import Workplace
 def test_a_problem_is_printed_with_its_way_out_and_ends_with_1(workplace: Workplace) -> None:
     (workplace.folder / "data/prepared/digits/images.safetensors").write_bytes(b"")
     before = workplace.files()
-    finished = workplace.run("doctor")
+    finished = workplace.call("doctor")
     finished.expect(1, "error: 1 problem was found")
     lines = finished.out.splitlines()
     (place,) = [number for number, line in enumerate(lines) if line.startswith("problem")]

@@ -29,7 +29,7 @@ def test_all_mistakes_of_the_file_are_listed_before_anything_is_written(make_wor
     place = make_workplace(several_mistakes)
     before = place.files()
     for stage, arguments in (("train", NT), ("report", ())):
-        place.run(stage, *arguments).expect(
+        place.call(stage, *arguments).expect(
             2,
             "error: params.yaml: 5 mistakes, nothing was started\n",
             "  training.epochs: is missing\n",
@@ -52,7 +52,7 @@ def test_all_mistakes_of_the_file_are_listed_before_anything_is_written(make_wor
 )
 def test_a_wrong_request_changes_nothing(workplace: Workplace, stage: str, arguments: list[str], text: str) -> None:
     before = workplace.files()
-    workplace.run(stage, *arguments).expect(2, f"error: {text}")
+    workplace.call(stage, *arguments).expect(2, f"error: {text}")
     assert workplace.files() == before
 
 
@@ -74,7 +74,7 @@ def test_data_that_is_missing_or_damaged_names_the_command(
 ) -> None:
     harm(workplace.folder / "data/prepared/digits/images.safetensors")
     before = workplace.files()
-    workplace.run("train", *NT).expect(2, text, "'python -m stages.prepare' writes it anew.")
+    workplace.call("train", *NT).expect(2, text, "'python -m stages.prepare' writes it anew.")
     assert workplace.files() == before
 
 
@@ -87,7 +87,7 @@ def test_when_every_checkpoint_is_damaged_nothing_is_changed(
     flip(older)
     newer.write_bytes(newer.read_bytes()[:1000])
     before = place.files("runs")
-    place.run("train", METHOD, "--seed", "1").expect(
+    place.call("train", METHOD, "--seed", "1").expect(
         1,
         "error: every checkpoint in runs/",
         f"is damaged: {newer.name}, {older.name}. Nothing was changed.",

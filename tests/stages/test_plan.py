@@ -35,7 +35,7 @@ def place(make_workplace: MakeWorkplace) -> Workplace:
 
 @pytest.fixture(scope="module")
 def first(place: Workplace) -> Finished:
-    return place.run("plan")
+    return place.call("plan")
 
 
 def test_a_plan_has_every_experiment_and_the_sum(first: Finished) -> None:
@@ -52,10 +52,10 @@ def test_a_plan_has_every_experiment_and_the_sum(first: Finished) -> None:
 
 def test_a_second_plan_probes_nothing_and_the_budget_is_kept(first: Finished, place: Workplace) -> None:
     place.change(lambda content: content["ablation"].update(budget_hours=1e-6))
-    refused = place.run("plan")
+    refused = place.call("plan")
     refused.expect(1, "that exceeds the budget of 1e-06 h and 50 GB", "--yes")
     assert "probing" not in refused.out
-    place.run("plan", "--yes").expect(0)
+    place.call("plan", "--yes").expect(0)
 
 
 def test_more_epochs_and_more_images_cost_more(

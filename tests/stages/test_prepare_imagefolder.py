@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.data.imagefolder.conftest import digests
 from tests.pictures import CLASSES, damage, encoded, photos, write_tree
 from tests.stages.conftest import Finished, clean_environment, finish, interrupt, wait_for
@@ -91,7 +92,7 @@ def test_kills_and_stops_change_no_byte(
         assert stopped.code == code and not (folder / "manifest.json").exists()
         if code == 75:
             stopped.expect(75, f"{number.name} received: finished shards are kept, the same command continues from")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while any(map(is_alive, workers)):
             assert time.monotonic() < deadline, "a process outlives the main one"
             time.sleep(0.01)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,8 @@ import yaml
 from pipeline.config import Experiment, load_params
 from pipeline.files import file_digest
 from pipeline.reporting.results import OTHER_ATTACKS
-from tests.stages.conftest import Finished, MakeWorkplace
+from tests.running import few_steps
+from tests.stages.conftest import MakeWorkplace, Workplace
 
 METHOD = "generalist_d_nt_linf"
 ATTACKED = 8
@@ -34,28 +31,13 @@ def shrink(content: dict[str, Any]) -> None:
         content["evaluation"]["attacks"][name]["images"] = ATTACKED
 
 
-@dataclass(frozen=True)
-class Place:
-    """A folder where stages run within this process, which has imported MLflow already."""
-
-    folder: Path
-
-    def run(self, stage: str, *arguments: str, store: Path | None = None) -> Finished:
-        """Run a stage to its end, with another MLflow store on request."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.chdir(self.folder)
-            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store or self.folder / 'mlflow.db'}")
-            code = import_module(f"stages.{stage}").main(list(arguments))
-        return Finished(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="module")
-def place(make_workplace: MakeWorkplace) -> Place:
+def place(make_workplace: MakeWorkplace) -> Workplace:
     """A folder where METHOD was trained and evaluated; afterwards only the MLflow store was left."""
-    made = Place(make_workplace(shrink).folder)
-    made.run("train", METHOD, "--seed", "1").expect(0)
-    made.run("evaluate", METHOD, "--seed", "1").expect(0)
+    made = make_workplace(shrink)
+    made.call("train", METHOD, "--seed", "1").expect(0)
+    with few_steps():
+        made.call("evaluate", METHOD, "--seed", "1").expect(0)
     shutil.copytree(made.folder / "results", made.folder.parent / f"{made.folder.name}_kept")
     shutil.rmtree(made.folder / "results")
     shutil.rmtree(made.folder / "runs")
@@ -63,19 +45,19 @@ def place(make_workplace: MakeWorkplace) -> Place:
 
 
 @pytest.fixture(scope="module")
-def kept(place: Place) -> Path:
+def kept(place: Workplace) -> Path:
     """What the stages had left of the trained method."""
     return place.folder.parent / f"{place.folder.name}_kept" / "digits" / f"{METHOD}-1"
 
 
 @pytest.fixture(scope="module")
-def experiment(place: Place) -> Experiment:
+def experiment(place: Workplace) -> Experiment:
     return load_params(place.folder / "params.yaml").experiment(METHOD, 1)
 
 
-def explained(place: Place, cell: str) -> dict[str, str]:
+def explained(place: Workplace, cell: str) -> dict[str, str]:
     """The lines of an explanation by their first words."""
-    found = place.run("explain", cell)
+    found = place.call("explain", cell)
     found.expect(0)
     fields: dict[str, str] = {}
     for line in found.out.splitlines():
@@ -84,7 +66,7 @@ def explained(place: Place, cell: str) -> dict[str, str]:
     return {**fields, "all": found.out}
 
 
-def run_of(place: Place) -> Any:
+def run_of(place: Workplace) -> Any:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
@@ -93,7 +75,7 @@ def run_of(place: Place) -> Any:
     return run
 
 
-def test_every_field_of_an_explanation_is_that_of_the_run(place: Place, kept: Path, experiment: Experiment) -> None:
+def test_every_field_of_an_explanation_is_that_of_the_run(place: Workplace, kept: Path, experiment: Experiment) -> None:
     summary = json.loads((kept / "train/summary.json").read_text())
     metrics = json.loads((kept / "evaluate/metrics.json").read_text())
     verdicts = pd.read_parquet(kept / "evaluate/verdicts.parquet")
@@ -141,11 +123,11 @@ def test_every_field_of_an_explanation_is_that_of_the_run(place: Place, kept: Pa
         ("training_seconds", "seconds of all training steps"),
     ],
 )
-def test_numbers_without_an_attack_of_their_own_are_explained(place: Place, metric: str, expected: str) -> None:
+def test_numbers_without_an_attack_of_their_own_are_explained(place: Workplace, metric: str, expected: str) -> None:
     assert expected in explained(place, f"first:{METHOD}:{metric}")["all"]
 
 
-def test_a_missing_cell_says_what_fills_it(place: Place) -> None:
+def test_a_missing_cell_says_what_fills_it(place: Workplace) -> None:
     found = explained(place, "table1:at:union")
     assert "not measured yet (mean over 0 of 1 seeds)" in found["all"]
     assert found["to measure it"] == "dvc repro evaluate@at-1"
@@ -160,22 +142,22 @@ def test_a_missing_cell_says_what_fills_it(place: Place) -> None:
         ("table1:at:unoin", "table1 has no column 'unoin': did you mean 'union'?"),
     ],
 )
-def test_a_cell_that_does_not_exist_is_refused(place: Place, cell: str, message: str) -> None:
-    place.run("explain", cell).expect(2, message)
+def test_a_cell_that_does_not_exist_is_refused(place: Workplace, cell: str, message: str) -> None:
+    place.call("explain", cell).expect(2, message)
 
 
-def test_metrics_that_the_verdicts_contradict_are_found(place: Place, tmp_path: Path) -> None:
+def test_metrics_that_the_verdicts_contradict_are_found(place: Workplace, tmp_path: Path) -> None:
     import sqlite3
 
     store = shutil.copy(place.folder / "mlflow.db", tmp_path / "changed.db")
     with sqlite3.connect(store) as connection:
         connection.execute("UPDATE latest_metrics SET value = 0.0123 WHERE key = 'test/natural'")
-    found = place.run("explain", f"table1:{METHOD}:natural", store=Path(store))
+    found = place.call("explain", f"table1:{METHOD}:natural", store=Path(store))
     found.expect(1, "contradicts itself")
 
 
 def test_a_run_of_another_protocol_is_explained_with_its_own_settings(
-    place: Place, experiment: Experiment, tmp_path: Path
+    place: Workplace, experiment: Experiment, tmp_path: Path
 ) -> None:
     content = yaml.safe_load((place.folder / "params.yaml").read_text())
     content["protocol"] = "reference_code"
@@ -184,7 +166,7 @@ def test_a_run_of_another_protocol_is_explained_with_its_own_settings(
     content["evaluation"]["attacks"]["aa_linf"]["epsilon"] = "10/255"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     given = ["--params", str(tmp_path / "params.yaml")]
-    found = place.run("explain", f"table1:{METHOD}:aa_linf", *given)
+    found = place.call("explain", f"table1:{METHOD}:aa_linf", *given)
     found.expect(0)
     asked = load_params(tmp_path / "params.yaml").experiment(METHOD, 1)
     lines = {line[:24].strip(): line[24:] for line in found.out.splitlines()}
@@ -197,9 +179,9 @@ def test_a_run_of_another_protocol_is_explained_with_its_own_settings(
 
 
 @pytest.fixture(scope="module")
-def exported(place: Place) -> Path:
+def exported(place: Workplace) -> Path:
     """What export wrote of the trained method."""
-    done = place.run("export", f"table1:{METHOD}:aa_linf")
+    done = place.call("export", f"table1:{METHOD}:aa_linf")
     done.expect(0)
     assert f"registered models:/digits-{METHOD}/1" in done.out
     return place.folder / "exports" / "digits" / f"{METHOD}-1"
@@ -209,7 +191,7 @@ def test_the_exported_weights_are_those_of_the_run(exported: Path, kept: Path) -
     assert (exported / "model.safetensors").read_bytes() == (kept / "train/model.safetensors").read_bytes()
 
 
-def test_the_card_says_what_the_model_is(place: Place, exported: Path, kept: Path, experiment: Experiment) -> None:
+def test_the_card_says_what_the_model_is(place: Workplace, exported: Path, kept: Path, experiment: Experiment) -> None:
     card = (exported / "README.md").read_text()
     content = json.loads((kept / "evaluate/metrics.json").read_text())
     summary = json.loads((kept / "train/summary.json").read_text())
@@ -250,7 +232,7 @@ def test_the_metadata_has_robustbenchs_form(exported: Path, kept: Path, norm: st
 
 
 def test_the_registered_model_predicts_what_the_weights_do(
-    place: Place, exported: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, exported: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
     import numpy as np
@@ -285,9 +267,9 @@ def test_the_registered_model_predicts_what_the_weights_do(
     assert not list(Path(folder).rglob("*.pth")), "a pickle"
 
 
-def test_exporting_again_registers_nothing_new_and_leaves_the_run_as_it_was(place: Place, exported: Path) -> None:
+def test_exporting_again_registers_nothing_new_and_leaves_the_run_as_it_was(place: Workplace, exported: Path) -> None:
     before = run_of(place)
-    again = place.run("export", run_of(place).info.run_id, "--output", "elsewhere")
+    again = place.call("export", run_of(place).info.run_id, "--output", "elsewhere")
     again.expect(0)
     assert f"registered models:/digits-{METHOD}/1 " in again.out
     assert (place.folder / "elsewhere/README.md").read_bytes() == (exported / "README.md").read_bytes()
@@ -305,27 +287,27 @@ def test_exporting_again_registers_nothing_new_and_leaves_the_run_as_it_was(plac
         ("something", "'something' is no model: expected an MLflow run id"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(place: Place, run: str, message: str) -> None:
-    place.run("export", run).expect(2, message)
+def test_what_cannot_be_exported_is_refused(place: Workplace, run: str, message: str) -> None:
+    place.call("export", run).expect(2, message)
 
 
-def test_a_card_does_not_name_attacks_that_did_not_give_its_numbers(place: Place, exported: Path) -> None:
+def test_a_card_does_not_name_attacks_that_did_not_give_its_numbers(place: Workplace, exported: Path) -> None:
     (stored,) = (place.folder / "mlartifacts").rglob("artifacts/experiment.json")
     content = stored.read_text()
     changed = json.loads(content)
     changed["evaluation"]["attacks"]["aa_linf"]["epsilon"] /= 2
     try:
         stored.write_text(json.dumps(changed))
-        place.run("export", f"{METHOD}-1").expect(1, "of another one; finish it: 'dvc repro evaluate@")
+        place.call("export", f"{METHOD}-1").expect(1, "of another one; finish it: 'dvc repro evaluate@")
     finally:
         stored.write_text(content)
 
 
-def test_weights_that_are_not_those_of_the_run_are_refused(place: Place, exported: Path) -> None:
+def test_weights_that_are_not_those_of_the_run_are_refused(place: Workplace, exported: Path) -> None:
     (stored,) = (place.folder / "mlartifacts").rglob("artifacts/model.safetensors")
     content = stored.read_bytes()
     try:
         stored.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        place.run("export", f"{METHOD}-1").expect(1, "the artifact store is damaged")
+        place.call("export", f"{METHOD}-1").expect(1, "the artifact store is damaged")
     finally:
         stored.write_bytes(content)

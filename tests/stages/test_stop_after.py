@@ -33,12 +33,12 @@ def test_without_a_limit_nothing_stops() -> None:
 def test_a_run_in_pieces_comes_to_its_end(make_workplace: MakeWorkplace, uninterrupted: Workplace) -> None:
     place = make_workplace(lengthen)
     for _ in range(2):
-        stopped = place.run("train", *ARGUMENTS, *AT_ONCE)
+        stopped = place.call("train", *ARGUMENTS, *AT_ONCE)
         stopped.expect(75, "stopped: the 0.001 seconds of --stop-after are over: saved runs/", "continues from there")
     assert [path.name for path in place.checkpoints()] == ["00000-0000001.pt", "00000-0000002.pt"]
     trained = f"results/digits/{METHOD}-1/train"
     shutil.copytree(uninterrupted.folder / trained, place.folder / trained)
     for _ in range(2):
-        stopped = place.run("evaluate", *ARGUMENTS, *AT_ONCE)
+        stopped = place.call("evaluate", *ARGUMENTS, *AT_ONCE)
         stopped.expect(75, "--stop-after are over: what is finished is journaled; the same command continues")
     assert len(list(place.folder.glob("runs/*/*/evaluation/*/*/*.json"))) == 2

@@ -71,7 +71,19 @@ def shallow_clone(root: Path) -> tuple[Path, str]:
     return root / "clone", call(root / "clone", "git", "rev-parse", "HEAD").strip()
 
 
+ASK = "from pipeline.provenance.commit import git_commit; print(git_commit())"
+
+
 @pytest.mark.parametrize("place", [without_git, inside_another, worktree, shallow_clone])
+def test_the_commit_is_this_projects_or_unknown(place, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder, commit = place(tmp_path)
+    assert call(folder, sys.executable, "-c", ASK) == f"{commit}\n"
+    (folder / "pipeline/streams.py").open("a").write("\nCHANGED = 1\n")
+    changed = commit if commit == "unknown" else f"{commit}-dirty"
+    assert call(folder, sys.executable, "-c", ASK) == f"{changed}\n"
+
+
+@pytest.mark.parametrize("place", [inside_another, worktree])
 def test_prepare_train_and_explain_wherever_the_project_lies(place, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder, commit = place(tmp_path)
     said = call(folder, "dvc", "repro", "evaluate@nt-1")
@@ -85,7 +97,3 @@ def test_prepare_train_and_explain_wherever_the_project_lies(place, tmp_path: Pa
         assert "make it again         with the code of these digests" in told
     else:
         assert f"git checkout {commit}" in told
-        (folder / "pipeline/streams.py").open("a").write("\nCHANGED = 1\n")
-        call(folder, sys.executable, "-m", "stages.train", "nt", "--seed", "1")
-        summary = json.loads((folder / "results/digits/nt-1/train/summary.json").read_text())
-        assert summary["git_commit"] == f"{commit}-dirty"

@@ -19,6 +19,8 @@ from pipeline.tracking import (
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+from tests.conftest import PATIENCE
+
 DATA = DataDescription("digits", "0123456789abcdef" * 4, {"train": 1137, "test": 360})
 METRICS = {"natural": 0.9, "pgd_linf": 0.4, "pgd_l2": 0.5, "union": 0.45}
 COUNTS = {"natural": 360, "pgd_linf": 64, "pgd_l2": 64, "union": 64}
@@ -140,7 +142,7 @@ def write_ood(folder: Path, weights: str = "one") -> Path:
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait for what a thread or another process brings about."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it does not come about"
         time.sleep(0.05)

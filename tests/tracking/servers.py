@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.grid.local import free_port
+from tests.conftest import PATIENCE
 
 Mode = Literal["up", "down", "error", "page", "hang"]
+
 ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwrong"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\n<html>Login..."
 
@@ -59,7 +61,7 @@ class Server:
 
     def _wait(self) -> None:
         assert self._process is not None
-        deadline, log = time.monotonic() + 120, self._folder / "server.log"
+        deadline, log = time.monotonic() + PATIENCE, self._folder / "server.log"
         while True:
             assert self._process.poll() is None, log.read_text()
             try:

@@ -35,6 +35,7 @@ from pipeline.data.imagefolder.loader import (
 from pipeline.data.imagefolder.tree import list_tree
 from pipeline.errors import PipelineError, RequestError
 from pipeline.streams import stream
+from tests.conftest import PATIENCE
 from tests.data.imagefolder.conftest import Harm, Prepared, prepare
 
 CROP = RandomCrop(size=32)
@@ -253,7 +254,7 @@ def test_a_signal_to_the_whole_family_leaves_the_trainer_its_batches(
     (worker,) = (child for child in psutil.Process().children() if child not in others)
     subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)
     assert_same([first, *batches], list(training.batches(1)))
-    psutil.wait_procs([worker], timeout=10)
+    psutil.wait_procs([worker], timeout=PATIENCE)
     assert not worker.is_running(), "it ends with the epoch"
 
 
@@ -273,8 +274,8 @@ print(psutil.Process().children()[0].pid, flush=True)
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_trainer_that_ends_in_an_epoch_leaves_nobody(prepared: Prepared, end: str) -> None:
     command = [sys.executable, "-c", UNFINISHED + end, str(prepared.folder)]
-    trainer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
-    worker, deadline = int(trainer.stdout), time.monotonic() + 30
+    trainer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
+    worker, deadline = int(trainer.stdout), time.monotonic() + PATIENCE
     while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "it has outlived its trainer"
         time.sleep(0.1)

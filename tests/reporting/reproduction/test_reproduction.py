@@ -28,7 +28,7 @@ from pipeline.reporting.reproduction.record import Record
 from stages import publish
 from stages.compose import compose
 from stages.reproduction import main
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 from tests.reporting.planting import plant
 
 D = "generalist_d_nt_linf"
@@ -207,7 +207,7 @@ def test_a_claim_about_c_is_tested_at_the_papers_share_alone(record: Record) -> 
 
 
 def test_every_claim_names_experiments_that_the_papers_suite_has() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10"], REPOSITORY / "conf")))
+    params = composed("suite=cifar10")
     grid = {(cell.study, cell.method, cell.setting) for cell in cells(params)}
     panels = {f"{row['paper']}, Figure {row['panel']}" for row in printed_figures().to_dict("records")}
     for row in stated_claims():
@@ -255,7 +255,7 @@ def test_the_committed_benchmark_has_what_the_claims_on_time_are_about(monkeypat
 
 
 def test_no_table_of_the_study_prints_times_that_cannot_be_compared() -> None:
-    params = parse_params(yaml.safe_load(compose(["suite=cifar10_study"], REPOSITORY / "conf")))
+    params = composed("suite=cifar10_study")
     assert "training_seconds" not in {column.metric for table in params.tables.values() for column in table.columns}
     for path in (REPOSITORY / "reports/published/cifar10_study/small_cnn/tables").iterdir():
         assert "Time" not in path.read_text() and "training_seconds" not in path.read_text()
@@ -319,7 +319,7 @@ def test_without_evidence_the_page_says_so_with_the_command() -> None:
     ],
 )
 def test_every_suite_network_and_protocol_has_a_folder_of_its_own(overrides: str, folder: str) -> None:
-    params = parse_params(yaml.safe_load(compose(overrides.split(), REPOSITORY / "conf")))
+    params = composed(*overrides.split())
     assert params.reports == Path("reports", folder)
     assert published_folder(params) == Path("reports/published", folder)
 
