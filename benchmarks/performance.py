@@ -24,15 +24,15 @@ PAGES = (
     "README.md",
 )
 PICTURES = Path("reports/published/performance")
-DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
-"""What pages speak of, measured or not."""
+GPU = "gpu"
+"""The block that says what was measured on a GPU at all."""
 OTHERS = {"cpu_without_amx": "On a CPU without AMX:"}
 """What they speak of where it was measured."""
 
 
 def read_results(folder: Path) -> dict[str, Results]:
     """What was measured, by kind of device: `results["cpu"]["step"]`. A file that names no machine does not count."""
-    results: dict[str, dict[str, Any]] = {device: {} for device in (*DEVICES, *OTHERS)}
+    results: dict[str, dict[str, Any]] = {device: {} for device in ("cpu", "cuda", *OTHERS)}
     for name in sorted({path.name.split(".")[0] for path in folder.glob("*.json")}):
         for device, found in results.items():
             path = file_for(folder / f"{name}.json", device)
@@ -44,6 +44,9 @@ def read_results(folder: Path) -> dict[str, Results]:
 
 def block(name: str, results: dict[str, Results]) -> str:
     """The text of one block: of the CPU, of other CPUs, and of a GPU."""
+    if name == GPU:
+        measured = ", ".join(f"`{found}`" for found in results["cuda"])
+        return f"On a GPU: {measured}." if measured else "Nothing has been measured on a GPU yet."
     texts = []
     for device in ("cpu", *OTHERS, "cuda"):
         if device != "cpu" and name in ON_THE_HOST:
@@ -51,10 +54,10 @@ def block(name: str, results: dict[str, Results]) -> str:
         try:
             text = BLOCKS[name](results.get(device, {}))
         except Unmeasured as missing:
-            if device in DEVICES:
-                texts.append(f"On {DEVICES[device]}: not measured (`{missing}`).")
+            if device == "cpu":
+                texts.append(f"Not measured (`{missing}`).")
         else:
-            texts += [OTHERS[device], text] if device in OTHERS else [text]
+            texts += [text] if device == "cpu" else [OTHERS.get(device, "On a GPU:"), text]
     return "\n\n".join(texts)
 
 

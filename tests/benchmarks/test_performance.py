@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks import performance
 from benchmarks.findings import BLOCKS
 from benchmarks.formats import Results, number
-from benchmarks.performance import PAGES, PICTURES, block, fill, main, read_results
+from benchmarks.performance import GPU, PAGES, PICTURES, block, fill, main, read_results
 from benchmarks.pictures import draw
 from benchmarks.publishing import RESULTS
 from pipeline.reporting.markdown import BLOCK
@@ -26,15 +26,14 @@ def test_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_pages_show_every_block() -> None:
     texts = [(REPOSITORY / name).read_text() for name in PAGES]
-    assert {found[2] for text in texts for found in BLOCK.finditer(text)} == set(BLOCKS)
+    assert {found[2] for text in texts for found in BLOCK.finditer(text)} == {*BLOCKS, GPU}
 
 
 def test_what_was_not_measured_is_said_with_its_command() -> None:
     page = "before\n<!-- measured: peak -->\nold numbers: 1.0\n<!-- end -->\nafter\n"
     filled = fill(page, EMPTY)
     assert "old numbers" not in filled
-    assert "On CPU: not measured (`python -m benchmarks.peak`)." in filled
-    assert "On CUDA: not measured (`python -m benchmarks.peak`)." in filled
+    assert filled.count("Not measured (`python -m benchmarks.peak`).") == 1
     assert filled.startswith("before\n") and filled.endswith("\nafter\n")
     assert fill(filled, EMPTY) == filled
     assert "AMX" not in filled
@@ -44,7 +43,14 @@ def test_what_was_measured_on_another_cpu_is_shown_between_cpu_and_gpu() -> None
     found = read_results(RESULTS)["cpu"]
     text = block("autoattack", {**EMPTY, "cpu": found, "cpu_without_amx": found})
     first, second = text.split("On a CPU without AMX:\n\n")
-    assert second == first.strip() + "\n\nOn CUDA: not measured (`python -m benchmarks.autoattack`)."
+    assert second == first.strip()
+    everywhere = block("autoattack", {"cpu": found, "cpu_without_amx": found, "cuda": found})
+    assert everywhere == f"{text}\n\nOn a GPU:\n\n{second}"
+
+
+def test_whether_a_gpu_was_measured_is_said_once() -> None:
+    assert block(GPU, EMPTY) == "Nothing has been measured on a GPU yet."
+    assert block(GPU, {"cpu": {}, "cuda": {"step": {}, "peak": {}}}) == "On a GPU: `step`, `peak`."
 
 
 def test_an_old_number_is_noticed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

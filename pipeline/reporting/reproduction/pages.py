@@ -181,13 +181,14 @@ def _full(found: Mapping[str, Findings | None]) -> str:
     lines = []
     for name, protocol in dict.fromkeys([*ORDER, *others]):
         one = found[protocol]
-        here = _here(one, name) if one else ["--"] * len(METRICS)
+        runs = one.record.of(name) if one else []
         lines.append([f"`{name}`", f"`{protocol}`", "papers", *_paper(printed, name), ""])
-        lines.append(["", "", "here", *here, _run(one.record.of(name) if one else [])])
+        if one and runs:
+            lines.append(["", "", "here", *_here(one, name), _run(runs)])
     labels = ["Natural", "PGD-20 linf", "AA linf", "PGD-20 l2", "AA l2", "Union", "Worst case"]
-    return markdown_table(
-        ["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"], lines
-    )
+    header = ["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"]
+    missing = "" if any(found.values()) else "\n\nNone of these rows has been run here."
+    return markdown_table(header, lines) + missing
 
 
 def _labels(record: Record) -> dict[str, str]:
