@@ -128,7 +128,7 @@ settings.load_profile("patient")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps the tests of a file in one process, and those of `ONE_AFTER_ANOTHER` all together in one; also a suite's."""
+    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of `ONE_TRAINED_SUITE`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
