@@ -73,6 +73,8 @@ ONE_AFTER_ANOTHER = (
 )
 """Files whose tests start servers or several processes that work at once: two of them together want more cores than
 there are, wait for each other's locksteps, and meet time limits."""
+ONE_TRAINED_SUITE = "tests/reporting/page/"
+"""Where files share a suite that is trained first: in one process it is trained once."""
 LONG = (
     "tests/test_chain.py",
     "tests/faults/test_faults.py",
@@ -126,10 +128,12 @@ settings.load_profile("patient")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps the tests of a file in one process, and those of `ONE_AFTER_ANOTHER` all together in one."""
+    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of `ONE_TRAINED_SUITE`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith(ONE_TRAINED_SUITE):
+            return ONE_TRAINED_SUITE
         return "one after another" if file in ONE_AFTER_ANOTHER else file
 
 
