@@ -50,8 +50,8 @@ def parameter_gradients_while_crafting() -> Iterator[None]:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Craft against `model` with parameters that want gradients."""
+def _eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Give `model` itself to craft against, with BatchNorm as it is and parameters that want gradients."""
 
     def whole_backward(outputs: Tensor, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -65,7 +65,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     model.eval()
     try:
         with mock.patch.object(torch.autograd, "grad", whole_backward):
-            yield
+            yield model
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -124,7 +124,10 @@ def folded(model: nn.Module) -> nn.Module:
         `model` itself where nothing can be folded: its forward pass depends on values or replaces weights or is
         random, layers have hooks, or no BatchNorm follows a convolution.
     """
-    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules()):
+    layers = list(model.modules())
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in layers):
+        return model
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
         return model
     copy = _copies.get(model)
     if model not in _copies or (copy is not None and not copy.belongs_to(model)):
