@@ -1,0 +1,58 @@
+"""What make does before anything long starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The Makefile with all that an installation in this very place leaves behind."""
+    folder = tmp_path / "checkout"
+    (folder / ".venv/bin").mkdir(parents=True)
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, folder)
+    (folder / ".venv/bin/.installed").write_text(f"{folder}\n")
+    return folder
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "JOBS")}
+    return subprocess.run(
+        ["make", "--dry-run", *arguments], cwd=folder, env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def test_an_installation_in_its_place_is_left_alone(checkout: Path) -> None:
+    assert "-m venv" not in make(checkout, "setup").stdout
+
+
+def test_a_moved_checkout_is_installed_anew(checkout: Path) -> None:
+    """Scripts in .venv name the folder that they were installed in: none of them would start."""
+    moved = checkout.rename(checkout.with_name("moved"))
+    assert "-m venv --clear" in make(moved, "setup").stdout
+    assert make(moved, "repro").stdout.index("-m venv --clear") < make(moved, "repro").stdout.index("dvc repro")
+
+
+def test_a_copy_is_installed_anew_and_the_original_left_alone(checkout: Path) -> None:
+    copied = shutil.copytree(checkout, checkout.with_name("copy"))
+    assert "-m venv --clear" in make(copied, "setup").stdout
+    assert "-m venv" not in make(checkout, "setup").stdout
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5", ""])
+def test_jobs_are_a_whole_number_from_1(checkout: Path, jobs: str) -> None:
+    done = make(checkout, "repro", f"JOBS={jobs}")
+    assert done.returncode == 2 and "JOBS is how many experiments run at a time" in done.stderr
+
+
+def test_without_a_python_that_fits_the_way_out_is_said(checkout: Path) -> None:
+    (checkout / ".venv/bin/.installed").unlink()
+    assert "Python 3.11 or 3.12 is needed" in make(checkout, "setup", "PYTHON=").stdout
