@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -90,3 +91,33 @@ def test_no_conflict_of_a_merge_is_committed() -> None:
     command = ["git", "grep", "-lE", "^(<{7}|>{7}) ", "--", "."]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (1, "")
+
+
+def published(suite: str, table: str) -> pd.DataFrame:
+    """The measured cells of a published table."""
+    path = REPOSITORY / f"reports/published/{suite}/small_cnn/tables/{table}.csv"
+    cells = pd.read_csv(path, comment="#")
+    return cells[~cells["missing"]]
+
+
+def test_what_has_been_measured_is_what_is_published() -> None:
+    page = (REPOSITORY / "docs/README.md").read_text().partition("## What has been measured")[2]
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    said = {name: cells for name, *cells in lines}
+    methods = {suite: published(suite, "table1")["method"].nunique() for suite in ("digits", "cifar10_study")}
+    seeds = published("cifar10_study", "table1")["seeds"].max()
+    assert said["tables I to III"][:2] == [
+        f"all {methods['digits']} methods",
+        f"{methods['cifar10_study']} methods, {seeds} seeds",
+    ]
+    corrupted = published("digits", "table4")["method"].nunique()
+    assert said["Table IV (corruptions, sequences)"][:2] == [f"all {corrupted} methods", "no"]
+    assert {path.name for path in (REPOSITORY / "reports/published").iterdir() if path.is_dir()} == {
+        "cifar10_reduced",
+        "cifar10_study",
+        "digits",
+        "digits_beyond",
+        "performance",
+    }, "a suite that nothing here speaks of"
+    on_a_gpu = list((REPOSITORY / "benchmarks/results").glob("*.cuda.json"))
+    assert all((cells[-1] == "no") == (not on_a_gpu) for name, cells in said.items() if name.startswith("speed"))
