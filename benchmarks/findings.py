@@ -167,7 +167,7 @@ def mixture(results: Results) -> str:
 
 
 def _share_of_step(results: Results, architecture: str, seconds: float) -> str:
-    """Of a mixture in a whole step."""
+    """The share of a mixture in a whole step."""
     try:
         case = need(results, "methods", "architectures", architecture)
     except Unmeasured:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.reporting.markdown import markdown_table
 
 Results = Mapping[str, dict[str, Any]]
-"""Of one kind of device: what each benchmark left, by its name."""
+"""What was measured on one kind of device: what each benchmark left, by its name."""
 Spread = Mapping[str, float]
 
 

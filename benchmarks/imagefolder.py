@@ -67,7 +67,7 @@ def reduce(paths: list[Path]) -> float:
 
 
 def milliseconds(batches: Iterator[Any]) -> float:
-    """Of the processor for an image."""
+    """Milliseconds of the processor for an image."""
     started, images = time.process_time(), 0
     for batch, _ in batches:
         images += len(batch)

@@ -154,7 +154,7 @@ def suite(*overrides: str) -> Params:
 
 
 def backend_for(experiment: Experiment) -> Backend:
-    """Of this machine, in the arithmetic and with the threads that the experiment asks for."""
+    """The backend of this machine, in the arithmetic and with the threads that the experiment asks for."""
     return choose_backend("auto", experiment.training.precision, experiment.training.threads or THREADS)
 
 

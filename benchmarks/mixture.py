@@ -41,7 +41,7 @@ OPTIONS = {
     "rounds": Option(5, 1, "timings of each"),
 }
 LEAST_BYTES = 2**28
-"""Of the plain copy: more than the processor's caches hold."""
+"""The least size of the plain copy: more than the processor's caches hold."""
 
 
 def whole_and_parts(architecture: str, batch_size: int, rounds: int, backend: Backend) -> dict[str, Any]:

@@ -29,7 +29,7 @@ CLONED_AVERAGES = "weight averages by cloning"
 METER = "a forward pass more for the meter"
 LOSS_AT_ONCE = "the loss is waited for"
 HABITS = (PARAMETER_GRADIENTS, CHANNELS_FIRST, FLOAT32, TENSOR_BY_TENSOR, CLONED_AVERAGES, METER, LOSS_AT_ONCE)
-"""Those of the authors' published code."""
+"""The habits of the authors' published code."""
 
 
 def without_habit(habit: str, backend: Backend) -> bool:

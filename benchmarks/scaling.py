@@ -35,7 +35,7 @@ OPTIONS = {
     "rounds": Option(3, 1, "timings of each"),
 }
 LEARNERS = 2
-"""Of the method that processes train."""
+"""Learners of the method that processes train."""
 NATURAL: dict[str, Any] = {"name": "natural"}
 REPOSITORY = Path(__file__).resolve().parent.parent
 

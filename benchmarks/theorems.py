@@ -55,7 +55,7 @@ STEEPNESS = {"error_probability": math.sqrt(2) / 4, "cross_entropy": math.sqrt(2
 """L, the largest norm of the gradient by the logits: ||e_y - p|| <= sqrt(2) (1 - p_y) for the cross-entropy, and p_y
 times that for 1 - p_y, largest at p_y = 1/2."""
 DIFFERENCE = 1e-4
-"""Of the central difference along theta_a - theta_bar, in float64."""
+"""The step of the central difference along theta_a - theta_bar, in float64."""
 OWN_TASKS = "own_tasks"
 """Every learner in its own task, the global learner in the one where it is worst."""
 
@@ -220,7 +220,7 @@ def sides(pairs: Sequence[Pair], loss: str, epsilon: Mapping[str, float]) -> dic
 
 
 def gradients(runs: Sequence[Trained], learners: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-    """Of every seed, the inner product and the cosine at each learner in its own task, at the last measurement."""
+    """The inner product and the cosine of every seed at each learner in its own task, at the last measurement."""
     keys = {name: (f"theory/minibatch_product/{name}", f"theory/minibatch_cosine/{name}") for name in learners}
     return {
         name: {

@@ -19,5 +19,5 @@ def threads_each(sharers: int = 1) -> int:
 
 
 def usable_cores() -> int:
-    """Those that this process may use, where the system tells."""
+    """How many cores this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ class Ranks:
     """From 0."""
     count: int = 1
     group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
-    """Those that these are, where they are not all of the job."""
+    """The process group of these ranks, where they are not all of the job."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
         """Itself: copies of a network speak to the same processes."""

@@ -91,7 +91,7 @@ class AutoAttackSettings(AttackedImages):
     )
     """Classes that `apgd_t` and `fab_t` aim at, the likeliest first, or as many as there are; the standard is 9."""
     queries: Whole = Field(default=STANDARD_QUERIES, ge=1, exclude_if=lambda value: value == STANDARD_QUERIES)
-    """Of Square; the standard is 5,000."""
+    """Queries of Square; the standard is 5,000."""
 
     def differences(self) -> list[str]:
         """How this is not the standard ensemble, in words; none where it is."""
@@ -120,7 +120,7 @@ class OODSettings(Closed):
     images: Whole | None = Field(default=None, gt=0)
     """Only the first so many test images, in the official order (null: all)."""
     seed: Whole = Field(default=0, ge=0)
-    """Of the random corruptions that are regenerated."""
+    """Seed of the random corruptions that are regenerated."""
 
 
 class SuiteOOD(OODSettings):

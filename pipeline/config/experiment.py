@@ -43,7 +43,7 @@ class Experiment(Closed):
 
     @property
     def architecture(self) -> str:
-        """Of every learner: those that are mixed have the same."""
+        """The network of every learner: those that are mixed have the same."""
         learner = next(iter(self.method.learners.values()))
         return learner.architecture or self.model.architecture
 
@@ -58,7 +58,7 @@ class Experiment(Closed):
 
     @property
     def stored_sizes(self) -> list[StoredSize]:
-        """Of streamed images, the sizes that are trained on, that of the last epoch last; of others, none."""
+        """The sizes of streamed images that are trained on, that of the last epoch last; none for others."""
         stored = [self.sizes_in(epoch).stored for epoch in range(self.training.epochs, 0, -1)]
         return [size for size in reversed(dict.fromkeys(stored)) if size is not None]
 

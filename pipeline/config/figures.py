@@ -148,7 +148,7 @@ class AblationFigure(Captioned):
     kind: Literal["ablation"]
     study: str
     methods: Methods | None = None
-    """Those of the study's methods that are drawn (null: all)."""
+    """The study's methods that are drawn (null: all)."""
     metrics: Annotated[list[Axis], Field(min_length=1)]
 
     def names(self) -> Iterator[tuple[Kind, str]]:
@@ -183,7 +183,7 @@ class StabilityFigure(Captioned):
     study: str
     """One that varies `replaced_example`."""
     methods: Methods | None = None
-    """Those of the study's methods that are drawn (null: all)."""
+    """The study's methods that are drawn (null: all)."""
     loss: Literal["error_probability", "cross_entropy"] = "error_probability"
     """1 - p of the true class, or the cross-entropy in nats."""
 

@@ -84,7 +84,7 @@ class PrintedTable(Closed):
     rows: Annotated[list[str], AfterValidator(once)] = Field(default=[])
     """Methods; []: those of all suites, in their order. One that a suite lacks is a dash there."""
     columns: list[TableColumn] = Field(default=[])
-    """Of each group without columns of its own; []: those of the suite's table."""
+    """The columns of each group without columns of its own; []: those of the suite's table."""
     groups: list[PrintedGroup] = Field(min_length=1)
 
     @property

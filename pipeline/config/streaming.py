@@ -61,7 +61,7 @@ class Phase(Closed):
 
 
 class Sizes(NamedTuple):
-    """Of what an epoch trains on."""
+    """The sizes that an epoch trains on."""
 
     batch: int
     """Images, of all processes together."""

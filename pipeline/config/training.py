@@ -38,7 +38,7 @@ class TrainingSettings(Closed):
 
     epochs: Whole = Field(ge=1)
     batch_size: Whole = Field(ge=1)
-    """Of all processes of a distributed training together."""
+    """Images of a minibatch, of all processes of a distributed training together."""
     phases: Phases = Field(default=[], exclude_if=lambda phases: not phases)
     """Epochs with images or batches of other sizes."""
     selection: SelectionSettings

@@ -95,6 +95,6 @@ def _counts(labels: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def _versions(name: str) -> dict[str, str]:
-    """Of the libraries that had a part in the files' content."""
+    """The versions of the libraries that had a part in the files' content."""
     source = "scikit-learn" if name == "digits" else "torchvision"
     return {library: version(library) for library in ("numpy", "safetensors", source, "torch")}

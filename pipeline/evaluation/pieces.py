@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 PROBED = (4, 8)
 """Batch sizes whose difference in memory tells that of an image."""
 SHARE_OF_MEMORY = 0.7
-"""Of what is free: an attack holds images of its own beside the network's activations."""
+"""The share of free memory that is used: an attack holds images of its own beside the network's activations."""
 
 
 class InPieces(nn.Module):

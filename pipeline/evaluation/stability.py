@@ -30,7 +30,7 @@ from pipeline.training.learner import Learner
 from pipeline.training.loop import build_mixture
 
 STEPS = 20
-"""Of the PGD that finds every network's own worst case."""
+"""Steps of the PGD that finds every network's own worst case."""
 NATURAL = "natural"
 EVERY_LABEL = "every_label"
 """Natural test images with every class as their label in turn: z of Definition 2 is any labelled image."""
@@ -230,9 +230,9 @@ class Bound:
     """
 
     distance: float
-    """Of the expected distance of the weights."""
+    """The bound of the expected distance of the weights."""
     losses: dict[str, float]
-    """Of the expected difference of the losses by attack, for either loss: the bounded one is nowhere steeper."""
+    """The bound of the expected difference of the losses by attack, for either loss: the bounded one is no steeper."""
 
 
 def stability_bound(experiment: Experiment, images: int, steepest: Mapping[str, float], epochs: int) -> Bound | None:

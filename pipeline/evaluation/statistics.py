@@ -39,7 +39,7 @@ class Comparison:
     """Images that only the first method gets right."""
     only_second: int
     p_value: float
-    """Of McNemar's exact test: how likely a difference at least this large is if neither method is better."""
+    """McNemar's exact test: how likely a difference at least this large is if neither method is better."""
 
 
 def mcnemar(first: pd.Series, second: pd.Series) -> Comparison:

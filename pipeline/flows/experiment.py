@@ -25,7 +25,7 @@ from pipeline.files import Busy, exclusive
 from pipeline.grid.slots import gpu_slot
 
 LINES = 20
-"""Of a run's log, kept for a cell that failed."""
+"""Lines of a run's log that are kept for a cell that failed."""
 
 
 @flow(name="experiment", log_prints=True)
@@ -68,7 +68,7 @@ def _complete(one: Experiment, should_stop: Callable[[], str | None]) -> bool:
 
 
 def artifact_key(one: Experiment) -> str:
-    """Of the last lines that a failure has logged."""
+    """The key under which the last lines of a failure are logged."""
     return f"failure-{one.fingerprint}"
 
 

@@ -280,5 +280,5 @@ def _tag(one: Experiment) -> str:
 
 
 def _tags_in_order(run: FlowRun) -> list[str]:
-    """Of its experiments, in the order in which it works on them."""
+    """The tags of its experiments, in the order in which it works on them."""
     return [_tag(Experiment.model_validate(content)) for content in run.parameters["experiments"]]

@@ -11,7 +11,7 @@ from pipeline.grid.plan import Cost, costs
 SHORT = 30.0
 """Expected seconds below which a run would spend more on its start than is won by spreading experiments."""
 BISECTIONS = 20
-"""Of the cost of all experiments, to find the least bound of a worker's share: to a millionth."""
+"""Halvings of the cost of all experiments, to find the least bound of a worker's share: to a millionth."""
 LARGEST = 32
 """Experiments in a run: the server refuses parameters of more than half a megabyte, and one has some 5 kB."""
 

@@ -48,7 +48,7 @@ class LocalEngine:
 
     @property
     def url(self) -> str:
-        """Of the API."""
+        """The address of the API."""
         return f"http://127.0.0.1:{self.port}/api"
 
     @property

@@ -37,7 +37,7 @@ STEPS = 5
 PASSES = {"apgd_ce": 100, "apgd_dlr": 100, "apgd_t": 900, "fab_t": 1800, "square": 5000}
 """Passes of AutoAttack's members over an image that resists them all: FAB's take two gradients each, Square's none."""
 VERDICT_BYTES = 4
-"""Of an image and attack, in the verdicts and the journal."""
+"""Bytes of an image and attack, in the verdicts and the journal."""
 COPIES = {"checkpoints": 2, "weights": 2}
 """The two newest checkpoints; weights in results/ and in MLflow's artifacts."""
 
@@ -55,7 +55,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Of training and evaluation together."""
+        """Seconds of training and evaluation together."""
         return self.training_seconds + self.evaluation_seconds
 
 
@@ -171,7 +171,7 @@ def _time_steps(run: TrainingRun, device: torch.device) -> float:
 
 
 def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet, device: torch.device) -> float:
-    """Of all attacks, each timed with batches of the size that it will have."""
+    """Seconds of all attacks, each timed with batches of the size that it will have."""
     seconds, passes = 0.0, {}
     for attack in experiment.evaluation.attacks.values():
         images = min(attack.images or len(test), len(test))

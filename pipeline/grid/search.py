@@ -42,7 +42,7 @@ class Trial:
     """From 0."""
     point: Point
     values: tuple[float, ...] | None
-    """Of `OBJECTIVES`, means over seeds in [0, 1]; None while they are not known, and after a failure."""
+    """The values of `OBJECTIVES`, means over seeds in [0, 1]; None while they are not known, and after a failure."""
     failure: str | None
     """Why it has come to nothing."""
 
@@ -79,11 +79,11 @@ class Study:
         return [_trial(found, reasons.get(_reason_of(found.number), "")) for found in whole]
 
     def told(self) -> list[Trial]:
-        """Those that are done or have failed."""
+        """The trials that are done or have failed."""
         return [trial for trial in self.trials() if not trial.is_open]
 
     def front(self) -> list[Trial]:
-        """Those that no other one beats, the highest natural accuracy first."""
+        """The trials that no other one beats, the highest natural accuracy first."""
         best = {found.number for found in self._study.best_trials}
         front = [trial for trial in self.trials() if trial.number in best]
         return sorted(front, key=lambda trial: (trial.values or (), -trial.number), reverse=True)

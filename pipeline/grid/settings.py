@@ -25,7 +25,7 @@ def read_params(suite: str | None, path: Path) -> Params:
 
 
 def unfinished(experiments: Iterable[Experiment]) -> list[Experiment]:
-    """Those that MLflow does not have the numbers of.
+    """The experiments that MLflow does not have the numbers of.
 
     Raises:
         RequestError, PipelineError: as `pipeline.tracking.track`.

@@ -103,7 +103,7 @@ def _budget(norm: Any, threat_model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fitting(budget: dict[str, Any], attack_kind: Any) -> dict[str, Any]:
-    """Those parts of a budget that an attack takes: APGD finds its step sizes itself."""
+    """The parts of a budget that an attack takes: APGD finds its step sizes itself."""
     return {key: value for key, value in budget.items() if key in attack_kind.model_fields}
 
 

@@ -15,7 +15,7 @@ from pipeline.objectives.base import Losses, Moment, Objective
 
 
 def strongest(attacks: list[APGD], model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Of each sample's best points under `attacks`, the one with the highest loss; ties go to the first."""
+    """The point with the highest loss among each sample's best under `attacks`; ties go to the first."""
     climbs = [attack.climb(model, images, labels) for attack in attacks]
     chosen, highest = climbs[0].best, climbs[0].best_loss
     for climb in climbs[1:]:

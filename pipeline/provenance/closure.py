@@ -171,7 +171,7 @@ class _Search:
         self._holders: dict[str, tuple[Definition, set[str]]] = {}
         """Classes and tables that were reached, with the names of their members that were."""
         self._settings: set[str] = set()
-        """Those classes that hold settings."""
+        """The classes that hold settings."""
         self._waiting: list[tuple[str, Definition]] = []
 
     def run(self) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Of the project, whichever folder a command is started in."""
+"""The project's folder, whichever folder a command is started in."""
 CODE = ("pipeline", "stages")
 """What a change makes a checkout 'dirty'."""
 

@@ -47,7 +47,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "PGD-20 l1": ("pgd20_l1",),
     "worst of the three": ("pgd20_linf", "pgd20_l2", "pgd20_l1"),
 }
-"""Of several attacks, an image must be correct under all."""
+"""The attacks behind a measure; where there are several, an image must be correct under all."""
 CORRUPTED = "ood_c"
 
 

@@ -28,7 +28,7 @@ from pipeline.tracking import (
 )
 
 WIDTH = 22
-"""Of the column of names."""
+"""Width of the column of names."""
 
 
 def explain(params: Params, address: str) -> str:

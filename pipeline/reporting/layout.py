@@ -107,7 +107,7 @@ class Texts:
     remarks: list[str]
     """What stands below it, after the footnotes on some of its numbers."""
     labels: dict[str, str]
-    """Of its rows, in order, by method."""
+    """The labels of its rows, in order, by method."""
 
 
 def lay_out(name: str, params: Params, results: pd.DataFrame) -> Layout:

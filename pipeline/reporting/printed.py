@@ -49,7 +49,7 @@ class Column:
     key: str
     suite: str
     heading: str
-    """Of its group."""
+    """The heading of its group."""
     settings: TableColumn
 
 
@@ -72,7 +72,7 @@ class FilledTable:
     name: str
     caption: str
     labels: dict[str, str]
-    """Of its rows, in order, by method."""
+    """The labels of its rows, in order, by method."""
     columns: list[Column]
     parts: dict[str, Part]
     """By the name of the suite, in order of appearance."""

@@ -39,9 +39,9 @@ class Found:
     """The runs of one method of a table by seed, the one that finished last at the end."""
 
     own: dict[int, list[Run]]
-    """Those with the experiment's fingerprints."""
+    """The runs with the experiment's fingerprints."""
     other: dict[int, list[Run]]
-    """Those of another protocol, where the table asks for them."""
+    """The runs of another protocol, where the table asks for them."""
 
     def chosen(self, seed: int, metric: str) -> list[Run]:
         """The runs that have the metric: of this protocol, or else of another one."""
@@ -294,7 +294,7 @@ def awaits_corrupted_images(results: pd.DataFrame) -> bool:
 
 
 def _measured(runs: list[Run], metric: str) -> list[Run]:
-    """Those runs that have the metric."""
+    """The runs that have the metric."""
     return [run for run in runs if not math.isnan(run.get(f"metric.{metric}", math.nan))]
 
 

@@ -105,7 +105,7 @@ def withdraw(*names: str, unless: Mapping[str, str] | None = None) -> Call:
 
 
 def params(values: Mapping[str, str]) -> Call:
-    """Those parameters that the run does not have yet."""
+    """The parameters that the run does not have yet."""
     return {"call": "params", "values": dict(values)}
 
 

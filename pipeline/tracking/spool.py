@@ -23,7 +23,7 @@ from pipeline.files import atomic_write, write_json
 from pipeline.tracking.store import mask
 
 FOLDER = "tracking"
-"""Of the spool, below the working folder of its experiment."""
+"""The spool's folder, below the working folder of its experiment."""
 TURNS = {"append.lock": 600.0, "delivery.lock": 10.0}
 """Seconds that another process may be at the spool: copying the files of a record, and delivering what is there."""
 

@@ -51,7 +51,7 @@ os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
 _sound: dict[Path, tuple[int, int]] = {}
 """Device and number of the sqlite files that this process has found sound; MLflow keeps them open to its end."""
 _doubted: set[Path] = set()
-"""Those that failed since they were read through."""
+"""The files that failed since they were read through."""
 
 
 def tracking_uri() -> str:

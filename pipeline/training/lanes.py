@@ -31,7 +31,7 @@ class Lanes:
         self._tell = tell
         self._streams: list[torch.Stream] = []
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
-        """Of minibatches that were trained on side by side, and one learner after another."""
+        """Seconds of minibatches that were trained on side by side, and one learner after another."""
         self._beside: bool | None = None if wanted else False
         """What was decided, if it was."""
 

@@ -63,7 +63,7 @@ class Step:
 
     epoch: int
     number: int
-    """Of the minibatch, from 0."""
+    """The number of the minibatch, from 0."""
     outcome: Outcome
 
 

@@ -29,7 +29,7 @@ class Mesh:
 
     everyone: Ranks = ALONE
     data: Ranks = ALONE
-    """Those that train what this one trains, each on its part of the minibatch."""
+    """The ranks that train what this one trains, each on its part of the minibatch."""
     across: Ranks = ALONE
     """One of every learner's, with the same part of the minibatch; alone where every process trains all learners."""
     own: str | None = None

@@ -68,7 +68,7 @@ def deviation(rounds: int) -> float:
 
 
 def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Of the mean cross-entropy by all parameters, as one vector; BatchNorm with its running statistics."""
+    """The gradient of the mean cross-entropy by all parameters, as one vector; BatchNorm has its running statistics."""
     was_training = model.training
     model.eval()
     loss = functional.cross_entropy(model(inputs).float(), labels)

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 CORRUPTIONS = tuple(GROUP_OF)
 BENCHMARK_CORRUPTIONS = CORRUPTIONS[:15]
-"""Those that every reported mean is over; the four extras are for choosing settings."""
+"""The corruptions that every reported mean is over; the four extras are for choosing settings."""
 
 DETERMINISTIC = (
     "defocus_blur",

@@ -284,7 +284,7 @@ class _State:
 
 
 _state: list[_State] = []
-"""Of a worker process."""
+"""The state of a worker process."""
 
 
 def _start_worker(state: _State) -> None:

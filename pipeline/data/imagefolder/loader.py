@@ -147,7 +147,7 @@ class TrainingStream:
     images: StoredImages
     crop: RandomCrop
     batch_size: int
-    """Of all ranks together."""
+    """Images of a minibatch, of all ranks together."""
     seed: int
     """The experiment's."""
     rank: int = 0

@@ -103,7 +103,7 @@ class ShardResult:
 
 
 def library_versions() -> dict[str, str]:
-    """Of what decides the bytes of a shard."""
+    """The versions of what decides the bytes of a shard."""
     libraries = {name: version(name) for name in ("numpy", "pillow", "safetensors")}
     codec = "libjpeg_turbo" if features.check_feature("libjpeg_turbo") else "jpg"
     return libraries | {codec: str(features.version(codec))}

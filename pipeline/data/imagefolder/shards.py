@@ -34,7 +34,7 @@ from pipeline.errors import RequestError
 from pipeline.files import atomic_write
 
 QUALITY = 95
-"""Of JPEGs that are written here."""
+"""The quality of JPEGs that are written here."""
 WAY_OUT = "'python -m stages.prepare_imagefolder' with the same arguments as before writes anew what is damaged."
 
 

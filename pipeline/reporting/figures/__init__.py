@@ -206,7 +206,7 @@ def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
 
 
 def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator[Experiment]:
-    """Those of the methods that figures show, each once."""
+    """The experiments of the methods that figures show, each once."""
     methods: dict[str, None] = {}
     for figure in figures.values():
         if isinstance(figure, TradeOffFigure | ClassWiseFigure):

@@ -109,7 +109,7 @@ def _numbers(runs: pd.DataFrame) -> Numbers:
 
 
 def _attacks(numbers: Numbers) -> list[str]:
-    """Those with a generalisation gap, images as they are first."""
+    """The attacks with a generalisation gap, images as they are first."""
     names = [re.fullmatch(r"(.+)/error_probability_gap_replaced", name) for own in numbers.values() for name in own]
     return list(dict.fromkeys(["natural", *sorted({match[1] for match in names if match})]))
 

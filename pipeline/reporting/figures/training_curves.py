@@ -39,7 +39,7 @@ class Row:
 
     label: str
     column: str
-    """Of the histories, with `{split}` and `{learner}` to be filled in."""
+    """A column of the histories, with `{split}` and `{learner}` to be filled in."""
     scale: float
     height: float
 
@@ -75,11 +75,11 @@ class Curves:
         return [metric for metric in METRICS if f"{self.split}/global/{metric}" in self.mean]
 
     def measured(self, columns: Mapping[str, str]) -> dict[str, str]:
-        """Those of `columns`, by whatever name, that the histories have."""
+        """The entries of `columns`, by whatever name, that the histories have."""
         return {name: column for name, column in columns.items() if column in self.mean}
 
     def columns(self, row: Row, learners: Iterable[str]) -> dict[str, str]:
-        """Of the histories, by learner, where there is one."""
+        """The columns of the histories, by learner where there is one."""
         return self.measured({name: row.column.format(split=self.split, learner=name) for name in learners})
 
     @property

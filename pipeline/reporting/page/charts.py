@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 400.0, 280.0
-"""Of every chart, in its own units."""
+"""The size of every chart, in its own units."""
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 42.0
 LETTER, LINE = 6.2, 13.0
 """About the width and height of a label's letters."""

@@ -23,7 +23,7 @@ from pipeline.reporting.page.text import describe, heat, html, picture
 from pipeline.tracking import read_artifacts
 
 CLASSES_SHOWN = 100
-"""Of data sets with more classes, those with the lowest accuracy."""
+"""How many classes are shown: of data sets with more, those with the lowest accuracy."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ExperimentPage:
     command: str
     """What measures it, or measures it again."""
     address: str = ""
-    """Of its MLflow run; "" where there is none."""
+    """The address of its MLflow run; "" where there is none."""
     problem: str = ""
     """Why the page has no more than its settings."""
     accuracies: list[Accuracy] = field(default_factory=list)
@@ -115,7 +115,7 @@ class ExperimentPage:
 
     @property
     def attacks(self) -> dict[str, PGDAttackSettings]:
-        """Those whose images are shown."""
+        """The attacks whose images are shown."""
         return shown_attacks(self.experiment.evaluation)
 
     @property

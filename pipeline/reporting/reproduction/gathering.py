@@ -65,7 +65,7 @@ def _suite(params: Params) -> Suite:
 
 
 def _settings(grid: Sequence[Cell]) -> list[Setting]:
-    """Those of the grid, each once for all seeds."""
+    """The settings of the grid, each once for all seeds."""
     found = (Setting(cell.study, cell.method, cell.setting, cell.experiment.name) for cell in grid)
     return list(dict.fromkeys(found))
 

@@ -16,7 +16,7 @@ from pipeline.reporting.reproduction.record import Verdicts
 
 Array = NDArray[np.float64]
 REPLICATES = 10_000
-"""Of the bootstrap."""
+"""Samples that the bootstrap draws."""
 AT_A_TIME = 1_000
 SEED = 0
 
@@ -40,10 +40,10 @@ class Estimate:
     value: float
     """The mean over seeds."""
     images_low: float
-    """Of the percentile bootstrap over test images; the same images for all experiments and seeds."""
+    """Lower end of the percentile bootstrap over test images; the same images for all experiments and seeds."""
     images_high: float
     seeds_low: float
-    """Of Student's t over the seeds; NaN with one."""
+    """Lower end of Student's interval over the seeds; NaN with one."""
     seeds_high: float
     images: int
     seeds: int
@@ -60,12 +60,12 @@ class Estimate:
 
 
 def difference(accuracies: Array) -> Array:
-    """Of the first experiment to the second, in the mean of all views."""
+    """The first experiment minus the second, in the mean of all views."""
     return np.asarray(accuracies[..., 0, :].mean(-1) - accuracies[..., 1, :].mean(-1))
 
 
 def between_views(accuracies: Array) -> Array:
-    """Of the first view to the second, of one experiment."""
+    """The first view minus the second, of one experiment."""
     return np.asarray(accuracies[..., 0, 0] - accuracies[..., 0, 1])
 
 

@@ -30,7 +30,7 @@ class Setting:
     text: str
     """The setting as a reader sees it."""
     name: str
-    """Of its experiments; the method's own where it changes nothing."""
+    """The name of its experiments; the method's own where it changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
     """What it was trained on: 'cpu' or 'cuda:0'."""
     torch: str
     seconds: float
-    """Of all training steps."""
+    """Seconds of all training steps."""
     metrics: Mapping[str, float]
     """Accuracies in [0, 1]."""
     images: Mapping[str, int]
