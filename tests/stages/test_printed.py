@@ -26,7 +26,7 @@ METHODS = ["nt", "at"]
 METRICS = {"natural": "Natural", "pgd20_linf": "PGD", "aa_linf": "AA", "union": "Union"}
 LARGE = "training.batch_size=24"
 EVALUATION = [
-    *(f"+evaluation.attacks.aa_{norm}.members=[apgd_ce]" for norm in ("linf", "l2")),
+    *(f"evaluation.attacks.aa_{norm}.members=[apgd_ce]" for norm in ("linf", "l2")),
     *(f"evaluation.attacks.{name}_{norm}=null" for name in ("pgd100", "large", "noise") for norm in ("linf", "l2")),
 ]
 SUITE = ["suite=digits", *TINY, "training.device=cpu", *EVALUATION]
