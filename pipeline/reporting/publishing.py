@@ -1,7 +1,7 @@
 """Copies of what a suite's runs gave, for git: `reports_folder` to the same folder below `reports/published/`.
 
 What would lose something stays as it is published: a figure of which less is measured, a table with fewer numbers, a
-record with fewer runs.
+record with fewer runs. A table of times alone is left out: it would be another on every machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import Params
+from pipeline.config import TRAINING_SECONDS, Params
 from pipeline.errors import PipelineError, RequestError, did_you_mean
 from pipeline.files import atomic_write
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
@@ -64,6 +64,9 @@ def publish(params: Params, replace: Iterable[str], announce: Callable[[str], No
         if name not in parts:
             raise RequestError(f"--replace {name}: {did_you_mean(name, list(parts))}")
     for name, part in parts.items():
+        if name not in forced and _is_of_times(part, source):
+            announce(f"left out {name}: times are those of one machine; '--replace {name}' publishes it")
+            continue
         loss = None if name in forced else _loss(part, source, target)
         if loss:
             announce(f"kept {target / name}: {loss}; '--replace {name}' overwrites it")
@@ -105,6 +108,14 @@ def _copy(part: Part, source: Path, target: Path) -> bool:
 def _coverage_of(source: Path, name: str) -> list[int]:
     """A figure that says nothing of itself, because its coverage was deleted, counts as not measured."""
     return read_coverage(source / "figures").get(name, [0, 1])
+
+
+def _is_of_times(part: Part, source: Path) -> bool:
+    """Whether a part is a table in which nothing but times is measured."""
+    table = source / f"{part.name}.csv"
+    if not part.name.startswith("tables/") or not table.exists():
+        return False
+    return set(pd.read_csv(table, comment="#")["metric"]) == {TRAINING_SECONDS}
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -65,6 +65,16 @@ def test_a_table_is_published_once_and_again_when_it_changes(params: Params) -> 
     assert (target / "tables/table1.md").read_text() == "value 51.00\n"
 
 
+def test_a_table_of_times_is_published_on_request_alone(params: Params) -> None:
+    folder, target = params.reports / "tables", published_folder(params)
+    write_text(
+        folder / "costs.csv", "# A caption.\nmethod,metric,value,images,missing\nat,training_seconds,1.00,,false\n"
+    )
+    assert "left out tables/costs: times are those of one machine" in said(params)
+    assert not (target / "tables/costs.csv").exists()
+    assert said(params, "tables/costs") == f"published {target}/tables/costs"
+
+
 def test_a_table_with_fewer_numbers_or_fewer_images_does_not_replace_a_full_one(params: Params) -> None:
     target = published_folder(params)
     table(params)
