@@ -30,9 +30,10 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 """Largest distance of weights, relative to their norm: sums in another order differ in the last bits, and the sign of a
 gradient that is nearly zero may flip."""
-TOLERANCE_OF = {"trades_1": 0.02, "trades_6": 0.02}
+TOLERANCE_OF = {"trades_1": 0.02, "trades_6": 0.02, "at_linf_l2": 0.005}
 """TRADES' attack starts where its gradient is nearly zero everywhere: initial weights that differ in the last bit end
-as far apart on one process."""
+as far apart on one process. In these few steps of `at_linf_l2` such a sign flips: 1e-3 with BatchNorm folded while
+crafting, 9e-8 without, where none does."""
 
 
 def trained(experiment: Experiment, split: ImageSplit, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
