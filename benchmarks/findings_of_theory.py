@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from benchmarks.formats import Results, need, number, ranged, source, table
 from benchmarks.timing import spread
 
@@ -19,18 +22,16 @@ def theory(results: Results) -> str:
 def theorem_2(results: Results) -> str:
     """Both sides of Theorem 2, with every constant."""
     found = need(results, "theorems")
+    keys = ("right_side", "epsilon_plus", "geometric_term", "constant")
     rows = [
         [
-            f"`{method}`",
-            row["loss"].replace("_", " "),
-            row["view"].replace("_", " "),
-            *(number(row[key]) for key in ("right_side", "epsilon_plus", "geometric_term", "constant")),
+            *named,
+            *(number(row[key]) for key in keys),
             number(row["epsilon"]["global"]),
             number(row["least_constant"]),
             "yes" if row["holds"] else "**no**",
         ]
-        for method, own in found["methods"].items()
-        for row in own["inequalities"]
+        for named, row in _inequalities(found)
     ]
     header = ["Method", "Loss", "z", "right side", "eps_plus", "geometric term", "C = 2LM", "eps_g", "least C", "holds"]
     learners = "; ".join(
@@ -46,19 +47,20 @@ def theorem_2(results: Results) -> str:
     )
 
 
+def _inequalities(found: Mapping[str, Any]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+    """Every inequality that was measured, after the cells that name it: method, loss and view."""
+    for method, own in found["methods"].items():
+        for row in own["inequalities"]:
+            yield [f"`{method}`", row["loss"].replace("_", " "), row["view"].replace("_", " ")], row
+
+
 def learners_epsilons(results: Results) -> str:
     """epsilon of every learner and of the global learner, by view."""
     found = need(results, "theorems")
     names = list(dict.fromkeys(name for own in found["methods"].values() for name in own["ratios"]))
     rows = [
-        [
-            f"`{method}`",
-            row["loss"].replace("_", " "),
-            row["view"].replace("_", " "),
-            *(number(row["epsilon"][name]) if name in row["epsilon"] else "--" for name in [*names, "global"]),
-        ]
-        for method, own in found["methods"].items()
-        for row in own["inequalities"]
+        [*named, *(number(row["epsilon"][name]) if name in row["epsilon"] else "--" for name in [*names, "global"])]
+        for named, row in _inequalities(found)
     ]
     return f"{table(['Method', 'Loss', 'z', *names, 'global'], rows, left=3)}\n\n{source(results, 'theorems')}"
 
