@@ -142,6 +142,8 @@ def _fold(model: nn.Module) -> FoldedCopy | None:
     try:
         copy = FoldedCopy(model)
     except Exception as error:  # recording runs the network's own code on stand-ins: anything may come of it
-        log.info("attacks see %s as it is, with BatchNorm by itself: %s", type(model).__name__, error)
+        log.warning(
+            "attacks see %s as it is, its BatchNorm not folded, which is slower: %s", type(model).__name__, error
+        )
         return None
     return copy if copy.folds else None

@@ -150,6 +150,14 @@ def test_what_cannot_be_folded_is_attacked_as_it_is(build: type[nn.Module]) -> N
     assert folded(model) is model
 
 
+def test_that_a_network_is_not_folded_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Branching().eval()
+    for _ in range(3):
+        folded(model)
+    (message,) = caplog.messages
+    assert message.startswith("attacks see Branching as it is")
+
+
 def test_a_layer_with_a_hook_is_run_itself() -> None:
     model = trained(build_model("small_cnn", "digits"), (1, 8, 8))
     seen: list[int] = []
