@@ -148,6 +148,7 @@ doctor: setup ## Check this machine and this checkout, and say how to mend what 
 lint: setup ## Check style
 	ruff check .
 	ruff format --check .
+	lint-imports
 
 format: setup ## Put the code in style
 	ruff check --fix .

@@ -19,13 +19,13 @@ from benchmarks.publishing import publish
 from benchmarks.timing import Option, ratios, read_arguments, synchronize
 from pipeline.attacks.pgd import PGD
 from pipeline.config import EvaluationSettings
+from pipeline.core.errors import PipelineError
+from pipeline.core.streams import stream_seed
 from pipeline.data.images import ImageSet, load_split
 from pipeline.data.prepare import prepare
-from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
 from pipeline.models import build_model
-from pipeline.streams import stream_seed
 
 EPSILON = 40 / 255
 OPTIONS = {

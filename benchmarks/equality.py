@@ -20,15 +20,15 @@ import yaml
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import predictions
 from pipeline.config import Experiment, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.data.images import ImageSplit
 from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
-from pipeline.devices import Backend, choose_backend
+from pipeline.evaluation.predictions import predictions
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
-from stages.compose import compose
 
 METHOD = "generalist_d_nt_linf"
 OPTIONS = {

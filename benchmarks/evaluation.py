@@ -19,12 +19,12 @@ import torch
 from benchmarks.loops import THREADS, suite
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, timer
-from pipeline.attacks.predictions import Attack, predictions
 from pipeline.config import AutoAttackSettings, Params
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.data.images import ImageSet
-from pipeline.devices import Backend, choose_backend
 from pipeline.evaluation.evaluate import build_attack
+from pipeline.evaluation.predictions import Attack, predictions
 from pipeline.models import build_model
 
 OPTIONS = {

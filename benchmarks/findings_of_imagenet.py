@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.formats import Results, need, number, source, table
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
 from pipeline.grid.plan import PASSES
 from pipeline.reporting.page.text import html
 

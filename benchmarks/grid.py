@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 from benchmarks.publishing import RESULTS, publish
+from pipeline.config.composing import compose
 from pipeline.grid.local import local_engine
-from stages.compose import compose
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHOD = "generalist_d_nt_linf"
@@ -33,7 +33,7 @@ SEEDS = [1, 2, 3, 4]
 ALONE = """
 import json, sys
 from pipeline.config import Experiment
-from pipeline.runs import complete_experiment
+from pipeline.experiments.complete import complete_experiment
 first, step = map(int, sys.argv[1:])
 for content in json.load(open("experiments.json"))[first::step]:
     complete_experiment(Experiment.model_validate(content), lambda: None)
@@ -77,7 +77,8 @@ def with_workers(count: int) -> float:
 
 def alone(processes: int) -> float:
     """Seconds of the same experiments shared out among so many processes, without Prefect."""
-    from pipeline.config import cells, load_params
+    from pipeline.config import load_params
+    from pipeline.studies.cells import cells
 
     with place():
         experiments = [cell.experiment.model_dump(mode="json") for cell in cells(load_params(Path("params.yaml")))]

@@ -23,11 +23,11 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments, spread
+from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, RandomCrop
 from pipeline.data.imagefolder.loader import TrainingStream, evaluation_batches, open_images
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
 from pipeline.data.imagefolder.shards import encode
-from pipeline.progress import PreparationDisplay
 
 CLASSES = 10
 SIZE = (500, 375)

@@ -25,17 +25,17 @@ from benchmarks.reference_style import (
     parameter_gradients_while_crafting,
 )
 from benchmarks.timing import Timer, timer
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import Experiment, LearnerSettings, MixtureSettings, MovingAverageSettings, Params, parse_params
-from pipeline.data.facts import DATASETS
-from pipeline.devices import Backend, choose_backend
+from pipeline.config.composing import compose
+from pipeline.core.datasets import DATASETS
+from pipeline.core.devices import Backend, choose_backend
+from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.training.lanes import Lanes
 from pipeline.training.learner import Learner
 from pipeline.training.loop import build_learner, build_mixture
 from pipeline.training.mixture import GlobalLearner, Mixture
-from stages.compose import compose
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 THREADS = torch.get_num_threads()

@@ -16,8 +16,8 @@ from benchmarks.loops import generalist, minibatch
 from benchmarks.publishing import publish
 from benchmarks.step import our_loop
 from benchmarks.timing import Option, read_arguments
+from pipeline.core.devices import choose_backend
 from pipeline.data.images import ImageSet
-from pipeline.devices import choose_backend
 
 MEBIBYTE = 2**20
 OPTIONS = {

@@ -18,7 +18,7 @@ from benchmarks.publishing import publish
 from benchmarks.reference_style import HABITS
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments
 from pipeline.config import Params
-from pipeline.devices import Backend, choose_backend
+from pipeline.core.devices import Backend, choose_backend
 
 FEW = ("nt", "at", "generalist_d_nt_linf", "generalist_t")
 

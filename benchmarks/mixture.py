@@ -17,7 +17,7 @@ from benchmarks.loops import Loop, generalist, minibatch
 from benchmarks.publishing import publish
 from benchmarks.reference_style import averages_by_cloning
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, spread, timer
-from pipeline.devices import Backend, choose_backend
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.training.lanes import Lanes
 from pipeline.training.weights import weight_tensors
 

@@ -19,7 +19,7 @@ from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments
 from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
 from pipeline.data.corruptions.folders import ImageFolder, array_file
-from pipeline.evaluation.ood import corruption_verdicts
+from pipeline.evaluation.corruption_scores import corruption_verdicts
 from pipeline.models import build_model
 
 TEST_IMAGES = 10_000

@@ -24,8 +24,8 @@ from benchmarks.methods import CASES, FEW
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, in_turn, rates, read_arguments, spread, timer
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import channels_last
-from pipeline.devices import Backend, choose_backend
+from pipeline.core.devices import Backend, choose_backend
+from pipeline.evaluation.predictions import channels_last
 
 OPTIONS = {
     "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape, timed"),

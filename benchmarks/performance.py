@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.findings import BLOCKS, ON_THE_HOST
 from benchmarks.formats import Results, Unmeasured
 from benchmarks.publishing import RESULTS, file_for
-from pipeline.files import write_text
+from pipeline.core.files import write_text
 from pipeline.reporting.markdown import fill_blocks
 
 REPOSITORY = RESULTS.parent.parent

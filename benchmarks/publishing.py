@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pipeline.files import write_json
-from pipeline.machine import usable_cores
+from pipeline.core.files import write_json
+from pipeline.core.machine import usable_cores
 from pipeline.provenance.commit import git_commit, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.loops import suite
+from pipeline.core.devices import choose_backend
+from pipeline.core.errors import Interrupted
+from pipeline.core.files import write_json
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.devices import choose_backend
-from pipeline.errors import Interrupted
-from pipeline.files import write_json
 from pipeline.training.distributed import joined
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.pgd import frozen
-from pipeline.devices import Backend
+from pipeline.core.devices import Backend
 from pipeline.objectives import objective_names
 from pipeline.training import weights
 

@@ -19,8 +19,8 @@ from benchmarks.publishing import publish
 from benchmarks.reference_style import HABITS, without_habit
 from benchmarks.step import PlainLoop
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, timer
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.data.augmentation import augment
-from pipeline.devices import Backend, choose_backend
 
 OPTIONS = {
     "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),

@@ -22,7 +22,7 @@ from benchmarks.loops import EPSILON, STEPS, Loop, generalist, minibatch
 from benchmarks.publishing import publish
 from benchmarks.ranks import DATA_PARALLEL, LEARNER_PARALLEL
 from benchmarks.timing import Option, in_turn, rates, read_arguments, spread
-from pipeline.devices import Backend, choose_backend
+from pipeline.core.devices import Backend, choose_backend
 
 OPTIONS = {
     "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),

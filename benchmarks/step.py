@@ -18,7 +18,7 @@ from torch.nn import functional
 from benchmarks.loops import EPSILON, STEP_SIZE, STEPS, Loop, generalist, minibatch
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, in_turn, ratios, read_arguments, spread, timer
-from pipeline.devices import Backend, choose_backend
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.models import build_model
 
 OPTIONS = {

@@ -32,18 +32,18 @@ from benchmarks.publishing import publish
 from benchmarks.theory import Epochs
 from benchmarks.timing import Option, read_arguments
 from pipeline.config import Experiment, MovingAverageSettings, Params, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend, choose_backend
+from pipeline.core.machine import usable_cores
 from pipeline.data.images import ImageSet, ImageSplit
 from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
-from pipeline.devices import Backend, choose_backend
-from pipeline.evaluation.stability import LOSSES, NATURAL, losses_under, worst_cases
-from pipeline.machine import usable_cores
 from pipeline.objectives import build_objective
 from pipeline.training.loop import build_learner, train
+from pipeline.training.loss_gaps import LOSSES, NATURAL, losses_under, worst_cases
 from pipeline.training.theorem_2 import LEARNER_SPREAD, PREVIOUS_ITERATE, geometric_terms
 from pipeline.training.theory import GLOBAL, Snapshots
 from pipeline.training.weights import combine, weight_tensors
-from stages.compose import compose
 
 METHODS = ("generalist_d_nt_linf", "generalist_t")
 OPTIONS = {

@@ -17,13 +17,13 @@ import yaml
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments, spread
 from pipeline.config import Params, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.data.images import ImageSplit
 from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
-from pipeline.devices import Backend, choose_backend
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
-from stages.compose import compose
 
 METHOD = "generalist_t"
 OPTIONS = {

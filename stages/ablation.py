@@ -76,7 +76,7 @@ def on_workers(what: str, workers: int, is_left: Callable[[], bool], run: Callab
         RequestError: another process works in this folder, or the server that is named does not answer.
         PipelineError: the flow has failed; or as `is_left`.
     """
-    from pipeline.files import exclusive
+    from pipeline.core.files import exclusive
     from pipeline.grid.local import end_leftovers
 
     if os.environ.get("PREFECT_API_URL"):
@@ -102,8 +102,8 @@ def check_named_server() -> None:
 
 
 def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
+    from pipeline.core.machine import threads_each
     from pipeline.grid.local import local_engine
-    from pipeline.machine import threads_each
 
     print(f"starting a Prefect server and {workers} workers; their logs: {HOME / 'logs'}", flush=True)
     with local_engine(HOME, workers, threads_each(workers)) as engine:
@@ -114,7 +114,7 @@ def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
 
 def _to_its_end(what: str, run: Callable[[], Any]) -> None:
     """Run the flow against the server that the environment names."""
-    from pipeline.errors import PipelineError
+    from pipeline.core.errors import PipelineError
     from pipeline.flows.server import install_automations, send_what_is_left
 
     install_automations()

@@ -45,7 +45,7 @@ def _remark(params_file: Path) -> None:
 
 def _show(params_file: Path, stage: str, method: str, seed: int | None) -> None:
     from pipeline.config import load_params
-    from pipeline.errors import RequestError, did_you_mean
+    from pipeline.core.errors import RequestError, did_you_mean
     from pipeline.provenance.addresses import EXPERIMENTS
     from pipeline.provenance.code import code_of
 

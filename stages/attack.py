@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.external import ExternalModel, attack_external
+        from pipeline.experiments.foreign import ExternalModel, attack_external
 
         params = load_params(given.params)
         architecture = params.model.architecture if given.architecture is None else given.architecture

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.files import write_text
+        from pipeline.core.files import write_text
         from pipeline.reporting.audit import audit, describe
 
         found = audit()

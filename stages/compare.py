@@ -21,9 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.errors import RequestError, did_you_mean
+        from pipeline.core.errors import RequestError, did_you_mean
         from pipeline.evaluation.statistics import mcnemar
-        from pipeline.runs import load_verdicts
+        from pipeline.experiments.results import load_verdicts
 
         params = load_params(given.params)
         tables = [load_verdicts(params.experiment(name, given.seed)) for name in (given.first, given.second)]

@@ -14,13 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.composing import compose_suite, with_header, write_composed
+from pipeline.config.composing import compose_suite, with_header, write_composed
 from stages import cli
-
-
-def compose(overrides: list[str], conf: Path) -> str:
-    """The text of params.yaml for Hydra `overrides`; raises as `compose_suite`."""
-    return with_header(overrides, compose_suite(overrides, conf).content)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.ood import corrupted_folder, prepare_corrupted
+        from pipeline.experiments.ood import prepare_corrupted
+        from pipeline.provenance.folders import corrupted_folder
 
         params = load_params(given.params)
         if given.if_used and not params.ood.methods:

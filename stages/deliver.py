@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     cli.parser(__doc__).parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.errors import PipelineError
+        from pipeline.core.errors import PipelineError
         from pipeline.tracking import deliver_left
 
         left = deliver_left()

@@ -17,8 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.doctor import examine
-        from pipeline.errors import PipelineError
+        from pipeline.core.errors import PipelineError
+        from pipeline.experiments.doctor import examine
 
         problems = 0
         for finding in examine(load_params(given.params)):

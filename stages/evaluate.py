@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.errors import Interrupted
-        from pipeline.runs import evaluate_experiment, working_folder
+        from pipeline.core.errors import Interrupted
+        from pipeline.experiments.evaluate import evaluate_experiment
+        from pipeline.provenance.folders import working_folder
 
         experiment = load_params(given.params).experiment(given.method, given.seed)
         with cli.stop_at_once() as stopped:

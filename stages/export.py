@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.export import export, find_run
+        from pipeline.experiments.export import export, find_run
         from pipeline.tracking import read_run
 
         run_id = find_run(load_params(given.params), given.run)

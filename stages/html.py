@@ -22,10 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.files import remove_half_written
+        from pipeline.core.files import remove_half_written
+        from pipeline.provenance.folders import RUNS, prepared_folder
         from pipeline.reporting.examples import Pictures
         from pipeline.reporting.page.report import write_report
-        from pipeline.runs import RUNS, prepared_folder
 
         params = load_params(given.params)
         cli.deliver_what_waits()

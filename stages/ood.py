@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.ood import measure_ood
+        from pipeline.experiments.ood import measure_ood
 
         declared = load_params(given.params).experiment(given.method, given.seed)
         experiment = declared.model_copy(update={"grid": given.grid})

@@ -30,8 +30,8 @@ def grid_parser(description: str | None) -> argparse.ArgumentParser:
 
 def chosen(given: argparse.Namespace) -> tuple[Params, list[Experiment]]:
     """The file, and the experiments of the chosen part of the grid."""
-    from pipeline.config import cells
     from pipeline.grid.settings import read_params
+    from pipeline.studies.cells import cells
 
     params = read_params(given.suite, given.params)
     grid = cells(params, given.studies, given.seeds)
@@ -74,7 +74,7 @@ def announce(
         RequestError: the data cannot be prepared.
         PipelineError: the budget is exceeded, and there is no `--yes`.
     """
-    from pipeline.errors import PipelineError
+    from pipeline.core.errors import PipelineError
 
     total, disk = tell(experiments, given.workers, each)
     budget = params.ablation
@@ -91,8 +91,8 @@ def tell(experiments: Sequence[Experiment], workers: int, each: bool = False) ->
     Raises:
         RequestError: the data cannot be prepared.
     """
+    from pipeline.experiments.prepare import ensure_prepared
     from pipeline.grid.plan import costs, describe_bytes, describe_seconds
-    from pipeline.runs import ensure_prepared
 
     ensure_prepared(experiments[0])
     found = costs(experiments, workers)

@@ -15,13 +15,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.runs import prepare_data
+        from pipeline.core.signals import stop_on_signal
+        from pipeline.experiments.prepare import prepare_data
 
         data = load_params(given.params).data
         if data.streaming is None:
             prepare_data(data, lambda: None)
             return
-        with cli.stop_on_signal() as should_stop:
+        with stop_on_signal() as should_stop:
             prepare_data(data, should_stop)
 
     return cli.run(stage)

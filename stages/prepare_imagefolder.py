@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.machine import usable_cores
+from pipeline.core.machine import usable_cores
+from pipeline.core.signals import stop_on_signal
 from stages import cli
 
 
@@ -19,10 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
     def stage() -> None:
+        from pipeline.core.progress import PreparationDisplay
         from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
-        from pipeline.progress import PreparationDisplay
 
-        with cli.stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
+        with stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
             manifest = prepare_imagefolder(
                 given.source,
                 given.destination,

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_printed
-        from pipeline.files import remove_half_written
+        from pipeline.core.files import remove_half_written
         from pipeline.reporting.printed import fill_printed, write_printed
         from pipeline.reporting.tables import remove_leftovers, write_pictures
         from pipeline.tracking import finished_runs
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _known(names: list[str], printed: PrintedTables) -> list[str]:
     """The tables that are asked for, each once."""
-    from pipeline.errors import RequestError, did_you_mean
+    from pipeline.core.errors import RequestError, did_you_mean
 
     for name in names:
         if name not in printed.tables:
@@ -83,7 +83,7 @@ def _compose(names: list[str], printed: PrintedTables) -> dict[str, Params]:
     import yaml
 
     from pipeline.config import parse_params
-    from stages.compose import compose
+    from pipeline.config.composing import compose
 
     wanted = dict.fromkeys(suite for name in names for suite in printed.tables[name].suites)
     return {

@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.errors import PipelineError
-        from pipeline.files import write_text
+        from pipeline.core.errors import PipelineError
+        from pipeline.core.files import write_text
         from pipeline.reporting.publishing import publish
 
         if not given.check and not given.pages:
@@ -77,7 +77,7 @@ def _suites() -> dict[str, Params]:
     import yaml
 
     from pipeline.config import parse_params
-    from stages.compose import compose
+    from pipeline.config.composing import compose
 
     names = sorted(path.stem for path in Path("conf/suite").glob("*.yaml"))
     composed = {name: compose([f"suite={name}", *PUBLISHED_WITH.get(name, [])], Path("conf")) for name in names}

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.files import remove_half_written
+        from pipeline.core.files import remove_half_written
         from pipeline.reporting.results import awaits_corrupted_images, collect
         from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
 
@@ -54,9 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _log_restored(params: Params) -> None:
     """Log to MLflow what DVC restored."""
+    from pipeline.experiments.ood import check_ood_results
+    from pipeline.experiments.results import check_results
     from pipeline.grid.settings import unfinished
-    from pipeline.ood import check_ood_results, ood_folder
-    from pipeline.runs import check_results, results_folder
+    from pipeline.provenance.folders import ood_folder, results_folder
     from pipeline.tracking import ensure_logged, ensure_ood_logged
 
     for experiment in unfinished(params.experiments()):

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.files import write_text
+        from pipeline.core.files import write_text
         from pipeline.reporting.reproduction import find, gather, write_record
 
         params = load_params(given.params)

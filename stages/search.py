@@ -16,7 +16,7 @@ from stages.ablation import check_named_server, on_workers, unwound_by_signals
 from stages.plan import announce
 
 if TYPE_CHECKING:
-    from pipeline.config import Search
+    from pipeline.studies.trials import Search
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.config import Search, load_params
+        from pipeline.config import load_params
+        from pipeline.studies.trials import Search
 
         search = Search.of(load_params(given.params))
         trials: int = given.trials or search.settings.trials

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.stability import measure_stability, report_folder
+        from pipeline.experiments.stability import measure_stability, report_folder
 
         params = load_params(given.params)
         cli.deliver_what_waits()

@@ -29,13 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     def stage() -> None:
         from pipeline.config import load_params
         from pipeline.config.remarks import early_end
-        from pipeline.runs import train_experiment
+        from pipeline.core.signals import stop_on_signal
+        from pipeline.experiments.train import train_experiment
 
         params = load_params(given.params)
         experiment = params.experiment(given.method, given.seed)
         if os.environ.get("RANK", "0") == "0" and (remark := early_end(params, [given.method])):
             print(f"{given.params}: {remark}", flush=True)
-        with cli.stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
+        with stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
             folder = train_experiment(experiment, lambda: should_stop() or time_is_over(), given.learner_parallel)
         if os.environ.get("RANK", "0") == "0":
             print(f"trained {experiment.identifier}: {folder}")

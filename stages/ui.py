@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.errors import PipelineError
+        from pipeline.core.errors import PipelineError
         from pipeline.tracking import make_store, mask, tracking_uri
 
         uri = tracking_uri()

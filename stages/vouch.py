@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
-        from pipeline.errors import RequestError
-        from pipeline.vouching import differences, record
+        from pipeline.core.errors import RequestError
+        from pipeline.experiments.vouching import differences, record
 
         found = [one for experiment in _experiments(given) if (one := differences(experiment)).stages]
         if not found:
@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments(given: argparse.Namespace) -> list[Experiment]:
-    from pipeline.config import cells, load_params
+    from pipeline.config import load_params
+    from pipeline.studies.cells import cells
 
     params = load_params(given.params)
     if given.grid:

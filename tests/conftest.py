@@ -14,13 +14,12 @@ from hypothesis import settings
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
-from pipeline.composing import Composition, compose_suite
 from pipeline.config import Params, parse_params
+from pipeline.config.composing import Composition, compose, compose_suite
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
-from pipeline.devices import Backend
 from pipeline.models import build_model
-from stages.compose import compose
 from tests.running import RunExperiment, Trained, run_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.config import AutoAttackSettings, EvaluationAttack, EvaluationSettings, Experiment, Params, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Arrival, Backend
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Arrival, Backend
 from pipeline.evaluation.autoattack import flags
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
@@ -26,7 +27,6 @@ from pipeline.objectives.part import radii
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.lanes import Lanes
 from pipeline.training.loop import TrainingRun
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 from tests.pretend import Generator, Held, MixedDevices, Queue, Race, WaitsForDevice, never_waits, present
 from tests.running import assert_same

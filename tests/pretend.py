@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from typing_extensions import override
 
-import pipeline.streams
-from pipeline.ranks import Part
+import pipeline.core.streams
+from pipeline.core.ranks import Part
 
 NAME = "pretend"
 aten = torch.ops.aten
@@ -344,7 +344,7 @@ def present(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     monkeypatch.setattr(torch, "tensor", partial(_tensor, torch.tensor))
     monkeypatch.setattr(torch, "Generator", Generator)
-    monkeypatch.setattr(pipeline.streams, "SharedGenerator", Generator)
+    monkeypatch.setattr(pipeline.core.streams, "SharedGenerator", Generator)
     with Present():  # type: ignore[no-untyped-call]
         yield DEVICE
 

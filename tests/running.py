@@ -16,8 +16,8 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
 from pipeline.training.loop import TrainingResult, train
 
 Weights = dict[str, Tensor]

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.config.composing import compose
 from pipeline.reporting.figures.coverage import COVERAGE
 from stages import figures, report
-from stages.compose import compose
 from tests.conftest import PATIENCE, REPOSITORY, TINY
 
 pytestmark = pytest.mark.timeout(1800)

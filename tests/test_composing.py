@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.composing import is_edited, with_header, write_composed
 from pipeline.config import load_params
-from pipeline.errors import RequestError
+from pipeline.config.composing import is_edited, with_header, write_composed
+from pipeline.core.errors import RequestError
 from stages import compose
 from tests.conftest import REPOSITORY
 

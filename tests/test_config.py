@@ -17,19 +17,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import (
-    Experiment,
-    MovingAverageSettings,
-    Params,
-    interpolate,
-    load_params,
-    parse_fraction,
-    parse_params,
-)
+from pipeline.config import Experiment, MovingAverageSettings, Params, load_params, parse_params
+from pipeline.config.composing import compose
 from pipeline.config.training import HOW_TO_TRAIN
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.core.values import interpolate, parse_fraction
 from pipeline.models import ARCHITECTURES, check_input
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY, MakeParams, composed
 
 CONF = REPOSITORY / "conf"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.config import Params, Sizes, parse_params
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from tests.conftest import MakeParams, composed, composition
 
 FINGERPRINTS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import doctor
-from pipeline.doctor import Finding, examine
+from pipeline.experiments import doctor
+from pipeline.experiments.doctor import Finding, examine
 from pipeline.tracking.spool import Spool
 from tests.conftest import REPOSITORY, MakeParams
 from tests.stages.conftest import clean_environment
@@ -88,8 +88,8 @@ def test_a_prefect_server_that_is_named_must_answer(
 def test_a_full_disk_and_little_memory_are_problems(
     checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.doctor.FREE_DISK", 1e9)
-    monkeypatch.setattr("pipeline.doctor.FREE_MEMORY", 1e9)
+    monkeypatch.setattr("pipeline.experiments.doctor.FREE_DISK", 1e9)
+    monkeypatch.setattr("pipeline.experiments.doctor.FREE_MEMORY", 1e9)
     found = findings(make_params)
     assert found["Disk"].status == found["Memory"].status == "problem"
     assert found["Disk"].fix and found["Memory"].fix

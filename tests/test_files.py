@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import RequestError
-from pipeline.files import (
+from pipeline.core.errors import RequestError
+from pipeline.core.files import (
     Busy,
     Damaged,
     atomic_write,

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from pipeline.progress import EvaluationDisplay, PreparationDisplay, TrainingDisplay
+from pipeline.core.progress import EvaluationDisplay, PreparationDisplay, TrainingDisplay
 from tests.conftest import PATIENCE
 
 RECORD = {

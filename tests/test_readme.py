@@ -14,8 +14,8 @@ import yaml
 from safetensors.torch import save_file
 
 from pipeline.config import parse_params
+from pipeline.config.composing import compose
 from pipeline.models import build_model
-from stages.compose import compose
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()

@@ -13,8 +13,8 @@ import yaml
 from scipy.stats import theilslopes
 
 from pipeline.config import parse_params
-from pipeline.runs import complete_experiment
-from stages.compose import compose
+from pipeline.config.composing import compose
+from pipeline.experiments.complete import complete_experiment
 from tests.conftest import REPOSITORY
 
 METHOD = "generalist_d_nt_linf"

@@ -17,12 +17,14 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, StabilityFigure, cells, load_params
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import read_record
+from pipeline.config import Params, StabilityFigure, load_params
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import read_record
+from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.train import train_experiment
 from pipeline.reporting.figures import draw_figure
 from pipeline.reporting.style import style
-from pipeline.runs import evaluate_experiment, train_experiment
+from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs
 from stages.stability import main
 from tests.conftest import composed

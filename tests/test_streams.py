@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.streams import stream, stream_seed
+from pipeline.core.streams import stream, stream_seed
 
 Address = st.lists(st.one_of(st.integers(0, 10**6), st.text("abcdefghij", min_size=1, max_size=5)), max_size=4)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pipeline.attacks.geometry import per_sample, project, sparse_sign, steepest_direction
 from pipeline.attacks.pgd import frozen
-from pipeline.config import Budget, Closed, Norm
+from pipeline.core.values import Budget, Closed, Norm
 
 OSCILLATION = 0.75
 """rho: a step size is halved when no more than this share of a window's steps raised the loss."""

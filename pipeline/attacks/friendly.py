@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipeline.attacks.geometry import project, steepest_direction
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.streams import draw, part_of
+from pipeline.core.streams import draw, part_of
 
 
 class FriendlyPGD(PGD):

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pipeline.config import Norm
+from pipeline.core.values import Norm
 
 TINY = 1e-12
 L1_COORDINATES = 0.05

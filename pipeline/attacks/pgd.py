@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attacks.geometry import TINY, norms, per_sample, project, steepest_direction
-from pipeline.config import AttackBudget, Norm
+from pipeline.core.streams import draw
+from pipeline.core.values import AttackBudget, Norm
 from pipeline.models.folding import folded
-from pipeline.streams import draw
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits, labels) -> scalar to maximise."""

@@ -1,6 +1,5 @@
 """The schema of `params.yaml`, and how it is read."""
 
-from pipeline.config.ablation import Cell, cells
 from pipeline.config.data import STREAMED, AugmentationSettings, DatasetName, DataSettings
 from pipeline.config.evaluation import (
     DERIVED_METRICS,
@@ -32,7 +31,7 @@ from pipeline.config.figures import (
     TradeOffFigure,
     TrainingCurvesFigure,
 )
-from pipeline.config.methods import AttackBudget, LearnerSettings, Normalization
+from pipeline.config.methods import LearnerSettings
 from pipeline.config.mixture import (
     GradientProjectionSettings,
     MixtureSettings,
@@ -41,25 +40,15 @@ from pipeline.config.mixture import (
 )
 from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.params import Params
-from pipeline.config.printed import (
-    PrintedColumn,
-    PrintedGroup,
-    PrintedSuite,
-    PrintedTable,
-    PrintedTables,
-    load_printed,
-)
+from pipeline.config.printed import PrintedColumn, PrintedGroup, PrintedSuite, PrintedTable, PrintedTables, load_printed
 from pipeline.config.reading import load_params, parse_params
 from pipeline.config.streaming import Phase, Sizes, StoredSize, StreamingSettings, TestCrop
 from pipeline.config.tables import PaperTable, TableColumn, TableSettings
 from pipeline.config.training import SelectionSettings
-from pipeline.config.trials import OBJECTIVES, Point, Search, point_from
-from pipeline.config.values import Budget, Closed, Norm, in_epochs, interpolate, parse_fraction
 
 __all__ = [
     "DERIVED_METRICS",
     "MEMBER_NAMES",
-    "OBJECTIVES",
     "OOD_METRICS",
     "STANDARD_MEMBERS",
     "STANDARD_QUERIES",
@@ -68,15 +57,11 @@ __all__ = [
     "TRAINING_SECONDS",
     "AblationFigure",
     "AdamSettings",
-    "AttackBudget",
     "AugmentationSettings",
     "AutoAttackMember",
     "AutoAttackSettings",
     "Axis",
-    "Budget",
-    "Cell",
     "ClassWiseFigure",
-    "Closed",
     "DataSettings",
     "DatasetName",
     "EvaluationAttack",
@@ -90,15 +75,12 @@ __all__ = [
     "MixtureSettings",
     "ModeConnectivitySettings",
     "MovingAverageSettings",
-    "Norm",
-    "Normalization",
     "OODSettings",
     "PGDAttackSettings",
     "PaperTable",
     "Params",
     "ParetoFigure",
     "Phase",
-    "Point",
     "PrintedColumn",
     "PrintedGroup",
     "PrintedSuite",
@@ -106,7 +88,6 @@ __all__ = [
     "PrintedTables",
     "ProtocolsFigure",
     "SGDSettings",
-    "Search",
     "SelectionSettings",
     "Sizes",
     "StabilityFigure",
@@ -118,12 +99,7 @@ __all__ = [
     "TheoryFigure",
     "TradeOffFigure",
     "TrainingCurvesFigure",
-    "cells",
-    "in_epochs",
-    "interpolate",
     "load_params",
     "load_printed",
-    "parse_fraction",
     "parse_params",
-    "point_from",
 ]

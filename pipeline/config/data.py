@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
-from pipeline.config.values import Closed, Place, TruthValue, Whole, is_none, mapping
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
+from pipeline.core.values import Closed, Place, TruthValue, Whole, is_none, mapping
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn", "imagenet", "imagefolder"]
 STREAMED = ("imagenet", "imagefolder")

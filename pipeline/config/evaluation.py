@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.values import (
+from pipeline.core.values import (
     Budget,
     Closed,
     Name,

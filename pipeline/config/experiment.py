@@ -8,10 +8,10 @@ from pydantic import Field
 
 from pipeline.config.data import DataSettings
 from pipeline.config.evaluation import EvaluationSettings, OODSettings
-from pipeline.config.methods import AttackBudget, MethodSettings, ModelSettings
+from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Sizes, StoredSize
 from pipeline.config.training import HOW_TO_TRAIN, TrainingSettings
-from pipeline.config.values import Closed, Name, Norm, _digest
+from pipeline.core.values import AttackBudget, Closed, Name, Norm, _digest
 
 LONGEST_NAME = 120
 """Characters in an experiment's name: it names a folder."""

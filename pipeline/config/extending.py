@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.config.values import mapping
-from pipeline.errors import did_you_mean
+from pipeline.core.errors import did_you_mean
+from pipeline.core.values import mapping
 
 EXTENDS = "extends"
 

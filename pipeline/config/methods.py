@@ -14,12 +14,11 @@ from pipeline.config.data import AugmentationSettings
 from pipeline.config.mixture import RULES, MixtureSettings
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
-from pipeline.config.values import (
-    Budget,
+from pipeline.core.values import (
     Closed,
     Name,
+    Normalization,
     Place,
-    Positive,
     Real,
     Schedule,
     TruthValue,
@@ -28,23 +27,7 @@ from pipeline.config.values import (
     is_none,
     mapping,
 )
-from pipeline.data.facts import DATASETS
 from pipeline.models import check_input
-
-
-class Normalization(Closed):
-    """Per-channel standardisation inside the model: (image - mean) / std; attacks still see inputs in [0, 1]."""
-
-    mean: list[Real]
-    std: list[Annotated[Real, Field(gt=0)]]
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _cover_the_channels(cls, value: list[float], info: ValidationInfo) -> list[float]:
-        dataset = context(info, "dataset")
-        if dataset is not None and len(value) != DATASETS[dataset].channels:
-            raise ValueError(f"expected one value for each of {DATASETS[dataset].channels} channels, got {len(value)}")
-        return value
 
 
 def _check_architecture(value: str, info: ValidationInfo) -> str:
@@ -62,14 +45,6 @@ class ModelSettings(Closed):
 
     architecture: Architecture
     normalization: Normalization | None = None
-
-
-class AttackBudget(Closed):
-    """The inner maximisation for one norm: radius, step and number of steps (Generalist++ IV-B: step = epsilon / 4)."""
-
-    epsilon: Budget
-    step_size: Positive
-    steps: Whole = Field(ge=0)
 
 
 def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.values import (
+from pipeline.core.values import (
     Breakpoints,
     Closed,
     Duration,

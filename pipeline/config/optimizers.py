@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.values import Closed, Positive, Real, TruthValue
+from pipeline.core.values import Closed, Positive, Real, TruthValue
 
 
 class SGDSettings(Closed):

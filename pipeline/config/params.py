@@ -15,13 +15,13 @@ from pipeline.config.data import DataSettings
 from pipeline.config.evaluation import EvaluationSettings, OODSettings, SuiteOOD
 from pipeline.config.experiment import Experiment
 from pipeline.config.figures import FigureSettings
-from pipeline.config.methods import AttackBudget, MethodSettings, ModelSettings
+from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.search import SearchSettings
 from pipeline.config.studies import AblationSettings
 from pipeline.config.tables import TableSettings
 from pipeline.config.training import TrainingSettings
-from pipeline.config.values import Closed, Name, Norm, Protocol, Seeds, repeated, unless
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.values import AttackBudget, Closed, Name, Norm, Protocol, Seeds, repeated, unless
 
 
 class Params(Closed):

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.config.reading import read_yaml, validate
 from pipeline.config.tables import TableColumn
-from pipeline.config.values import Closed, Name, Place, context, mapping, once, unless
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.values import Closed, Name, Place, context, mapping, once, unless
 
 
 def _check_override(value: str) -> str:

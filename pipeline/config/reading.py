@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.extending import EXTENDS, extend_methods
-from pipeline.config.methods import AttackBudget, MethodSettings
+from pipeline.config.methods import MethodSettings
 from pipeline.config.params import Params
-from pipeline.config.values import Norm, mapping
-from pipeline.data.facts import DATASETS
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import require_file
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.files import require_file
+from pipeline.core.values import AttackBudget, Norm, mapping
 
 LARGEST = 2**20
 """Characters of a file, and values in it; the largest suite in conf/ has some 40,000 characters."""

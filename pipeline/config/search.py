@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pipeline.config.values import Closed, Place, Real, Seeds, Whole
+from pipeline.core.values import Closed, Place, Real, Seeds, Whole
 
 HUNDREDTHS = 100
 """Steps of a mixing ratio in 1: two trials differ by something that a reader can tell apart."""

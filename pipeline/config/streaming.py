@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from pipeline.config.values import Closed, TruthValue, Whole, context, unless
+from pipeline.core.values import Closed, TruthValue, Whole, context, unless
 
 StoredSize = Annotated[Whole, Field(ge=1)] | Literal["original"]
 """The shorter side in pixels that images were reduced to when they were prepared; `original`: they were not."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.optimizers import AdamSettings
-from pipeline.config.values import Closed, Duration, Name, Place, Real, Whole
+from pipeline.core.values import Closed, Duration, Name, Place, Real, Whole
 
 
 class StudySettings(Closed):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.evaluation import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS
-from pipeline.config.values import Closed, Name, TruthValue, Whole, context, repeated, unknown, unless
+from pipeline.core.values import Closed, Name, TruthValue, Whole, context, repeated, unknown, unless
 
 PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
 """Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.config.streaming import Phases
-from pipeline.config.values import Closed, Real, TruthValue, Whole, is_none
+from pipeline.core.values import Closed, Real, TruthValue, Whole, is_none
 
 
 class SelectionSettings(Closed):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.config import AugmentationSettings
-from pipeline.streams import draw
+from pipeline.core.streams import draw
 
 
 @dataclass(frozen=True)

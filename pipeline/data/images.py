@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
-from pipeline.data.facts import DATASETS, DataFacts
-from pipeline.errors import RequestError
-from pipeline.files import Damaged, file_digest, read_record, require_file
-from pipeline.streams import stream
+from pipeline.core.datasets import DATASETS, DataFacts
+from pipeline.core.errors import RequestError
+from pipeline.core.files import Damaged, file_digest, read_record, require_file
+from pipeline.core.streams import stream
 
 IMAGES_FILE = "images.safetensors"
 MANIFEST_FILE = "manifest.json"

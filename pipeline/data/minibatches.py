@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config import AugmentationSettings, Sizes, StoredSize
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.machine import readers
+from pipeline.core.ranks import Ranks
+from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.imagefolder.crops import RandomCrop
 from pipeline.data.imagefolder.loader import StoredImages, TrainingStream, Workers
 from pipeline.data.images import ImageSet
-from pipeline.errors import PipelineError, RequestError
-from pipeline.machine import readers
-from pipeline.ranks import Ranks
-from pipeline.streams import stream
 
 
 class Minibatches(Protocol):

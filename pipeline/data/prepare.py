@@ -13,13 +13,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.config import DataSettings, StreamingSettings
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
+from pipeline.core.files import atomic_write, file_digest, remove_half_written, write_record
+from pipeline.core.machine import usable_cores
+from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
 from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE
 from pipeline.data.sources import read_official
-from pipeline.files import atomic_write, file_digest, remove_half_written, write_record
-from pipeline.machine import usable_cores
-from pipeline.progress import PreparationDisplay
 
 
 def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:

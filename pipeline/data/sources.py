@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from pipeline.config import DatasetName
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import RequestError
+from pipeline.core.files import file_digest, require_file
 from pipeline.data.images import ImageSet
-from pipeline.errors import RequestError
-from pipeline.files import file_digest, require_file
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10

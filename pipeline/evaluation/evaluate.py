@@ -10,18 +10,18 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.attacks.evaluation import MarginPGD, MomentumPGD, RandomNoise
+from pipeline.attacks.evaluation_only import MarginPGD, MomentumPGD, RandomNoise
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import Attack, channels_last, predictions
 from pipeline.config import AutoAttackSettings, EvaluationAttack, EvaluationSettings
+from pipeline.core.devices import Backend
+from pipeline.core.errors import RequestError
+from pipeline.core.streams import stream_seed
 from pipeline.data.images import ImageSet
-from pipeline.devices import Backend
-from pipeline.errors import RequestError
 from pipeline.evaluation.autoattack import ensemble
 from pipeline.evaluation.journal import Journal
 from pipeline.evaluation.pieces import fitting
+from pipeline.evaluation.predictions import Attack, channels_last, predictions
 from pipeline.evaluation.verdicts import verdict_frame
-from pipeline.streams import stream_seed
 
 ATTACKS = {"pgd": PGD, "mim": MomentumPGD, "cw": MarginPGD, "noise": RandomNoise}
 

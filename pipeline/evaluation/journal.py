@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.files import Damaged, read_record, write_record
+from pipeline.core.files import Damaged, read_record, write_record
 
 
 class Journal:

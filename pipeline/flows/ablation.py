@@ -12,13 +12,13 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from pipeline.config import cells
-from pipeline.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.flows.server import find_deployment, online
 from pipeline.flows.submission import Submission
 from pipeline.grid.groups import grouped
 from pipeline.grid.settings import read_params, unfinished
 from pipeline.grid.summary import write_summary
+from pipeline.studies.cells import cells
 from pipeline.tracking import deliver_left
 
 STARTS = 3

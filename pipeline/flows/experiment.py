@@ -20,8 +20,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from pipeline.config import Experiment
-from pipeline.errors import Interrupted, PipelineError
-from pipeline.files import Busy, exclusive
+from pipeline.core.errors import Interrupted, PipelineError
+from pipeline.core.files import Busy, exclusive
 from pipeline.grid.slots import gpu_slot
 
 LINES = 20
@@ -35,7 +35,7 @@ def experiment(experiments: list[dict[str, Any]]) -> State[Any]:
     Args:
         experiments: As `Experiment.model_dump(mode="json")` gives them.
     """
-    from stages.cli import stop_on_signal
+    from pipeline.core.signals import stop_on_signal
 
     failed = []
     with _sign_of_life(), stop_on_signal(second_at_once=False) as should_stop, gpu_slot(print, should_stop):
@@ -49,7 +49,7 @@ def experiment(experiments: list[dict[str, Any]]) -> State[Any]:
 
 def _complete(one: Experiment, should_stop: Callable[[], str | None]) -> bool:
     """Bring one experiment to its end; what stops it is logged and kept as an artifact."""
-    from pipeline.runs import complete_experiment
+    from pipeline.experiments.complete import complete_experiment
 
     with _last_lines() as lines:
         try:

@@ -11,13 +11,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from pipeline.config import Experiment, Search, load_params
-from pipeline.errors import PipelineError
+from pipeline.config import Experiment, load_params
+from pipeline.core.errors import PipelineError
 from pipeline.flows.server import find_deployment, online
 from pipeline.flows.submission import Submission
 from pipeline.grid.groups import grouped
 from pipeline.grid.search import run_search
 from pipeline.grid.settings import unfinished
+from pipeline.studies.trials import Search
 
 
 @flow(name="search", log_prints=True)

@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import get_current_settings
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 DEPLOYMENT = "experiment/experiment"
 SENDING = 10.0

@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from pipeline.config import Experiment
-from pipeline.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.flows.experiment import LINES, artifact_key, is_dead, life_file
 from pipeline.flows.server import online
 from pipeline.grid.settings import unfinished
@@ -201,7 +201,7 @@ class Submission:
         That is an epoch, or a piece of the evaluation where the grid sees the journal, on the same file system.
         """
         from pipeline.evaluation.journal import Journal
-        from pipeline.runs import journal_folder
+        from pipeline.provenance.folders import journal_folder
         from pipeline.tracking import last_epoch
 
         before = self._progress.get(one.fingerprint, (0, 0))

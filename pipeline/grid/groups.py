@@ -18,7 +18,7 @@ LARGEST = 32
 
 def grouped(experiments: Sequence[Experiment], seconds: float, workers: int) -> list[list[Experiment]]:
     """What share a run, as `group`, by what each will cost on this machine; with 0 seconds each stays alone."""
-    from pipeline.runs import ensure_prepared
+    from pipeline.experiments.prepare import ensure_prepared
 
     expected: dict[str, Cost] = {}
     if seconds and experiments:

@@ -20,8 +20,8 @@ from threading import Event, Thread
 
 import psutil
 
-from pipeline.errors import PipelineError
-from pipeline.files import write_json
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import write_json
 
 POOLS = ("experiments", "grids")
 PROCESSES = "processes.json"

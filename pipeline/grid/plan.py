@@ -20,9 +20,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pipeline.config import STANDARD_QUERIES, STANDARD_TARGETS, AutoAttackSettings, EvaluationAttack, Experiment
-from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.machine import threads_each
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import write_json
+from pipeline.core.machine import threads_each
 
 if TYPE_CHECKING:
     import torch
@@ -120,9 +120,9 @@ def probe(experiment: Experiment) -> Cost:
     """Train and evaluate an experiment for a few steps, in a folder that is removed again."""
     import torch
 
+    from pipeline.core.devices import choose_backend
     from pipeline.data.split import open_split
-    from pipeline.devices import choose_backend
-    from pipeline.runs import prepared_folder
+    from pipeline.provenance.folders import prepared_folder
     from pipeline.training.checkpoint import CheckpointFolder
     from pipeline.training.loop import TrainingRun
 
@@ -187,7 +187,7 @@ def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.devi
     import torch
 
     from pipeline.attacks.pgd import PGD
-    from pipeline.attacks.predictions import channels_last
+    from pipeline.evaluation.predictions import channels_last
 
     images, labels = test.to(device).batch(torch.arange(size, device=device))
     images, generator = channels_last(images), torch.Generator(device).manual_seed(0)

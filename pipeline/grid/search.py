@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pipeline.config import OBJECTIVES, Experiment, Point, Search, point_from
+from pipeline.config import Experiment
 from pipeline.config.search import HUNDREDTHS
-from pipeline.errors import PipelineError
-from pipeline.files import exclusive, write_text
-from pipeline.folders import RUNS
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import exclusive, write_text
+from pipeline.provenance.folders import RUNS
 from pipeline.reporting.markdown import markdown_table
+from pipeline.studies.trials import OBJECTIVES, Point, Search, point_from
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -19,7 +19,7 @@ def read_params(suite: str | None, path: Path) -> Params:
         return load_params(path)
     import yaml
 
-    from stages.compose import compose
+    from pipeline.config.composing import compose
 
     return parse_params(yaml.safe_load(compose([f"suite={suite}"], Path("conf"))), f"suite {suite}")
 

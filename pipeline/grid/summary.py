@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Cell, Params
-from pipeline.files import write_text
+from pipeline.config import Params
+from pipeline.core.files import write_text
 from pipeline.reporting.markdown import markdown_table
+from pipeline.studies.cells import Cell
 
 METRICS = ("natural", "union", "worst_case_union")
 

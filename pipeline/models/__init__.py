@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pipeline.data.facts import DATASETS, DataFacts
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.datasets import DATASETS, DataFacts
+from pipeline.core.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.config import Normalization
+    from pipeline.core.values import Normalization
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import Closed, Norm, parse_fraction
-from pipeline.ranks import Part
-from pipeline.streams import part_of
+from pipeline.core.ranks import Part
+from pipeline.core.streams import part_of
+from pipeline.core.values import Closed, Norm, parse_fraction
 
 Share = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A part of the run, for example 0.25 or '20/80': a method's phases fit a run of any length."""

@@ -12,8 +12,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.geometry import per_sample
+from pipeline.core.streams import draw
 from pipeline.objectives.base import Losses, Moment, Objective, Share
-from pipeline.streams import draw
 
 Kind = Literal["gaussian_noise", "impulse_noise", "brightness", "contrast", "blur"]
 Strength = Tensor

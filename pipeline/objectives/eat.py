@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.attacks.apgd import APGD
+from pipeline.core.streams import on_host
 from pipeline.objectives.base import Losses, Moment, Objective
-from pipeline.streams import on_host
 
 
 def norm_probabilities(counts: dict[str, list[float]], norms: list[str]) -> list[float]:

@@ -11,9 +11,9 @@ from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.config.values import TruthValue
+from pipeline.core.streams import draw
+from pipeline.core.values import TruthValue
 from pipeline.objectives.base import Losses, Moment, Objective
-from pipeline.streams import draw
 
 
 class Fast(Objective):

@@ -12,9 +12,9 @@ from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
+from pipeline.core.ranks import ALONE, Ranks
+from pipeline.core.streams import on_host
 from pipeline.objectives.base import Losses, Moment, Objective
-from pipeline.ranks import ALONE, Ranks
-from pipeline.streams import on_host
 
 
 def beta_sample(alpha: float, generator: torch.Generator) -> float:

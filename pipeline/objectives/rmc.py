@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
+from pipeline.core.streams import on_host
 from pipeline.models.bezier import BezierPath
 from pipeline.objectives.base import Losses, Moment, Objective
 from pipeline.objectives.msd import multi_steepest
-from pipeline.streams import on_host
 
 
 class RobustPath(Objective):

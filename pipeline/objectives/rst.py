@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.core.streams import draw
 from pipeline.objectives.base import Losses, Moment, Objective
-from pipeline.streams import draw
 
 
 @cache

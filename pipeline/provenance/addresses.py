@@ -8,26 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import write_json
-from pipeline.folders import RUNS
+from pipeline.core.files import write_json
 from pipeline.provenance.closure import Sources
-from pipeline.provenance.code import (
-    WATCHERS,
-    Stage,
-    code_of,
-    digest_of,
-    library_version,
-    reached,
-    sources,
-    strings_in,
-)
+from pipeline.provenance.code import WATCHERS, Stage, code_of, digest_of, library_version, reached, sources, strings_in
+from pipeline.provenance.folders import RUNS
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment, Params
 
 PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "prepare": ("pipeline.runs:prepare_data", WATCHERS),
-    "corrupt": ("pipeline.ood:prepare_corrupted", WATCHERS),
+    "prepare": ("pipeline.experiments.prepare:prepare_data", WATCHERS),
+    "corrupt": ("pipeline.experiments.ood:prepare_corrupted", WATCHERS),
     "report": ("stages.report:main", ()),
     "figures": ("stages.figures:main", ()),
     "html": ("stages.html:main", ()),

@@ -26,18 +26,18 @@ UNKNOWN = "unknown"
 Stage = Literal["train", "evaluate", "ood", "stability"]
 EXPERIMENT = "pipeline.config.experiment:Experiment"
 ROOTS: dict[Stage, tuple[str, ...]] = {
-    "train": (EXPERIMENT, "pipeline.runs:train_experiment"),
-    "evaluate": (EXPERIMENT, "pipeline.runs:evaluate_experiment"),
-    "ood": (EXPERIMENT, "pipeline.ood:measure_ood"),
-    "stability": (EXPERIMENT, "pipeline.stability:measure_stability"),
+    "train": (EXPERIMENT, "pipeline.experiments.train:train_experiment"),
+    "evaluate": (EXPERIMENT, "pipeline.experiments.evaluate:evaluate_experiment"),
+    "ood": (EXPERIMENT, "pipeline.experiments.ood:measure_ood"),
+    "stability": (EXPERIMENT, "pipeline.experiments.stability:measure_stability"),
 }
 BY_NAME = "pipeline.objectives:build_objective"
 """What imports an objective by its name: who reaches it reaches the objectives that the settings name."""
 WATCHERS = (
-    "pipeline.errors",
-    "pipeline.files",
-    "pipeline.folders",
-    "pipeline.progress",
+    "pipeline.core.errors",
+    "pipeline.core.files",
+    "pipeline.provenance.folders",
+    "pipeline.core.progress",
     "pipeline.provenance",
     "pipeline.tracking",
     "pipeline.training.observer",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config import Experiment
-from pipeline.files import write_json
+from pipeline.core.files import write_json
 from pipeline.provenance.code import Code, Stage, changes, code_of, named
 
 CODE_FILE, EVALUATION_CODE_FILE = "code.json", "evaluation_code.json"

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import read_record, write_record
-from pipeline.folders import working_folder
+from pipeline.core.files import read_record, write_record
+from pipeline.provenance.folders import working_folder
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_write
+from pipeline.core.streams import stream, stream_seed
 from pipeline.data.images import ImageSet, to_unit_interval
 from pipeline.data.split import Split, open_split
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_write
+from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.provenance.code import digest_of
 from pipeline.reporting.grad_cam import class_activation_maps
-from pipeline.streams import stream, stream_seed
 from pipeline.tracking import read_artifacts, read_run
 
 CRAFTING_VERSION = 1

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn
-from pipeline.errors import PipelineError, RequestError, did_you_mean
-from pipeline.folders import state_folder
+from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of
+from pipeline.provenance.folders import state_folder
 from pipeline.reporting.layout import printed
 from pipeline.reporting.results import Run, fill, find, stage_of
 from pipeline.tracking import (

@@ -12,8 +12,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_write
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_write
 from pipeline.reporting.layout import Cell, Label, Layout
 
 if TYPE_CHECKING:

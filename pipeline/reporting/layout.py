@@ -14,7 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, AutoAttackSettings, PaperTable, Params, TableColumn, TableSettings
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import UNRANKED

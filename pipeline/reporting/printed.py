@@ -19,7 +19,7 @@ from pipeline.config import (
     TableColumn,
     TableSettings,
 )
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.reporting.layout import (
     Cell,
     ColumnGroup,

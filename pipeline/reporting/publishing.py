@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, Params
-from pipeline.errors import PipelineError, RequestError, did_you_mean
-from pipeline.files import atomic_write
+from pipeline.core.errors import PipelineError, RequestError, did_you_mean
+from pipeline.core.files import atomic_write
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.latex import compile_pdf
 from pipeline.reporting.reproduction.record import FILE as RECORD

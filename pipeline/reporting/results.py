@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
-from pipeline.data.facts import DATASETS
-from pipeline.errors import PipelineError
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
 from pipeline.reporting.papers import TITLES, printed_cells

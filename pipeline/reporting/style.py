@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
 
-from pipeline.errors import RequestError
-from pipeline.files import atomic_write
+from pipeline.core.errors import RequestError
+from pipeline.core.files import atomic_write
 from pipeline.reporting.latex import MARKUP
 
 COLUMN_WIDTH = 3.35

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.files import write_text
+from pipeline.core.files import write_text
 from pipeline.reporting import latex
 from pipeline.reporting.latex import compile_pdf, draw_pictures
 from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed

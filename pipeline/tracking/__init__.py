@@ -10,16 +10,7 @@ trained or evaluated again is open meanwhile, and what it held before stays vali
 """
 
 from pipeline.tracking.delivery import Left, count_left, deliver_left
-from pipeline.tracking.origin import (
-    CODE_TAGS,
-    OTHER_CODE,
-    THIS_CODE,
-    UNKNOWN_CODE,
-    log_vouchers,
-    made_by,
-    tags_of_latest,
-)
-from pipeline.tracking.reading import (
+from pipeline.tracking.frames import (
     StoredRun,
     describe_store,
     download,
@@ -32,6 +23,15 @@ from pipeline.tracking.reading import (
     read_selected_epochs,
     read_trials,
     runs_of_other_protocols,
+)
+from pipeline.tracking.origin import (
+    CODE_TAGS,
+    OTHER_CODE,
+    THIS_CODE,
+    UNKNOWN_CODE,
+    log_vouchers,
+    made_by,
+    tags_of_latest,
 )
 from pipeline.tracking.registry import RegisteredModel, register_model
 from pipeline.tracking.run import (

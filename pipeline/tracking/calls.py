@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Experiment
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.provenance.code import digest_of
 from pipeline.tracking.spool import Record
 from pipeline.tracking.store import check_reachable, check_unchanged, find_run, mask, open_store, reported

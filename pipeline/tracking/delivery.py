@@ -12,9 +12,9 @@ from threading import Event, Thread
 from typing import Any
 
 from pipeline.config import Experiment
-from pipeline.errors import PipelineError, RequestError
-from pipeline.folders import RUNS
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.provenance.code import digest_of
+from pipeline.provenance.folders import RUNS
 from pipeline.tracking.calls import Receiver
 from pipeline.tracking.spool import Spool, spools
 from pipeline.tracking.store import check_address, check_reachable, mask, reported, tracking_uri

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.tracking.store import check_reachable, reported, tracking_uri
 
 if TYPE_CHECKING:

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.config import Experiment, Point
-from pipeline.errors import Interrupted, PipelineError
-from pipeline.folders import working_folder
+from pipeline.config import Experiment
+from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.provenance.code import digest_of
 from pipeline.provenance.commit import git_commit
+from pipeline.provenance.folders import working_folder
+from pipeline.studies.trials import Point
 from pipeline.tracking import calls
+from pipeline.tracking.artifacts import flatten, read
 from pipeline.tracking.calls import Call
 from pipeline.tracking.delivery import Delivery, send
-from pipeline.tracking.files import flatten, read
+from pipeline.tracking.frames import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.origin import THIS_CODE, made_by
-from pipeline.tracking.reading import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.spool import FOLDER, Spool
 from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
 
@@ -219,7 +220,7 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
 
     Args:
         experiment: What the files must belong to; files of other settings, weights or code are left alone.
-        folder: What `pipeline.ood.measure_ood` left.
+        folder: What `pipeline.experiments.ood.measure_ood` left.
 
     Returns:
         Whether something was logged.

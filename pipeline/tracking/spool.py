@@ -18,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_write, write_json
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_write, write_json
 from pipeline.tracking.store import mask
 
 FOLDER = "tracking"

@@ -20,8 +20,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock
 
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import atomic_write
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import atomic_write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_write, file_digest, write_json
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_write, file_digest, write_json
 from pipeline.provenance.code import UNKNOWN
 
 KEPT = 2

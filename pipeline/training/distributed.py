@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.errors import RequestError
-from pipeline.ranks import Ranks, connection
+from pipeline.core.errors import RequestError
+from pipeline.core.ranks import Ranks, connection
 
 PATIENCE = timedelta(minutes=30)
 """How long the others are waited for: rank 0 may be writing a checkpoint or waiting for the tracking server."""

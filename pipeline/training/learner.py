@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import AdamSettings, LearnerSettings, SGDSettings
-from pipeline.devices import Arrival, Backend
-from pipeline.errors import DivergedError
+from pipeline.core.devices import Arrival, Backend
+from pipeline.core.errors import DivergedError
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.weights import MovingAverage
 

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import Experiment, MixtureSettings, MovingAverageSettings
+from pipeline.core.devices import Backend
+from pipeline.core.errors import DivergedError, Interrupted, RequestError
+from pipeline.core.ranks import ALONE, Ranks
+from pipeline.core.streams import stream, stream_seed
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
 from pipeline.data.split import Split
-from pipeline.devices import Backend
-from pipeline.errors import DivergedError, Interrupted, RequestError
+from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.provenance.code import UNKNOWN
-from pipeline.ranks import ALONE, Ranks
-from pipeline.streams import stream, stream_seed
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
 from pipeline.training.gradient_projection import GradientProjection

@@ -17,8 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from pipeline.config import MovingAverageSettings
 from pipeline.config.methods import MethodSettings
-from pipeline.errors import RequestError
-from pipeline.ranks import ALONE, Ranks
+from pipeline.core.errors import RequestError
+from pipeline.core.ranks import ALONE, Ranks
 
 T = TypeVar("T")
 

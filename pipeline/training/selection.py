@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import predictions
-from pipeline.config import Experiment, Norm, SelectionSettings
+from pipeline.config import Experiment, SelectionSettings
+from pipeline.core.devices import Backend
+from pipeline.core.ranks import Ranks
+from pipeline.core.streams import stream_seed
+from pipeline.core.values import Norm
 from pipeline.data.split import Split
-from pipeline.devices import Backend
+from pipeline.evaluation.predictions import predictions
 from pipeline.objectives import build_objective
-from pipeline.ranks import Ranks
-from pipeline.streams import stream_seed
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import ONE_PROCESS, Mesh
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.ranks import ALONE, Ranks
+from pipeline.core.ranks import ALONE, Ranks
 from pipeline.training.weights import combine
 
 PREVIOUS_ITERATE = "previous_iterate"

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_write
+from pipeline.core.streams import stream
 from pipeline.data.split import Split
-from pipeline.devices import Backend
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_write
-from pipeline.streams import stream
+from pipeline.evaluation.predictions import channels_last
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import Mesh
 from pipeline.training.weights import combine, weight_tensors

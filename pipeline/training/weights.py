@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.ranks import ALONE, Ranks
+from pipeline.core.ranks import ALONE, Ranks
 
 
 def weight_tensors(model: nn.Module) -> list[Tensor]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.evaluation import MarginPGD, MomentumPGD, RandomNoise, margin
+from pipeline.attacks.evaluation_only import MarginPGD, MomentumPGD, RandomNoise, margin
 from pipeline.attacks.geometry import norms
 from pipeline.attacks.pgd import PGD
-from pipeline.config import Norm
+from pipeline.core.values import Norm
 from pipeline.data.images import ImageSplit
 
 EPSILON: dict[Norm, float] = {"linf": 0.08, "l2": 0.3}

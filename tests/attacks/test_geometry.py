@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from pipeline.attacks.geometry import norms, project, sparse_sign, steepest_direction
-from pipeline.config import Norm
+from pipeline.core.values import Norm
 
 NORMS = get_args(Norm)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks.geometry import norms, per_sample
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.config import Norm
+from pipeline.core.values import Norm
 from pipeline.models import build_model
 
 NORMS = get_args(Norm)

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load, save
 
-from pipeline.files import CHECKSUM, file_digest, write_record
+from pipeline.core.files import CHECKSUM, file_digest, write_record
 from tests.bad_input.archives import BATCH, CIFAR10, Code, archives
 from tests.bad_input.conftest import OTHERS, Make, bytes_of, refused
 

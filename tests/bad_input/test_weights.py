@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from pipeline.config import parse_params
-from pipeline.files import write_record
+from pipeline.core.files import write_record
 from pipeline.models import build_model
 from tests.bad_input.archives import Code
 from tests.bad_input.conftest import OTHERS, Make, bytes_of, refused

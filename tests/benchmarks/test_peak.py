@@ -13,7 +13,7 @@ from benchmarks.peak import operations, products
 from benchmarks.reference_style import HABITS, PARAMETER_GRADIENTS
 from benchmarks.savings import METHOD
 from benchmarks.step import PlainLoop
-from pipeline.devices import Backend
+from pipeline.core.devices import Backend
 from pipeline.models import build_model
 
 CPU = Backend(torch.device("cpu"), bfloat16=False)

@@ -21,7 +21,7 @@ from benchmarks.reference_style import (
 from pipeline.attacks import pgd
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Params
-from pipeline.devices import Backend
+from pipeline.core.devices import Backend
 from pipeline.models import build_model
 from pipeline.objectives import part, trades
 from pipeline.training import weights

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from pipeline.config import (
     AblationFigure,
     AdamSettings,
-    Cell,
     Experiment,
     MovingAverageSettings,
     Params,
     TradeOffFigure,
-    cells,
     parse_params,
 )
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.studies.cells import Cell, cells
 from tests.conftest import REPOSITORY, MakeParams, composed
 
 CIFAR10 = composed("suite=cifar10")

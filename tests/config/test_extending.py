@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import parse_params
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 T = "generalist_t"
 Content = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_printed
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.reporting.papers import numbered_items, printed_cells
 from tests.conftest import REPOSITORY, composed
 

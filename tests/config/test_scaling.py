@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import MovingAverageSettings, Params, Search, cells, in_epochs, parse_params
+from pipeline.config import MovingAverageSettings, Params, parse_params
 from pipeline.config.remarks import early_end
 from pipeline.config.scaling import SHOWN, Scaling
+from pipeline.core.values import in_epochs
+from pipeline.studies.cells import cells
+from pipeline.studies.trials import Search
 from tests.conftest import REPOSITORY, composed, composition
 
 CONF = REPOSITORY / "conf"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Experiment, MovingAverageSettings, Params, Point, Search, parse_params
-from pipeline.errors import RequestError
+from pipeline.config import Experiment, MovingAverageSettings, Params, parse_params
+from pipeline.core.errors import RequestError
+from pipeline.studies.trials import Point, Search
 from tests.conftest import REPOSITORY, MakeParams, composed
 
 D, T = "generalist_d_nt_linf", "generalist_t"

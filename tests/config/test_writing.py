@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.composing import compose
 from pipeline.config.writing import LAST, WIDTH, readable_yaml
-from stages.compose import compose
 from tests.conftest import REPOSITORY
 
 SUITES = sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml"))

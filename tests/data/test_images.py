@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
+from pipeline.core.errors import RequestError
+from pipeline.core.files import file_digest, read_record, write_record
 from pipeline.data.images import ImageSet, load_split, split_positions, to_unit_interval
 from pipeline.data.prepare import prepare
-from pipeline.errors import RequestError
-from pipeline.files import file_digest, read_record, write_record
 
 PINNED_HELD_OUT_LABELS = [8, 3, 6, 6, 7, 0, 5, 6, 6, 4, 0, 6, 9, 1, 2, 8, 1, 5, 0, 4]
 

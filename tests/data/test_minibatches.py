@@ -9,9 +9,9 @@ import pytest
 from torch import Tensor
 
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend
+from pipeline.core.ranks import ALONE
 from pipeline.data.images import load_split
-from pipeline.devices import Backend
-from pipeline.ranks import ALONE
 from pipeline.training.loop import build_learner, open_minibatches
 from tests.conftest import MakeParams
 from tests.running import assert_same

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
+from pipeline.core.errors import RequestError
+from pipeline.core.files import file_digest, read_record
 from pipeline.data.images import load_split
 from pipeline.data.prepare import content_digest, prepare
-from pipeline.errors import RequestError
-from pipeline.files import file_digest, read_record
 
 DIGITS = DataSettings(name="digits", held_out_images=100)
 

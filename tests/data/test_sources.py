@@ -25,9 +25,9 @@ from scipy.io import savemat
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN
 
 from pipeline.config import DatasetName
+from pipeline.core.errors import RequestError
 from pipeline.data import sources
 from pipeline.data.sources import read_official
-from pipeline.errors import RequestError
 
 BATCHES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
 PINNED_DIGITS = "50633b623f555b34"

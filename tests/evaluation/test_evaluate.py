@@ -15,12 +15,12 @@ from pyautoattack import AutoAttack
 from torch import nn
 
 from pipeline.config import EvaluationSettings
+from pipeline.core.errors import RequestError
+from pipeline.core.streams import stream_seed
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.errors import RequestError
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.evaluate import Evaluation, Shard
 from pipeline.evaluation.journal import Journal
-from pipeline.streams import stream_seed
 from tests.running import few_steps
 
 LINF = {"norm": "linf", "epsilon": "20/255"}

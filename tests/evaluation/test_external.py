@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.core.errors import RequestError
 from pipeline.data.images import ImageSplit
-from pipeline.errors import RequestError
-from pipeline.evaluation.external import check_model, load_into, read_state
+from pipeline.evaluation.foreign_weights import check_model, load_into, read_state
 from pipeline.models import build_model
 
 

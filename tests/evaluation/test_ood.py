@@ -15,12 +15,12 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.core.errors import RequestError
 from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, CORRUPTIONS, PERTURBATIONS
 from pipeline.data.corruptions.folders import ImageFolder, Kind, open_regenerated
 from pipeline.data.corruptions.generate import CleanImages, regenerate
 from pipeline.data.images import ImageSplit
-from pipeline.errors import RequestError
-from pipeline.evaluation.ood import (
+from pipeline.evaluation.corruption_scores import (
     corruption_accuracies,
     corruption_summary,
     corruption_verdicts,

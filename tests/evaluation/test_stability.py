@@ -17,7 +17,7 @@ from torch.nn import functional
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Experiment
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.evaluation.stability import (
+from pipeline.training.loss_gaps import (
     EVERY_LABEL,
     NATURAL,
     Profile,

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.publishing import publish
-from pipeline.files import write_text
-from pipeline.progress import LINE_INTERVAL
+from pipeline.core.files import write_text
+from pipeline.core.progress import LINE_INTERVAL
 from pipeline.provenance.commit import git_commit
 from pipeline.reporting.markdown import block, fill_blocks
 from tests.faults.host import REPOSITORY, Host

@@ -12,10 +12,11 @@ def main(arguments: list[str]) -> int:
 
     def stage() -> None:
         from pipeline.config import load_params
-        from pipeline.runs import complete_experiment
+        from pipeline.core.signals import stop_on_signal
+        from pipeline.experiments.complete import complete_experiment
 
         (experiment,) = load_params(Path("params.yaml")).experiments()
-        with cli.stop_on_signal(second_at_once=False) as should_stop:
+        with stop_on_signal(second_at_once=False) as should_stop:
             complete_experiment(experiment, should_stop)
 
     return cli.run(stage)

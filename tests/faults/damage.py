@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config import Experiment
+from pipeline.core.errors import RequestError
 from pipeline.data.images import load_split
-from pipeline.errors import RequestError
-from pipeline.ood import check_ood_results, corrupted_images
-from pipeline.runs import load_trained, load_verdicts, prepared_folder
+from pipeline.experiments.ood import check_ood_results, corrupted_images
+from pipeline.experiments.results import load_trained, load_verdicts
+from pipeline.provenance.folders import prepared_folder
 from tests.faults.places import PREPARED, RESULTS, Place, Workshop
 from tests.faults.trials import TAIL, Outcome, Trial, go_on, run, settle
 

@@ -30,11 +30,11 @@ PRELOADED = (
     "mlflow.store.tracking.sqlalchemy_store",
     "pipeline.data.corruptions.generate",
     "pipeline.evaluation.evaluate",
-    "pipeline.evaluation.ood",
+    "pipeline.evaluation.corruption_scores",
     "pipeline.evaluation.trust",
-    "pipeline.ood",
+    "pipeline.experiments.ood",
     "pipeline.reporting.tables",
-    "pipeline.runs",
+    "pipeline.experiments.complete",
     "pipeline.training.loop",
     "pyarrow.parquet",
     "pyautoattack.checks",
@@ -199,8 +199,8 @@ def _watch(environment: Mapping[str, str]) -> None:
     """
     import torch
 
+    from pipeline.core.progress import TrainingDisplay
     from pipeline.evaluation.journal import Journal
-    from pipeline.progress import TrainingDisplay
     from pipeline.training.learner import Learner
 
     read, on_step, step = Journal.read, TrainingDisplay.on_step, Learner.step

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from pipeline.config import Experiment, load_params
-from pipeline.files import file_digest
-from stages.compose import compose
+from pipeline.config.composing import compose
+from pipeline.core.files import file_digest
 from tests.faults.host import REPOSITORY, Host
 
 METHOD = "generalist_d_nt_linf"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import runs
 from pipeline.config import Experiment
-from pipeline.errors import PipelineError
-from pipeline.files import file_digest
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import file_digest
+from pipeline.experiments import complete
 from pipeline.grid.local import free_port
 from pipeline.tracking import awaits_delivery, deliver_left, finished_runs, track
 from pipeline.tracking.calls import CALLS, Receiver
@@ -297,13 +297,13 @@ def test_an_experiment_of_the_grid_is_completed_once_though_mlflow_is_away(
         with track(experiment, DATA) as run:
             run.log_evaluation(write_results(tmp_path / "results", experiment) / "evaluate")
 
-    monkeypatch.setattr(runs, "ensure_prepared", lambda *arguments: None)
-    monkeypatch.setattr(runs, "train_experiment", lambda *arguments: done.append("trained"))
-    monkeypatch.setattr(runs, "evaluate_experiment", evaluate)
-    runs.complete_experiment(EXPERIMENT, lambda: None)
+    monkeypatch.setattr(complete, "ensure_prepared", lambda *arguments: None)
+    monkeypatch.setattr(complete, "train_experiment", lambda *arguments: done.append("trained"))
+    monkeypatch.setattr(complete, "evaluate_experiment", evaluate)
+    complete.complete_experiment(EXPERIMENT, lambda: None)
     assert "Whether nt-0 is done elsewhere is not known: it is worked on" in capsys.readouterr().out
     assert awaits_delivery(EXPERIMENT)
-    runs.complete_experiment(EXPERIMENT, lambda: None)
+    complete.complete_experiment(EXPERIMENT, lambda: None)
     assert done == ["trained", "evaluated"]
     assert "3 records could not be delivered to MLflow" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

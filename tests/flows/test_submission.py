@@ -13,10 +13,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pipeline.config import Experiment, cells
-from pipeline.errors import PipelineError
+from pipeline.config import Experiment
+from pipeline.core.errors import PipelineError
 from pipeline.evaluation.journal import Journal
-from pipeline.runs import journal_folder
+from pipeline.provenance.folders import journal_folder
+from pipeline.studies.cells import cells
 from tests.conftest import MakeParams
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

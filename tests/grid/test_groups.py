@@ -8,9 +8,9 @@ from typing import Any, cast
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.config import cells
 from pipeline.grid.groups import SHORT, group
 from pipeline.grid.plan import Cost
+from pipeline.studies.cells import cells
 from tests.conftest import MakeParams
 
 COST = st.floats(0.1, 500)

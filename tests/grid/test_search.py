@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Experiment, MovingAverageSettings, Point, Search
-from pipeline.errors import PipelineError
-from pipeline.files import Busy
+from pipeline.config import Experiment, MovingAverageSettings
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import Busy
 from pipeline.grid.search import Study, Trial, opened, run_search
+from pipeline.studies.trials import Point, Search
 from pipeline.tracking import read_trials
 from tests.conftest import MakeParams
 from tests.reporting.planting import plant

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.config import Normalization
+from pipeline.core.values import Normalization
 from pipeline.models import build_model
 from pipeline.models.bezier import BezierPath
 from pipeline.models.folding import folded

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.config import Normalization
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.core.values import Normalization
 from pipeline.models import build_model
 from pipeline.models.imagenet import MEAN, STD, ImageNetNetwork
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config import Normalization
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.core.values import Normalization
 from pipeline.models import ARCHITECTURES, build_model, check_input
 
 FITTING = [

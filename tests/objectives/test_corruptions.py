@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline.core.streams import stream
 from pipeline.objectives import build_objective, resolve_objective
 from pipeline.objectives.corruptions import KINDS, Corruptions, Kind
-from pipeline.streams import stream
 
 
 def corruptions(**options: Any) -> Corruptions:

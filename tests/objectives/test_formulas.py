@@ -15,7 +15,7 @@ from pipeline.attacks.apgd import APGD
 from pipeline.attacks.friendly import FriendlyPGD
 from pipeline.attacks.geometry import norms
 from pipeline.attacks.pgd import PGD
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.models import build_model
 from pipeline.models.bezier import BezierPath
 from pipeline.objectives import Losses, Moment, build_objective, resolve_objective

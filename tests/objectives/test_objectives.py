@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.models import build_model
 from pipeline.objectives import Moment, build_objective, resolve_objective
 from tests.conftest import MakeParams

@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from pipeline.config import Experiment, Params, parse_params
+from pipeline.config.composing import compose
+from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.train import train_experiment
 from pipeline.objectives import objective_names
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
-from pipeline.runs import evaluate_experiment, train_experiment
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY, composed
 from tests.running import few_steps
 
@@ -55,10 +56,10 @@ def params() -> Params:
 
 
 CHECKS = {
-    "pipeline.config.values:is_none",
-    "pipeline.config.values:Closed._report_inconsistencies",
-    "pipeline.config.values:Closed.inconsistencies",
-    "pipeline.config.values:parse_fraction",
+    "pipeline.core.values:is_none",
+    "pipeline.core.values:Closed._report_inconsistencies",
+    "pipeline.core.values:Closed.inconsistencies",
+    "pipeline.core.values:parse_fraction",
 }
 """What reads and checks settings once more: the values that come of it are in the fingerprint."""
 
@@ -157,9 +158,9 @@ def test_a_changed_objective_is_the_code_of_those_who_name_it_alone(params: Para
 def test_moving_code_changes_nothing(params: Params, tmp_path: Path) -> None:
     copy = tmp_path / "pipeline"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "streams.py").rename(copy / "addressed.py")
+    (copy / "core/streams.py").rename(copy / "addressed.py")
     for path in copy.rglob("*.py"):
-        path.write_text(path.read_text().replace("pipeline.streams", "pipeline.addressed"))
+        path.write_text(path.read_text().replace("pipeline.core.streams", "pipeline.addressed"))
     experiment, moved = params.experiment("generalist_t", 1), Sources({"pipeline": copy})
     for stage in ("train", "evaluate"):
         assert code_of(stage, experiment).digest == code_of(stage, experiment, moved).digest

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.config import Params, parse_params
+from pipeline.config.composing import compose
 from pipeline.reporting.answers import (
     NEVER,
     PAGE,
@@ -22,7 +23,6 @@ from pipeline.reporting.answers import (
     table_state,
 )
 from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
-from stages.compose import compose
 from tests.conftest import REPOSITORY
 
 D, T = "generalist_d_nt_linf", "generalist_t"

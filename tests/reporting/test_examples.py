@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import EvaluationSettings, Params
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data.images import ImageSplit
-from pipeline.errors import PipelineError, RequestError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
+from pipeline.evaluation.predictions import channels_last
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.reporting import examples
 from pipeline.reporting.examples import NATURAL, Pictures, choose, correctness, craft, disputed, shown_attacks, views

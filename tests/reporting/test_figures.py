@@ -21,18 +21,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from pipeline.config import Cell, Params, Point, ProtocolsFigure, Search, TheoryFigure, cells, parse_params
+from pipeline.config import Params, ProtocolsFigure, TheoryFigure, parse_params
+from pipeline.config.composing import compose
 from pipeline.config.evaluation import CWAttackSettings
 from pipeline.config.figures import Group
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
 from pipeline.reporting.results import fill
 from pipeline.reporting.style import learner_looks, style
+from pipeline.studies.cells import Cell, cells
+from pipeline.studies.trials import Point, Search
 from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
-from stages.compose import compose
 from stages.figures import main
 from tests.conftest import REPOSITORY, TINY
 from tests.reporting.planting import plant

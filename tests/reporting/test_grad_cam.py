@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Normalization
+from pipeline.core.values import Normalization
 from pipeline.models import ARCHITECTURES, build_model
 from pipeline.reporting.grad_cam import class_activation_maps, last_stage
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import Params
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.reporting import latex
 from pipeline.reporting.latex import MARGIN, compile_pdf, draw_pictures
 from pipeline.reporting.results import fill

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import Params, PrintedTables, load_printed, parse_params
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.reporting.answers import measured_tables
 from pipeline.reporting.printed import FilledTable, compose_command, fill_printed, write_printed
 from tests.conftest import REPOSITORY, composed

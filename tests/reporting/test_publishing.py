@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config import Params
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import write_text
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import write_text
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.publishing import publish, published_folder
 from tests.conftest import composed

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pipeline.config import Params, parse_params
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.provenance.code import digest_of
 from pipeline.reporting.results import (
     MASKING,

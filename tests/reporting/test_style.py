@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.reporting.style import (
     COLOURS,
     COLUMN_WIDTH,

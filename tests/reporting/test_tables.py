@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Norm, Params, parse_params
+from pipeline.config import Params, parse_params
+from pipeline.core.values import Norm
 from pipeline.reporting.layout import NORM_SYMBOLS
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import remove_leftovers, write_table

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.files import file_digest
+from pipeline.core.files import file_digest
 from tests.conftest import PATIENCE, REPOSITORY
 
 

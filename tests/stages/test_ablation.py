@@ -22,8 +22,9 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.config import Search, load_params
+from pipeline.config import load_params
 from pipeline.grid.local import LocalEngine, free_port
+from pipeline.studies.trials import Search
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Params, load_params
-from pipeline.files import write_json
+from pipeline.core.files import write_json
 from pipeline.provenance.addresses import EXPERIMENTS, addresses
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.signals import stop_on_signal
 from stages import ablation, cli, compare, compose, evaluate, ood, train
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import clean_environment
@@ -156,7 +157,7 @@ def test_a_stop_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_is_remembered_and_the_second_one_stops(first: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with cli.stop_on_signal() as should_stop:
+    with stop_on_signal() as should_stop:
         assert should_stop() is None
         os.kill(os.getpid(), first)
         assert should_stop() == f"{first.name} received"
@@ -167,7 +168,7 @@ def test_the_first_signal_is_remembered_and_the_second_one_stops(first: signal.S
 
 
 def test_a_supervisor_that_repeats_itself_stops_nothing_at_once() -> None:
-    with cli.stop_on_signal(second_at_once=False) as should_stop:
+    with stop_on_signal(second_at_once=False) as should_stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)

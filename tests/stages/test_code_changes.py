@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.files import file_digest
+from pipeline.core.files import file_digest
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
 
@@ -23,7 +23,7 @@ TRADES = "pipeline/objectives/trades.py"
 
 def shrink(content: dict[str, Any]) -> None:
     """Two methods of two epochs, and few attacked images."""
-    from stages.compose import compose
+    from pipeline.config.composing import compose
 
     whole = yaml.safe_load(compose(["competitors=all"], REPOSITORY / "conf"))
     content["methods"] = {ROBUST: whole["methods"][ROBUST], MIXED: content["methods"][MIXED]}

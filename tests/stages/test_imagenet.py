@@ -15,14 +15,14 @@ import yaml
 from torch import Tensor
 
 from pipeline.config import load_params, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted
+from pipeline.core.ranks import Ranks
 from pipeline.data.imagefolder.split import open_folders
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted
-from pipeline.ranks import Ranks
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, open_minibatches, train
 from stages import train as train_stage
-from stages.compose import compose
 from tests.conftest import REPOSITORY
 from tests.pictures import CLASSES, DAMAGED, damage, write_tree
 from tests.running import Recorder, assert_same

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import machine
-from pipeline.config import AutoAttackSettings, cells
+from pipeline.config import AutoAttackSettings
+from pipeline.core import machine
 from pipeline.grid import plan
 from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
+from pipeline.studies.cells import cells
 from tests.conftest import MakeParams
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
 

@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from pipeline.config import parse_params
-from pipeline.runs import evaluate_experiment, train_experiment
+from pipeline.config.composing import compose
+from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.train import train_experiment
 from stages import printed
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 
 METHODS = ["nt", "at"]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.config import Experiment, load_params
-from pipeline.files import file_digest
+from pipeline.core.files import file_digest
 from pipeline.reporting.results import OTHER_ATTACKS
 from tests.running import few_steps
 from tests.stages.conftest import MakeWorkplace, Workplace

@@ -14,16 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.conftest import (
-    EPOCHS,
-    METHOD,
-    Finished,
-    MakeWorkplace,
-    Workplace,
-    interrupt,
-    lengthen,
-    wait_for,
-)
+from tests.stages.conftest import EPOCHS, METHOD, Finished, MakeWorkplace, Workplace, interrupt, lengthen, wait_for
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -78,7 +78,7 @@ ASK = "from pipeline.provenance.commit import git_commit; print(git_commit())"
 def test_the_commit_is_this_projects_or_unknown(place, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder, commit = place(tmp_path)
     assert call(folder, sys.executable, "-c", ASK) == f"{commit}\n"
-    (folder / "pipeline/streams.py").open("a").write("\nCHANGED = 1\n")
+    (folder / "pipeline/core/streams.py").open("a").write("\nCHANGED = 1\n")
     changed = commit if commit == "unknown" else f"{commit}-dirty"
     assert call(folder, sys.executable, "-c", ASK) == f"{changed}\n"
 

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import OOD_METRICS, Experiment, parse_params
 from pipeline.provenance.code import code_of, digest_of
-from pipeline.tracking import (
-    DataDescription,
-    track,
-    tracking_uri,
-)
+from pipeline.tracking import DataDescription, track, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import AttackBudget
-from pipeline.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.values import AttackBudget
 from pipeline.tracking import (
     download,
     finished_runs,

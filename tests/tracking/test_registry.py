@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import PipelineError
-from pipeline.tracking import (
-    register_model,
-    tracking_uri,
-)
-from tests.tracking.results import (
-    only_run,
-    train_and_evaluate,
-    write_results,
-)
+from pipeline.core.errors import PipelineError
+from pipeline.tracking import register_model, tracking_uri
+from tests.tracking.results import only_run, train_and_evaluate, write_results
 
 
 def test_a_model_that_loads_as_another_one_is_not_registered(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

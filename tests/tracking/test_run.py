@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Experiment
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.tracking import (
     ensure_logged,
     ensure_ood_logged,

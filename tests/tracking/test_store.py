@@ -13,25 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.grid.local import free_port
-from pipeline.tracking import (
-    download,
-    finished_runs,
-    mask,
-    read_run,
-    track,
-    tracking_uri,
-)
+from pipeline.tracking import download, finished_runs, mask, read_run, track, tracking_uri
 from pipeline.tracking.run import spool_of
 from pipeline.tracking.store import make_store, open_store
 from tests.conftest import REPOSITORY
-from tests.tracking.results import (
-    DATA,
-    EXPERIMENT,
-    experiments,
-    only_run,
-)
+from tests.tracking.results import DATA, EXPERIMENT, experiments, only_run
 
 
 def test_importing_the_package_does_not_import_mlflow() -> None:
@@ -132,7 +120,7 @@ def test_a_full_disk_while_the_database_is_made_is_one_message(tmp_path: Path) -
     )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
-    assert "pipeline.errors.PipelineError: MLflow at sqlite:///" in done.stderr.splitlines()[-1], done.stderr
+    assert "pipeline.core.errors.PipelineError: MLflow at sqlite:///" in done.stderr.splitlines()[-1], done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db.lock"}
 
 

@@ -24,13 +24,13 @@ from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from pipeline.config import Experiment
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted
+from pipeline.core.streams import stream
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted
-from pipeline.streams import stream
 from pipeline.training.loop import build_learner, train
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, Weights
 from tests.training.test_methods import two_epochs

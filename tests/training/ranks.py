@@ -13,8 +13,8 @@ import cloudpickle
 import torch
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
+from pipeline.core.ranks import Ranks
 from pipeline.grid.local import free_port
-from pipeline.ranks import Ranks
 from pipeline.training.distributed import joined
 
 Work = Callable[[Ranks], Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 from pipeline.training.checkpoint import KEPT, CheckpointFolder
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted, RequestError
+from pipeline.core.ranks import ALONE, Part, Ranks
+from pipeline.core.streams import draw, stream
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted, RequestError
-from pipeline.ranks import ALONE, Part, Ranks
-from pipeline.streams import draw, stream
 from pipeline.training.distributed import joined, synchronise_batch_norm
 from pipeline.training.loop import train
 from stages import cli

@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
 from pipeline.objectives import objective_names
 from tests.training.golden import TOLERANCE, cases, deviation, measure, read
 from tests.training.plants import PLANTS, Plant, planted

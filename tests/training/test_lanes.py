@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
 from pipeline.training.lanes import ROUNDS, WARMUP, Lanes
 from tests.conftest import MakeParams
 from tests.running import Trained, assert_same, run_experiment

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.config import SGDSettings
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
 from pipeline.training.learner import build_optimizer
 from pipeline.training.loop import build_learner, train
 from tests.conftest import MakeParams

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend, choose_backend
+from pipeline.core.errors import DivergedError, Interrupted, PipelineError
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.devices import Backend, choose_backend
-from pipeline.errors import DivergedError, Interrupted, PipelineError
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import TrainingRun, train
 from tests.conftest import MakeParams

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pipeline.config import Experiment
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted, RequestError
+from pipeline.core.ranks import ALONE, Ranks
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted, RequestError
-from pipeline.ranks import ALONE, Ranks
 from pipeline.training.loop import train
 from tests.conftest import MakeParams
 from tests.running import Recorder, assert_same

@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from pipeline.config import Experiment, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.loop import build_learner, train
-from stages.compose import compose
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, assert_same, run_experiment
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.config import MovingAverageSettings, Params, interpolate
-from pipeline.errors import RequestError
+from pipeline.config import MovingAverageSettings, Params
+from pipeline.core.errors import RequestError
+from pipeline.core.values import interpolate
 from pipeline.training.mixture import GlobalLearner
 from pipeline.training.weights import recompute_batch_norm, weight_tensors
 from tests.conftest import MakeParams
@@ -250,7 +251,7 @@ def test_the_reference_protocol_trains(run_method: RunExperiment) -> None:
     import yaml
 
     from pipeline.config import parse_params
-    from stages.compose import compose
+    from pipeline.config.composing import compose
     from tests.conftest import REPOSITORY, TINY
 
     content = yaml.safe_load(compose(["protocol=reference_code", *TINY], REPOSITORY / "conf"))

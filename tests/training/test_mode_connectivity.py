@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted
 from pipeline.models.bezier import bernstein
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFolder

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Params
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted, RequestError
+from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted, RequestError
 from pipeline.objectives import Moment, build_objective, objective_names, resolve_objective
-from pipeline.streams import stream
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.lanes import Lanes
 from pipeline.training.loop import TrainingRun, train

@@ -10,8 +10,8 @@ from torch import nn
 
 from pipeline.attacks.pgd import PGD
 from pipeline.config import MovingAverageSettings, SelectionSettings
+from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSet, ImageSplit
-from pipeline.devices import Backend
 from pipeline.models import build_model
 from pipeline.training.selection import BestEpoch, Validation
 from tests.conftest import MakeParams

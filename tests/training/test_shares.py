@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Experiment, MovingAverageSettings
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted, RequestError
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted, RequestError
 from pipeline.training.loop import train
 from pipeline.training.mixture import GlobalLearner
 from tests.conftest import MakeParams

@@ -14,18 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.core.devices import Backend
+from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.data.images import ImageSplit
-from pipeline.devices import Backend
-from pipeline.errors import Interrupted, PipelineError
 from pipeline.training.loop import train
-from pipeline.training.theory import (
-    agreement,
-    best_in_hindsight,
-    deviation,
-    error_probability,
-    gradient,
-    regret,
-)
+from pipeline.training.theory import agreement, best_in_hindsight, deviation, error_probability, gradient, regret
 from tests.conftest import MakeParams
 from tests.running import Recorder, RunExperiment, assert_same, run_experiment
 

@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.streams import stream_seed
 from pipeline.data.corruptions import blur, digital, noise, weather
 from pipeline.data.corruptions.facts import CORRUPTIONS, DETERMINISTIC, SEVERITIES
 from pipeline.data.corruptions.filters import Image
 from pipeline.data.corruptions.jpeg import jpeg_compression
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.streams import stream_seed
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import IO, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import exclusive, file_digest
 from pipeline.data.corruptions.facts import Release
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import exclusive, file_digest
 
 NETWORK_TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.files import Damaged, file_digest, read_record, require_file
 from pipeline.data.corruptions.download import download_release
 from pipeline.data.corruptions.facts import (
     BENCHMARK_CORRUPTIONS,
@@ -27,8 +29,6 @@ from pipeline.data.corruptions.facts import (
     SEVERITIES,
     Release,
 )
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import Damaged, file_digest, read_record, require_file
 
 MANIFEST_FILE = "manifest.json"
 LABELS = "labels"

@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_record
 from pipeline.data.corruptions.catalogue import check_image, corrupt, image_generator
 from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
 from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, check_names, read_manifest
 from pipeline.data.corruptions.jpeg import codec
 from pipeline.data.corruptions.perturbations import perturb
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import atomic_write, exclusive, file_digest, remove_half_written, write_record
 
 CHUNK = 100
 """Images that are made at once: at most 10 MB of CIFAR sequences."""

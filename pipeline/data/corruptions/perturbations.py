@@ -19,12 +19,12 @@ from scipy import ndimage
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
+from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.data.corruptions import filters
 from pipeline.data.corruptions.catalogue import check_image, like, to_rgb
 from pipeline.data.corruptions.facts import FRAMES, PERTURBATIONS
 from pipeline.data.corruptions.filters import Image, to_uint8, unit, unit32
 from pipeline.data.corruptions.weather import snow_layer, snowed, spatter_layer, watered
-from pipeline.errors import RequestError, did_you_mean
 
 Frames = Iterator[Image]
 MIDDLE = 15

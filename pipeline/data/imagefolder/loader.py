@@ -23,13 +23,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import CentreCrop, RandomCrop
 from pipeline.data.imagefolder.prepare import SUBSET_FILE, read_manifest
 from pipeline.data.imagefolder.shards import WAY_OUT, DamagedImage, decode, read_encoded, read_index, read_names
 from pipeline.data.imagefolder.subset import read_list
 from pipeline.data.images import ImageSet
-from pipeline.errors import PipelineError, RequestError
-from pipeline.streams import stream
 
 Part = Literal["train", "val"]
 Batch = tuple[Tensor, Tensor]

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import RequestError
+from pipeline.core.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
 from pipeline.data.imagefolder.sharding import (
     PreparationObserver,
     ShardResult,
@@ -32,8 +34,6 @@ from pipeline.data.imagefolder.sharding import (
 from pipeline.data.imagefolder.shards import QUALITY, WAY_OUT
 from pipeline.data.imagefolder.subset import Subset, own_choice, read_list
 from pipeline.data.imagefolder.tree import PARTS, Tree, list_tree
-from pipeline.errors import RequestError
-from pipeline.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
 
 MANIFEST_FILE = "manifest.json"
 SETTINGS_FILE = "settings.json"

@@ -25,10 +25,10 @@ from typing import Protocol
 
 from PIL import features
 
+from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.files import Damaged, file_digest, read_record, write_record
 from pipeline.data.imagefolder.shards import QUALITY, DamagedImage, EncodedImage, encode, write_shard
 from pipeline.data.imagefolder.tree import SourceFile
-from pipeline.errors import Interrupted, PipelineError, RequestError
-from pipeline.files import Damaged, file_digest, read_record, write_record
 
 POLL_SECONDS = 0.2
 """How long a request to stop may go unnoticed while all processes are busy."""

@@ -30,8 +30,8 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import RequestError
-from pipeline.files import atomic_write
+from pipeline.core.errors import RequestError
+from pipeline.core.files import atomic_write
 
 QUALITY = 95
 """The quality of JPEGs that are written here."""

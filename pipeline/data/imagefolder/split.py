@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from pipeline.config import DataSettings, StoredSize
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import RequestError
+from pipeline.core.machine import readers
+from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import CentreCrop
 from pipeline.data.imagefolder.loader import StoredImages, Workers, load_images, open_images, open_subset
 from pipeline.data.imagefolder.prepare import MANIFEST_FILE, read_manifest
 from pipeline.data.images import ImageSet, split_positions
-from pipeline.errors import RequestError
-from pipeline.machine import readers
-from pipeline.streams import stream
 
 SAME = ("source", "damaged", "subset", "classes")
 """What folders of one tree agree on, whatever size they hold."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 SUBSET_IMAGES = 5_000
 """As many as RobustBench evaluates ImageNet models on."""
@@ -39,7 +39,7 @@ def own_choice(names: Sequence[str], damaged: Collection[str], count: int = SUBS
     """
     import torch
 
-    from pipeline.streams import stream
+    from pipeline.core.streams import stream
 
     order = torch.randperm(len(names), generator=stream(0, "evaluation subset")).tolist()
     whole = [names[position] for position in order if names[position] not in damaged]

@@ -14,7 +14,6 @@ from pipeline.config import (
     OOD_METRICS,
     TRAINING_SECONDS,
     AblationFigure,
-    Cell,
     ClassWiseFigure,
     Experiment,
     FigureSettings,
@@ -23,14 +22,12 @@ from pipeline.config import (
     Params,
     ParetoFigure,
     ProtocolsFigure,
-    Search,
     StabilityFigure,
     TheoryFigure,
     TradeOffFigure,
     TrainingCurvesFigure,
-    cells,
 )
-from pipeline.errors import PipelineError, RequestError, did_you_mean
+from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
 from pipeline.reporting.figures import (
     ablation,
@@ -46,6 +43,8 @@ from pipeline.reporting.figures import (
 )
 from pipeline.reporting.figures.coverage import write_coverage
 from pipeline.reporting.style import note_below, save, style
+from pipeline.studies.cells import Cell, cells
+from pipeline.studies.trials import Search
 from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, tracking_uri
 
 __all__ = ["draw_figure", "write_figures"]

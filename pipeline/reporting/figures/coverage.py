@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.files import write_json
+from pipeline.core.files import write_json
 
 COVERAGE = "coverage.json"
 

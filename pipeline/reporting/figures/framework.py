@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from pipeline.config import Experiment, FrameworkFigure, LearnerSettings, MovingAverageSettings, Params
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 from pipeline.reporting.layout import NORM_SYMBOLS, radius
 from pipeline.reporting.style import COLUMN_WIDTH, PAGE_WIDTH, REDISTRIBUTION, Look, learner_looks, new_figure
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import GradCAMFigure, Params, PGDAttackSettings
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data.images import ImageSet
-from pipeline.errors import PipelineError, RequestError
 from pipeline.reporting.examples import NATURAL, Pictures, View, correctness, disputed
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, PAGE_WIDTH, figure_text, new_figure

@@ -8,10 +8,11 @@ from dataclasses import fields
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.config import OBJECTIVES, Params, Point, Search
+from pipeline.config import Params
 from pipeline.reporting.figures.trade_off import draw_points, frontier
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLOURS, COLUMN_WIDTH, Look, figure_text, new_figure, note_below
+from pipeline.studies.trials import OBJECTIVES, Point, Search
 from pipeline.tracking import finished_runs, read_selected_epochs, read_trials
 
 TRIAL, FRONT, TABLES = "trial", "on the frontier", "as in the tables"

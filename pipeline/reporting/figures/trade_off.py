@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.config import Cell, Experiment, Params, TradeOffFigure
+from pipeline.config import Experiment, Params, TradeOffFigure
 from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
+from pipeline.studies.cells import Cell
 
 Line = tuple[list[float], list[float]]
 """x and y of its points."""

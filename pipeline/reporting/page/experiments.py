@@ -14,8 +14,8 @@ import yaml
 from markupsafe import Markup
 
 from pipeline.config import Experiment, PGDAttackSettings
+from pipeline.core.errors import PipelineError
 from pipeline.data.split import Split
-from pipeline.errors import PipelineError
 from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart

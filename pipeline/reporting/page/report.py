@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import Params, TradeOffFigure
-from pipeline.files import write_text
+from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figures import trade_off
 from pipeline.reporting.layout import Layout, lay_out, lay_out_difference

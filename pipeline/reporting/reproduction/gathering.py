@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from pipeline.config import Cell, Experiment, Params, cells
-from pipeline.errors import PipelineError
+from pipeline.config import Experiment, Params
+from pipeline.core.errors import PipelineError
 from pipeline.reporting.reproduction.record import Record, Run, Setting, Suite, Verdicts
+from pipeline.studies.cells import Cell, cells
 from pipeline.tracking import finished_runs, mask, read_artifacts, read_histories, tracking_uri
 
 T = TypeVar("T", int, float)

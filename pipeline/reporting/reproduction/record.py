@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.files import atomic_write, write_json, write_text
+from pipeline.core.files import atomic_write, write_json, write_text
 from pipeline.provenance.code import UNKNOWN
 
 FILE = "reproduction.json"

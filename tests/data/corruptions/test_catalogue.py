@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import features
 
+from pipeline.core.errors import RequestError
 from pipeline.data.corruptions import filters, jpeg
 from pipeline.data.corruptions.blur import glass_blur
 from pipeline.data.corruptions.catalogue import CATALOGUE, corrupt, image_generator
@@ -28,7 +29,6 @@ from pipeline.data.corruptions.facts import (
 )
 from pipeline.data.corruptions.filters import Image, clipped_zoom, gaussian, motion_blur, plasma, to_uint8, unit
 from pipeline.data.corruptions.weather import TEXTURES, frost_texture
-from pipeline.errors import RequestError
 from tests.data.corruptions.conftest import cloudy
 from tests.data.corruptions.known import TURBO, corruption_facts, perturbation_facts
 

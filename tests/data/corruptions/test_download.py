@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data.corruptions import download, facts
 from pipeline.data.corruptions.download import download_release as download_and_report
 from pipeline.data.corruptions.facts import CORRUPTIONS, Release
 from pipeline.data.corruptions.folders import open_corruptions
-from pipeline.errors import PipelineError, RequestError
 
 
 class Server:

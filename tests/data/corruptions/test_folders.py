@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.errors import RequestError
 from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, CORRUPTIONS, RELEASES, Release
 from pipeline.data.corruptions.folders import open_corruptions, open_perturbations, open_regenerated, row_chunks
 from pipeline.data.corruptions.generate import CleanImages, regenerate
-from pipeline.errors import RequestError
 from tests.data.corruptions.conftest import COUNT, SIZE
 
 LABELS = np.array([7, 8, 9])

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import read_record
 from pipeline.data.corruptions import generate
 from pipeline.data.corruptions.catalogue import corrupt, image_generator
 from pipeline.data.corruptions.facts import CORRUPTIONS, FRAMES, PERTURBATIONS, Release
 from pipeline.data.corruptions.folders import Kind, open_regenerated
 from pipeline.data.corruptions.generate import CleanImages, regenerate
 from pipeline.data.corruptions.perturbations import perturb
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import read_record
 
 
 @pytest.fixture

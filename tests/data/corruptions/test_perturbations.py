@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.core.errors import RequestError
 from pipeline.data.corruptions.facts import BENCHMARK_PERTURBATIONS, FRAMES, PERTURBATIONS, is_noise
 from pipeline.data.corruptions.filters import to_uint8, unit32
 from pipeline.data.corruptions.perturbations import MIDDLE, SEQUENCES, perturb, tilt_matrix
 from pipeline.data.corruptions.weather import watered
-from pipeline.errors import RequestError
 from tests.data.corruptions.conftest import cloudy
 
 

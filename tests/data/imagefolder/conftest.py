@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.files import file_digest
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
-from pipeline.files import file_digest
 from tests.pictures import write_tree
 
 SETTINGS = ShardSettings(size=48, images_per_shard=6)

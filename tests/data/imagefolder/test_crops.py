@@ -14,8 +14,8 @@ from scipy.stats import ks_2samp
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, CentreCrop, RandomCrop
-from pipeline.streams import stream
 from tests.pictures import photos, picture
 
 

@@ -21,6 +21,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, CentreCrop, RandomCrop
 from pipeline.data.imagefolder.loader import (
     Batch,
@@ -33,8 +35,6 @@ from pipeline.data.imagefolder.loader import (
     open_subset,
 )
 from pipeline.data.imagefolder.tree import list_tree
-from pipeline.errors import PipelineError, RequestError
-from pipeline.streams import stream
 from tests.conftest import PATIENCE
 from tests.data.imagefolder.conftest import Harm, Prepared, prepare
 

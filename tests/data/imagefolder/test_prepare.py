@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.files import exclusive, file_digest, write_record
 from pipeline.data.imagefolder.prepare import ShardSettings, read_manifest
 from pipeline.data.imagefolder.shards import decode, read_encoded, read_index, read_names
 from pipeline.data.imagefolder.tree import list_tree
-from pipeline.errors import Interrupted, PipelineError, RequestError
-from pipeline.files import exclusive, file_digest, write_record
 from tests.data.imagefolder.conftest import SETTINGS, Harm, Prepared, digests, prepare
 from tests.data.test_prepare import largest_file
 from tests.pictures import CLASSES, DAMAGED, TRAIN_EACH, VAL_EACH, damage

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import functional
 
+from pipeline.core.errors import RequestError
 from pipeline.data.imagefolder.shards import (
     DamagedImage,
     EncodedImage,
@@ -22,7 +23,6 @@ from pipeline.data.imagefolder.shards import (
     read_names,
     write_shard,
 )
-from pipeline.errors import RequestError
 from tests.data.imagefolder.conftest import Harm
 from tests.pictures import encoded, photos, picture
 

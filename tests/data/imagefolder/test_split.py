@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.config import DataSettings
+from pipeline.core.errors import RequestError
+from pipeline.core.files import read_record, write_record
 from pipeline.data.imagefolder.prepare import ShardSettings
 from pipeline.data.imagefolder.split import FolderSplit, open_folders
-from pipeline.errors import RequestError
-from pipeline.files import read_record, write_record
 from tests.data.imagefolder.conftest import prepare
 
 STREAMING = {"stored_size": 48, "crop_size": 32, "test_crop": {"size": 24, "resize": 32}}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import RequestError
 from pipeline.data.imagefolder.subset import own_choice, read_list
-from pipeline.errors import RequestError
 
 NAMES = [f"n{number % 10}/{number}.JPEG" for number in range(6000)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
+from pipeline.core.errors import RequestError
 from pipeline.data.imagefolder.tree import list_tree
-from pipeline.errors import RequestError
 from tests.data.imagefolder.conftest import Harm
 from tests.pictures import CLASSES
 

@@ -15,7 +15,8 @@ import yaml
 from playwright.sync_api import Browser, sync_playwright
 
 from pipeline.config import Params, load_params
-from pipeline.runs import evaluate_experiment, train_experiment
+from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.train import train_experiment
 from tests.running import few_steps
 
 ATTACK = "<script>document.title='taken over'</script>"

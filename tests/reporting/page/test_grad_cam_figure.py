@@ -12,11 +12,11 @@ import yaml
 from matplotlib.figure import Figure
 
 from pipeline.config import Params, parse_params
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
+from pipeline.provenance.folders import RUNS, prepared_folder, results_folder
 from pipeline.reporting.examples import Pictures
 from pipeline.reporting.figures import draw_figure, grad_cam, write_figures
 from pipeline.reporting.style import style
-from pipeline.runs import RUNS, prepared_folder, results_folder
 from pipeline.tracking import finished_runs
 from tests.reporting.page.conftest import MEASURED, Suite
 

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline.config import Experiment, Params, cells, parse_params
+from pipeline.config import Experiment, Params, parse_params
+from pipeline.config.composing import compose
+from pipeline.core.files import file_digest
 from pipeline.evaluation.verdicts import verdict_frame
-from pipeline.files import file_digest
 from pipeline.reporting.markdown import BLOCK
 from pipeline.reporting.papers import printed_figures, stated_claims
 from pipeline.reporting.publishing import published_folder
@@ -25,8 +26,8 @@ from pipeline.reporting.reproduction.costs import COSTS, Cost, judge_cost, read_
 from pipeline.reporting.reproduction.findings import paper_numbers
 from pipeline.reporting.reproduction.intervals import Estimate
 from pipeline.reporting.reproduction.record import Record
+from pipeline.studies.cells import cells
 from stages import publish
-from stages.compose import compose
 from stages.reproduction import main
 from tests.conftest import REPOSITORY, composed
 from tests.reporting.planting import plant

@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.devices import Backend
+from pipeline.core.ranks import ALONE, Ranks
+from pipeline.core.streams import stream
 from pipeline.data.images import ImageSet
-from pipeline.devices import Backend
-from pipeline.ranks import ALONE, Ranks
-from pipeline.streams import stream
 
 
 class Attack(Protocol):

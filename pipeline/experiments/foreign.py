@@ -8,12 +8,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.config import EvaluationSettings, Normalization, Params
-from pipeline.data.facts import DATASETS
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import file_digest
-from pipeline.progress import EvaluationDisplay
-from pipeline.runs import prepared_folder, write_evaluation
+from pipeline.config import EvaluationSettings, Params
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.files import file_digest
+from pipeline.core.progress import EvaluationDisplay
+from pipeline.core.values import Normalization
+from pipeline.experiments.evaluate import write_evaluation
+from pipeline.provenance.folders import prepared_folder
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ def attack_external(
     """
     import torch
 
+    from pipeline.core.devices import choose_backend
     from pipeline.data.split import open_split
-    from pipeline.devices import choose_backend
     from pipeline.evaluation.autoattack import flags
     from pipeline.evaluation.evaluate import Evaluation
-    from pipeline.evaluation.external import check_model, load_into, read_state
+    from pipeline.evaluation.foreign_weights import check_model, load_into, read_state
     from pipeline.evaluation.journal import Journal
     from pipeline.models import build_model
     from pipeline.models.normalization import Normalized

@@ -9,13 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.config import Experiment
-from pipeline.errors import PipelineError
-from pipeline.files import Damaged, read_record
-from pipeline.folders import working_folder
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import Damaged, read_record
 from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of, digest_of
+from pipeline.provenance.folders import training_folder, working_folder
 from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
 from pipeline.provenance.vouchers import covers, vouch
-from pipeline.runs import training_folder
 from pipeline.tracking import CODE_TAGS, download, log_vouchers, tags_of_latest
 
 ARTIFACTS: dict[Stage, str] = {"train": CODE_FILE, "evaluate": EVALUATION_CODE_FILE}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
 
 GROUPS = ("suite", "architecture", "protocol", "ablation", "competitors", "recipes", "attacks", "ood")
 """Folders of conf/ of which a person chooses a file."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 CHECKSUM = "checksum"
 """Key of a record: SHA-256 over all its other keys."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config import AutoAttackSettings, Experiment
-from pipeline.data.facts import DATASETS
+from pipeline.core.datasets import DATASETS
 from pipeline.reporting.layout import radius
 from pipeline.reporting.markdown import markdown_table
 from pipeline.tracking import StoredRun, made_by
@@ -158,7 +158,7 @@ def _loading(experiment: Experiment) -> list[str]:
         "",
         "```python",
         "from safetensors.torch import load_file",
-        *(["from pipeline.config import Normalization"] if normalization else []),
+        *(["from pipeline.core.values import Normalization"] if normalization else []),
         "from pipeline.models import build_model",
         "",
         f'model = build_model("{experiment.architecture}", "{experiment.data.name}"{shown}).eval()',

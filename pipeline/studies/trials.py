@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from pipeline.config.ablation import cell_name, checked_method, rounded, shares_of_rest, with_mixture
 from pipeline.config.experiment import Experiment
 from pipeline.config.methods import MethodSettings
 from pipeline.config.mixture import MovingAverageSettings
 from pipeline.config.params import Params
 from pipeline.config.search import HUNDREDTHS, SearchSettings
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.studies.cells import cell_name, checked_method, rounded, shares_of_rest, with_mixture
 
 OBJECTIVES = ("held_out/global/natural", "held_out/global/worst_case_union")
 """What a search maximises: accuracies of the result on held-out training images, in the epoch that is kept."""

@@ -19,13 +19,13 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from pipeline.attacks.pgd import PGD
-from pipeline.attacks.predictions import channels_last
 from pipeline.config import Experiment, LearnerSettings, MixtureSettings, MovingAverageSettings, SGDSettings
+from pipeline.core.devices import Backend
+from pipeline.core.streams import stream
 from pipeline.data.images import ImageSet
-from pipeline.devices import Backend
 from pipeline.evaluation.pieces import fitting
+from pipeline.evaluation.predictions import channels_last
 from pipeline.objectives import build_objective
-from pipeline.streams import stream
 from pipeline.training.learner import Learner
 from pipeline.training.loop import build_mixture
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from pipeline.attacks.geometry import TINY, norms, per_sample, project
 from pipeline.attacks.pgd import PGD, frozen
-from pipeline.config import Budget, Closed, Norm
+from pipeline.core.values import Budget, Closed, Norm
 
 
 class MomentumPGD(PGD):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.predictions import channels_last
+from pipeline.core.errors import RequestError
 from pipeline.data.images import ImageSet
-from pipeline.errors import RequestError
+from pipeline.evaluation.predictions import channels_last
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Keys under which training scripts keep the state dict in a larger checkpoint."""

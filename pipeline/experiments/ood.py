@@ -7,34 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DataSettings, Experiment, Params
-from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, BENCHMARK_PERTURBATIONS, CORRUPTIONS, RELEASES
-from pipeline.data.corruptions.folders import (
-    ImageFolder,
-    Kind,
-    open_corruptions,
-    open_perturbations,
-    open_regenerated,
+from pipeline.core.errors import RequestError
+from pipeline.core.files import (
+    Damaged,
+    exclusive,
+    file_digest,
+    read_record,
+    remove_half_written,
+    write_record,
+    write_text,
 )
-from pipeline.errors import RequestError
-from pipeline.files import Damaged, exclusive, file_digest, read_record, remove_half_written, write_record, write_text
+from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, BENCHMARK_PERTURBATIONS, CORRUPTIONS, RELEASES
+from pipeline.data.corruptions.folders import ImageFolder, Kind, open_corruptions, open_perturbations, open_regenerated
+from pipeline.experiments.results import load_trained
 from pipeline.provenance.code import digest_of
-from pipeline.runs import load_trained, prepared_folder, results_folder, training_folder, working_folder
+from pipeline.provenance.folders import corrupted_folder, ood_folder, prepared_folder, training_folder, working_folder
 
 if TYPE_CHECKING:
     from pipeline.data.corruptions.generate import CleanImages
 
 NAMES: dict[Kind, tuple[str, ...]] = {"corruptions": CORRUPTIONS, "perturbations": BENCHMARK_PERTURBATIONS}
 CHOICE = "choice.json"
-
-
-def corrupted_folder(dataset: str) -> Path:
-    """Where the choice between released and regenerated images is kept, and the latter."""
-    return Path("data/corrupted") / dataset
-
-
-def ood_folder(experiment: Experiment) -> Path:
-    """What `measure_ood` leaves."""
-    return results_folder(experiment) / "ood"
 
 
 def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[str, str]:
@@ -111,9 +104,9 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
     Raises:
         RequestError: the experiment is not trained, or the corrupted images are not there.
     """
+    from pipeline.core.devices import choose_backend
     from pipeline.data.split import open_split
-    from pipeline.devices import choose_backend
-    from pipeline.evaluation.ood import (
+    from pipeline.evaluation.corruption_scores import (
         corruption_accuracies,
         corruption_summary,
         corruption_verdicts,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.card import model_card, robustbench_info
 from pipeline.config import Experiment, Params
-from pipeline.data.facts import DATASETS
-from pipeline.errors import PipelineError, RequestError
-from pipeline.files import atomic_write, file_digest, write_json, write_text
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.files import atomic_write, file_digest, write_json, write_text
+from pipeline.experiments.card import model_card, robustbench_info
 from pipeline.reporting.explain import locate
 from pipeline.tracking import (
     RegisteredModel,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.ranks import Part
+from pipeline.core.ranks import Part
 
 
 def stream_seed(seed: int, *address: str | int) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Params, parse_params
+from pipeline.config.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
 from pipeline.config.scaling import Scaling, leaves
 from pipeline.config.writing import readable_yaml
-from pipeline.errors import RequestError
-from pipeline.files import write_text
-from pipeline.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
+from pipeline.core.errors import RequestError
+from pipeline.core.files import write_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,6 +41,11 @@ class Composition:
     content: str
     params: Params
     notes: list[str]
+
+
+def compose(overrides: list[str], conf: Path) -> str:
+    """The text of params.yaml for Hydra `overrides`; raises as `compose_suite`."""
+    return with_header(overrides, compose_suite(overrides, conf).content)
 
 
 def with_header(overrides: Sequence[str], content: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Params
-from pipeline.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError, RequestError
 
 FREE_DISK = 5.0
 """Gibibytes below which checkpoints and the store may not fit."""
@@ -124,7 +124,7 @@ def _space(folder: Path) -> Iterator[Finding]:
 def _devices(params: Params) -> Iterator[Finding]:
     import torch
 
-    from pipeline.devices import choose_backend
+    from pipeline.core.devices import choose_backend
 
     try:
         backend = choose_backend(params.training.device, params.training.precision, params.training.threads)
@@ -145,7 +145,7 @@ def _devices(params: Params) -> Iterator[Finding]:
 
 def _data(params: Params) -> Iterator[Finding]:
     from pipeline.data.split import open_split
-    from pipeline.runs import prepared_folder
+    from pipeline.provenance.folders import prepared_folder
 
     folder, name = prepared_folder(params.data.name), params.data.name
     if not folder.exists():

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Point
-from pipeline.errors import PipelineError, RequestError
+from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.provenance.code import UNKNOWN, Stage
-from pipeline.tracking.files import read as read_json
+from pipeline.studies.trials import Point
+from pipeline.tracking.artifacts import read as read_json
 from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
     check_reachable,

@@ -22,11 +22,13 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails
 
-from pipeline.errors import did_you_mean
+from pipeline.core.datasets import DATASETS
+from pipeline.core.errors import did_you_mean
 
 Norm = Literal["linf", "l2", "l1"]
 Protocol = Literal["paper", "reference_code"]
@@ -209,3 +211,26 @@ def interpolate(
             way = {"linear": share, "cosine": (1 - math.cos(math.pi * share)) / 2, "step": 0.0}[interpolation]
             return first + (second - first) * way
     return values[0] if epoch < epochs[0] else values[-1]
+
+
+class AttackBudget(Closed):
+    """The inner maximisation for one norm: radius, step and number of steps (Generalist++ IV-B: step = epsilon / 4)."""
+
+    epsilon: Budget
+    step_size: Positive
+    steps: Whole = Field(ge=0)
+
+
+class Normalization(Closed):
+    """Per-channel standardisation inside the model: (image - mean) / std; attacks still see inputs in [0, 1]."""
+
+    mean: list[Real]
+    std: list[Annotated[Real, Field(gt=0)]]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _cover_the_channels(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        dataset = context(info, "dataset")
+        if dataset is not None and len(value) != DATASETS[dataset].channels:
+            raise ValueError(f"expected one value for each of {DATASETS[dataset].channels} channels, got {len(value)}")
+        return value

@@ -27,8 +27,8 @@ from pipeline.config.studies import (
     Study,
     WeightAveragingStudy,
 )
-from pipeline.config.values import in_epochs
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.values import in_epochs
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.attacks.predictions import channels_last
+from pipeline.core.errors import RequestError
 from pipeline.data.corruptions.facts import (
     BENCHMARK_CORRUPTIONS,
     BENCHMARK_PERTURBATIONS,
@@ -25,7 +25,7 @@ from pipeline.data.corruptions.facts import (
 )
 from pipeline.data.corruptions.folders import ImageFolder, row_chunks
 from pipeline.data.images import to_unit_interval
-from pipeline.errors import RequestError
+from pipeline.evaluation.predictions import channels_last
 
 WORST = 5
 """The severity of the paper's table."""

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import RequestError
+from pipeline.core.errors import RequestError
 
 T = TypeVar("T", bound=nn.Module)
 

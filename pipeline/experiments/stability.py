@@ -14,13 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pipeline.config import Cell, Experiment, Params, cells
+from pipeline.config import Experiment, Params
 from pipeline.config.studies import ReplacedExampleStudy
+from pipeline.core.devices import choose_backend
+from pipeline.core.errors import PipelineError, RequestError, did_you_mean
+from pipeline.core.files import atomic_write, remove_half_written, write_record, write_text
 from pipeline.data.images import ImageSplit
 from pipeline.data.split import open_split
-from pipeline.devices import choose_backend
-from pipeline.errors import PipelineError, RequestError, did_you_mean
-from pipeline.evaluation.stability import (
+from pipeline.provenance.code import digest_of
+from pipeline.provenance.folders import prepared_folder, working_folder
+from pipeline.reporting.examples import network
+from pipeline.studies.cells import Cell, cells
+from pipeline.tracking import StoredRun, finished_runs, log_stability, mask, read_artifacts, read_run, tracking_uri
+from pipeline.training.loss_gaps import (
     EVERY_LABEL,
     NATURAL,
     Profile,
@@ -29,20 +35,6 @@ from pipeline.evaluation.stability import (
     stability_bound,
     weight_distance,
     worst_cases,
-)
-from pipeline.files import atomic_write, remove_half_written, write_record, write_text
-from pipeline.folders import working_folder
-from pipeline.provenance.code import digest_of
-from pipeline.reporting.examples import network
-from pipeline.runs import prepared_folder
-from pipeline.tracking import (
-    StoredRun,
-    finished_runs,
-    log_stability,
-    mask,
-    read_artifacts,
-    read_run,
-    tracking_uri,
 )
 
 DESCRIPTIONS = {

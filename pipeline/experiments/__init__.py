@@ -1,0 +1,1 @@
+"""What is done to an experiment, one module a verb."""

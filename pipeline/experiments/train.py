@@ -1,0 +1,107 @@
+"""Train one experiment: its files below `results/`, its checkpoints below `runs/`, its MLflow run.
+
+`results/` is what DVC keeps; everything that a tracker, a table or a report needs is in it. DVC never deletes `runs/`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from pipeline.config import Experiment
+from pipeline.core.devices import choose_backend
+from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_json, write_record
+from pipeline.core.progress import TrainingDisplay
+from pipeline.data.split import open_split
+from pipeline.experiments.prepare import check_same_data
+from pipeline.provenance.code import code_of, digest_of
+from pipeline.provenance.commit import git_commit, versions
+from pipeline.provenance.folders import prepared_folder, state_folder, training_folder, working_folder
+from pipeline.provenance.keeping import CODE_FILE, begin, newest
+from pipeline.tracking import DataDescription, track
+from pipeline.training.distributed import joined
+from pipeline.training.loop import train
+from pipeline.training.observer import Silent
+
+
+def train_experiment(
+    experiment: Experiment, should_stop: Callable[[], str | None], learner_parallel: bool = False
+) -> Path:
+    """Train an experiment, or continue it, with a progress display and its MLflow run.
+
+    Under torchrun together with the other processes: the first one alone writes files, shows progress and tracks.
+
+    Args:
+        experiment: What to train.
+        should_stop: Asked after every step for a reason to save and stop.
+        learner_parallel: Under torchrun, each process trains one learner; otherwise all on its part of a minibatch.
+
+    Returns:
+        The folder of `model.safetensors`, `history.json`, `experiment.json` and `summary.json`.
+
+    Raises:
+        RequestError: the data is not prepared, another process trains this experiment, or its learners cannot be shared
+            out among the processes.
+        Interrupted: `should_stop` gave a reason; a checkpoint was written first.
+        PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
+    """
+    settings, folder, state = experiment.training, working_folder(experiment), state_folder(experiment)
+    code = digest_of("train", experiment)
+    split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
+    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
+    with joined(backend.device) as ranks:
+        if not ranks.is_first:
+            train(experiment, split, backend, state, Silent(), should_stop, ranks, learner_parallel, code)
+            return training_folder(experiment)
+        data = DataDescription(experiment.data.name, split.digest, split.counts)
+        with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
+            check_same_data(folder, split.digest)
+            earlier = [training_folder(experiment) / CODE_FILE, *newest(folder, "*")]
+            begin("train", experiment, state, earlier, folder / "checkpoints")
+            with track(experiment, data) as run:
+                with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
+                    result = train(
+                        experiment, split, backend, state, display, should_stop, ranks, learner_parallel, code
+                    )
+                _write_training(
+                    experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
+                )
+                run.log_training(training_folder(experiment))
+    return training_folder(experiment)
+
+
+def _write_training(
+    experiment: Experiment,
+    model: Any,
+    history: list[dict[str, float]],
+    selected_epoch: int,
+    data_digest: str,
+    device: str,
+) -> None:
+
+    folder = training_folder(experiment)
+    remove_half_written(folder)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(folder / "model.safetensors") as stream:
+        stream.write(save(weights, metadata={"fingerprint": experiment.fingerprint}))
+    write_json(folder / "experiment.json", experiment.model_dump(mode="json"))
+    write_json(folder / "history.json", history)
+    write_json(folder / CODE_FILE, code_of("train", experiment).as_json())
+    summary = {
+        "fingerprint": experiment.fingerprint,
+        "training_code": digest_of("train", experiment),
+        "data_digest": data_digest,
+        "weights_sha256": file_digest(folder / "model.safetensors"),
+        "epochs": experiment.training.epochs,
+        "selected_epoch": selected_epoch,
+        "seconds": sum(record["seconds"] for record in history),
+        "device": device,
+        "host": socket.gethostname(),
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    write_record(folder / "summary.json", summary, ["model.safetensors", "experiment.json", "history.json", CODE_FILE])

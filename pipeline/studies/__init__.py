@@ -1,0 +1,1 @@
+"""Many experiments from one file: the cells of the ablation grid, the trials of the search."""
