@@ -16,7 +16,7 @@ THREADS_EACH = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + $(JOBS) - 1) /
 # Tests at a time: one more than there are cores, because some wait for servers; eight have enough to share.
 TEST_JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 7 ? n + 1 : 8 )))
 # make repro EXPERIMENTS="at-1 generalist_t-1" trains and attacks these alone.
-ALL_EXPERIMENTS = $$(dvc stage list --name-only | sed -n 's/^train@//p')
+EXPERIMENTS ?=
 
 # Refuses to replace a params.yaml that was edited by hand, unless OVERWRITE=1.
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
@@ -24,16 +24,9 @@ COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 # What `make bench` runs, the headline first; benchmarks.grid is run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality
 
-# $(call side-by-side,STAGES): DVC stages of every experiment, EXPERIMENT standing for its name, JOBS experiments at a time.
-define side-by-side
-	echo $(or $(EXPERIMENTS),$(ALL_EXPERIMENTS)) | xargs -n 1 | OMP_NUM_THREADS=$(THREADS_EACH) \
-		xargs -P $(JOBS) -I EXPERIMENT dvc --wait-for-lock repro --single-item $(1) \
-		$(if $(filter 1,$(JOBS)),,| cat) # several displays on one terminal would overwrite each other
-endef
-
 define run-experiments
 	dvc repro prepare # and addresses before it
-	$(call side-by-side,train@EXPERIMENT evaluate@EXPERIMENT)
+	python -m stages.experiments --jobs $(JOBS) $(EXPERIMENTS)
 endef
 
 .PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults-grid audit-deps test test-all tables figures report reproduction explain export suite prepare ui bench doctor lint types format clean

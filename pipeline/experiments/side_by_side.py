@@ -1,0 +1,126 @@
+"""Do several pieces of work at a time, each in a process of its own that begins with everything imported."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from pipeline.core.errors import Interrupted
+
+FAILED = 1
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def side_by_side(work: Callable[[str], int], names: Iterable[str], jobs: int) -> dict[str, int]:
+    """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
+
+    One that fails takes no other along. SIGTERM and Ctrl-C reach those that run, which save and stop; no other begins.
+
+    Args:
+        work: Gives an exit code. Must not be called where this process has threads that compute, or has used a GPU.
+        names: What to do, in this order.
+        jobs: Processes at a time. One alone has the terminal; lines of several are printed as they are finished.
+
+    Returns:
+        The exit code by name, of those that were begun; one that a signal has killed has 128 and its number.
+    """
+    left, running, codes = list(names), dict[int, _Piece](), dict[str, int]()
+    with selectors.DefaultSelector() as outputs, _passing_on(running) as stopped:
+        while running or (left and not stopped):
+            while left and len(running) < jobs and not stopped:
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none is missed by a process that just begins
+                piece = _Piece(work, left.pop(0), has_terminal=jobs == 1)
+                running[piece.pid] = piece
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+                outputs.register(piece.output, selectors.EVENT_READ, piece)
+            for key, _ in outputs.select():
+                piece = key.data
+                if not piece.relay():
+                    outputs.unregister(piece.output)
+                    del running[piece.pid]
+                    codes[piece.name] = piece.exit_code()
+    return codes
+
+
+class _Piece:
+    """One piece of work in a process of its own."""
+
+    def __init__(self, work: Callable[[str], int], name: str, has_terminal: bool) -> None:
+        self.name = name
+        self._said = b""
+        self.output, writing = os.pipe()
+        """What it says; its end is the end of the process."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _live(work, name, self.output, None if has_terminal else writing)
+        os.close(writing)
+
+    def relay(self) -> bool:
+        """Print whole lines of what it has said, so that those of several do not mix; False once it has ended."""
+        said = os.read(self.output, 65536)
+        lines, line_end, rest = (self._said + said).rpartition(b"\n")
+        self._said = rest
+        sys.stdout.buffer.write(lines + line_end if said else rest)
+        sys.stdout.flush()
+        return bool(said)
+
+    def exit_code(self) -> int:
+        """Of the process, which has ended."""
+        os.close(self.output)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return code if code >= 0 else 128 - code
+
+
+def _live(work: Callable[[str], int], name: str, reading: int, output: int | None) -> NoReturn:
+    """What a forked process does: nothing that its parent was about to do."""
+    code = FAILED
+    try:
+        os.close(reading)
+        if output is not None:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        code = work(name)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else FAILED
+    except KeyboardInterrupt:
+        code = Interrupted.exit_code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+@contextmanager
+def _passing_on(running: dict[int, _Piece]) -> Iterator[list[int]]:
+    """Pass SIGTERM on to the processes that run, and leave Ctrl-C to the terminal, which sends it to all of them.
+
+    The given list has the signals that were received.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            for pid in list(running):
+                os.kill(pid, number)
+
+    previous = {number: signal.signal(number, receive) for number in STOPPING}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""Train and evaluate the experiments of params.yaml, several at a time, and record the results for DVC.
+
+    python -m stages.experiments                        # all that DVC finds changed
+    python -m stages.experiments at-1 generalist_t-1    # these alone
+
+Does what 'dvc repro' would do with the stages 'train' and 'evaluate', one process for both and all imports done once.
+One that fails takes no other along. Ctrl-C or SIGTERM saves first; the same command continues.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.core.errors import Interrupted, PipelineError, RequestError, did_you_mean
+from pipeline.core.machine import threads_each
+from stages import cli, evaluate, train
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment
+
+IMPORTED = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pipeline.experiments.evaluate",
+    "pipeline.experiments.train",
+    "pyarrow.parquet",
+    "pyautoattack.checks",
+    "sklearn.datasets",
+)
+"""What every experiment needs, in seconds; imported before the processes part."""
+STAGES = ("train", "evaluate")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("experiment", nargs="*", help="METHOD-SEED of params.yaml (default: all)")
+    parser.add_argument("--jobs", type=cli.positive, default=2, help="experiments at a time (default: %(default)s)")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads_each(given.jobs))  # read when torch is imported
+        from pipeline.config import load_params
+
+        experiments = chosen(list(load_params(given.params).experiments()), given.experiment)
+        changed = changed_in_dvc(list(experiments))
+        if changed:
+            run(given.params, {name: experiments[name] for name in changed}, given.jobs)
+
+    return cli.run(stage)
+
+
+def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments that are named, all where none is; those that take longest first, so that none is last alone.
+
+    Raises:
+        RequestError: there is none of such a name.
+    """
+    by_name = {one.identifier: one for one in sorted(experiments, key=lambda one: -len(one.method.learners))}
+    for name in names:
+        if name not in by_name:
+            raise RequestError(f"unknown experiment '{name}': {did_you_mean(name, list(by_name))}")
+    return {name: one for name, one in by_name.items() if name in (names or by_name)}
+
+
+def changed_in_dvc(names: Sequence[str]) -> list[str]:
+    """The experiments that DVC would train or evaluate."""
+    targets = [f"{stage}@{name}" for name in names for stage in STAGES]
+    status = json.loads(_dvc("status", "--json", *targets))
+    return [name for name in names if any(f"{stage}@{name}" in status for stage in STAGES)]
+
+
+def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
+    """Train and evaluate experiments side by side, and record what is done.
+
+    Raises:
+        Interrupted: a signal stopped them; all is saved.
+        PipelineError: some failed; says which.
+    """
+    for module in IMPORTED:
+        import_module(module)
+    from pipeline.experiments.side_by_side import side_by_side
+
+    def work(name: str) -> int:
+        one = experiments[name]
+        arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
+        return train.main(arguments) or evaluate.main(arguments)
+
+    codes = side_by_side(work, experiments, jobs)
+    done = [name for name, code in codes.items() if code == 0]
+    if done:
+        _dvc("commit", "--force", "--quiet", *(f"{stage}@{name}" for name in done for stage in STAGES))
+    failed = {name: code for name, code in codes.items() if code not in (0, Interrupted.exit_code)}
+    if failed:
+        listed = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
+        raise PipelineError(
+            f"{len(failed)} of {len(experiments)} experiments failed, {len(done)} are done: {listed}. What each "
+            "said stands above; the same command tries those again that are not done."
+        )
+    if len(done) < len(experiments):
+        raise Interrupted(f"{len(done)} of {len(experiments)} experiments are done; the same command continues")
+
+
+def _dvc(*arguments: str) -> str:
+    """What a command of DVC prints.
+
+    Raises:
+        PipelineError: it failed; it said why.
+    """
+    command = ["dvc", "--wait-for-lock", *arguments]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        raise PipelineError(f"'{' '.join(command[:3])} ...' ended with exit code {ended.returncode}; it said why above")
+    return ended.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""`stages.experiments`, but for what tests/test_chain.py does with the real DVC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_params
+from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from stages import evaluate, experiments, train
+from tests.conftest import REPOSITORY
+
+NAMES = ["nt-1", "at-1", "generalist_t-1"]
+
+
+def chosen(names: list[str]) -> list[str]:
+    return list(experiments.chosen(list(load_params(REPOSITORY / "params.yaml").experiments()), names))
+
+
+def test_those_with_most_learners_come_first() -> None:
+    assert chosen(NAMES) == ["generalist_t-1", "nt-1", "at-1"]
+    assert chosen([])[0] == "generalist_t-1" and len(chosen([])) == 8
+
+
+def test_an_unknown_experiment_is_refused_with_the_likely_one() -> None:
+    with pytest.raises(RequestError, match=r"unknown experiment 'generalist_t-2'.*generalist_t-1"):
+        chosen(["generalist_t-2"])
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is recorded for DVC, which is not asked."""
+    found: list[str] = []
+
+    def record(*arguments: str) -> str:
+        found.extend(arguments)
+        return ""
+
+    monkeypatch.setattr(experiments, "_dvc", record)
+    monkeypatch.setattr(experiments, "IMPORTED", ())
+    return found
+
+
+def run(monkeypatch: pytest.MonkeyPatch, training: dict[str, int], evaluation: dict[str, int]) -> None:
+    """Three experiments whose stages end with given exit codes."""
+    monkeypatch.setattr(train, "main", lambda arguments: training.get(arguments[0], 0))
+    monkeypatch.setattr(evaluate, "main", lambda arguments: evaluation.get(arguments[0], 0))
+    params = load_params(REPOSITORY / "params.yaml")
+    experiments.run(Path("params.yaml"), {name: params.experiment(name[:-2], 1) for name in NAMES}, jobs=2)
+
+
+def test_what_is_done_is_recorded(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
+    run(monkeypatch, {}, {})
+    assert set(recorded) >= {f"{stage}@{name}" for stage in ("train", "evaluate") for name in NAMES}
+
+
+def test_one_that_fails_takes_no_other_along(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
+    with pytest.raises(PipelineError, match=r"2 of 3 experiments failed, 1 are done: .*nt-1 \(exit code 1\)"):
+        run(monkeypatch, {"nt": 1}, {"at": 2})
+    assert {name for name in recorded if "@" in name} == {"train@generalist_t-1", "evaluate@generalist_t-1"}
+
+
+def test_those_that_were_stopped_can_go_on(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
+    with pytest.raises(Interrupted, match="2 of 3 experiments are done; the same command continues"):
+        run(monkeypatch, {"nt": 75}, {})
+    assert "train@nt-1" not in recorded
+
+
+def test_what_dvc_says_in_vain_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipelineError, match=r"'dvc --wait-for-lock status \.\.\.' ended with exit code"):
+        experiments.changed_in_dvc(NAMES)
