@@ -120,16 +120,10 @@ def peak(results: Results) -> str:
 def generalist_t(results: Results) -> str:
     """The whole against its parts."""
     found = need(results, "mixture", "generalist_t")
-    side_by_side = ""
-    if "side_by_side_ratio" in found:  # not in what was measured before there were lanes
-        side_by_side = (
-            f" With learners side by side, each on a stream of its own, it takes {ranged(found['side_by_side_ratio'])} "
-            "times as long as with one after another; on a CPU, which queues nothing, the two are the same."
-        )
     return (
         f"A step of Generalist-T, mixture included, takes {ranged(found['ratio'])} times the sum of its three "
         f"learners' own steps, timed apart and in turn; the mixture is {percent(found['mixture_share'])} % of it "
-        f"({found['architecture']}, batch {found['batch_size']}).{side_by_side} {source(results, 'mixture')}"
+        f"({found['architecture']}, batch {found['batch_size']}). {source(results, 'mixture')}"
     )
 
 

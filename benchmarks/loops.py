@@ -32,10 +32,9 @@ from pipeline.core.devices import Backend, choose_backend
 from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
-from pipeline.training.lanes import Lanes
 from pipeline.training.learner import Learner
-from pipeline.training.loop import build_learner, build_mixture
 from pipeline.training.mixture import GlobalLearner, Mixture
+from pipeline.training.run import build_learners, build_mixture
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 THREADS = torch.get_num_threads()
@@ -88,7 +87,7 @@ class Loop:
             backend, bfloat16=backend.bfloat16 and FLOAT32 not in habits, deferred=backend.deferred and not at_once
         )
         settings, epochs = experiment.method.mixture, experiment.training.epochs
-        learners = [build_learner(experiment, name, backend) for name in experiment.method.learners]
+        learners = build_learners(experiment, backend)
         mixture = None if settings is None else build_mixture(settings, learners, epochs)
         return cls(learners, mixture, backend, habits, settings, epochs)
 
@@ -105,16 +104,6 @@ class Loop:
     def step(self, images: Tensor, labels: Tensor) -> None:
         """All parts, once."""
         for _, part in self.parts(images, labels):
-            part()
-
-    def step_side_by_side(self, images: Tensor, labels: Tensor, lanes: Lanes) -> None:
-        """All parts, once, with every learner's in a lane of its own."""
-        parts, count = self.parts(images, labels), len(self.learners)
-        with lanes.side_by_side(count) as lane_of_each:
-            for (_, part), lane in zip(parts[:count], lane_of_each, strict=True):
-                with lane:
-                    part()
-        for _, part in parts[count:]:
             part()
 
     def timer(self, images: Tensor, labels: Tensor) -> Timer:

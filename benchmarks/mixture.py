@@ -18,7 +18,6 @@ from benchmarks.publishing import publish
 from benchmarks.reference_style import averages_by_cloning
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, spread, timer
 from pipeline.core.devices import Backend, choose_backend
-from pipeline.training.lanes import Lanes
 from pipeline.training.weights import weight_tensors
 
 DATASETS = {
@@ -45,7 +44,7 @@ LEAST_BYTES = 2**28
 
 
 def whole_and_parts(architecture: str, batch_size: int, rounds: int, backend: Backend) -> dict[str, Any]:
-    """A step of Generalist-T, with learners one after another and side by side, and those of three on their own."""
+    """A step of Generalist-T, and those of three on their own."""
     images, labels = minibatch("cifar10", batch_size, backend.device)
     whole = generalist(architecture, "cifar10", OBJECTIVES, backend)
     alone = {
@@ -56,8 +55,6 @@ def whole_and_parts(architecture: str, batch_size: int, rounds: int, backend: Ba
         name: timer(partial(loop.step, images, labels), backend.device)
         for name, loop in {"whole": whole, **alone}.items()
     }
-    lanes = Lanes(backend.device, print)
-    timers["side_by_side"] = timer(partial(whole.step_side_by_side, images, labels, lanes), backend.device)
     assert whole.mixture is not None
     timers["mixture"] = timer(partial(whole.mixture.after_step, 1), backend.device)
     in_turn(timers, 1)
@@ -66,7 +63,6 @@ def whole_and_parts(architecture: str, batch_size: int, rounds: int, backend: Ba
     return {
         "ratio": ratios(seconds["whole"], sums),
         "seconds": {name: spread(values) for name, values in seconds.items()},
-        "side_by_side_ratio": ratios(seconds["side_by_side"], seconds["whole"]),
         "mixture_share": ratios(seconds["mixture"], seconds["whole"]),
         "architecture": architecture,
         "batch_size": batch_size,

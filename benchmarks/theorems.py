@@ -39,8 +39,9 @@ from pipeline.data.images import ImageSet, ImageSplit
 from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
 from pipeline.objectives import build_objective
-from pipeline.training.loop import build_learner, train
+from pipeline.training.loop import train
 from pipeline.training.loss_gaps import LOSSES, NATURAL, losses_under, worst_cases
+from pipeline.training.run import build_network
 from pipeline.training.theorem_2 import LEARNER_SPREAD, PREVIOUS_ITERATE, geometric_terms
 from pipeline.training.theory import GLOBAL, Snapshots
 from pipeline.training.weights import combine, weight_tensors
@@ -126,7 +127,7 @@ def read_networks(experiment: Experiment, folder: Path) -> dict[str, nn.Module]:
     kept, networks = Snapshots(folder, host), {}
     for name in (*experiment.method.learners, GLOBAL):
         own = next(iter(experiment.method.learners)) if name == GLOBAL else name
-        network = build_learner(experiment, own, Backend(host, bfloat16=False)).model
+        network = build_network(experiment, own, Backend(host, bfloat16=False))
         network.load_state_dict(kept.read(experiment.training.epochs, name)[0])
         networks[name] = network.eval()
     return networks

@@ -25,10 +25,9 @@ from pipeline.evaluation.journal import Journal
 from pipeline.models import build_model
 from pipeline.objectives.part import radii
 from pipeline.training.checkpoint import CheckpointFolder
-from pipeline.training.lanes import Lanes
-from pipeline.training.loop import TrainingRun
+from pipeline.training.run import TrainingRun
 from tests.conftest import REPOSITORY, TINY
-from tests.pretend import Generator, Held, MixedDevices, Queue, Race, WaitsForDevice, never_waits, present
+from tests.pretend import Generator, Held, MixedDevices, WaitsForDevice, never_waits, present
 from tests.running import assert_same
 
 CONTENT: dict[str, Any] = yaml.safe_load(
@@ -81,8 +80,7 @@ def steps(run: TrainingRun, wait: bool = True) -> None:
         with nullcontext() if wait else never_waits():
             for learner in run.learners:
                 run.step(learner, images, labels, epoch)
-            if run.mixture is not None:
-                run.mixture.after_step(epoch)
+            run.mixture.after_step(epoch)
             run.progress.step = 1
             assert run.read_losses().keys() == {learner.name for learner in run.learners}
         run.progress.step = 0
@@ -105,7 +103,7 @@ def test_every_method_is_at_home_on_another_device(
     steps(expected)
     for learner, twin in zip(ours.learners, expected.learners, strict=True):
         assert_same(values(learner.model), values(twin.model))
-    assert_same(values(ours.result_model), values(expected.result_model))
+    assert_same(values(ours.mixture.model), values(expected.mixture.model))
     assert ours.progress.sums == expected.progress.sums
 
 
@@ -152,64 +150,22 @@ def test_numbers_arrive_without_waiting_for_what_follows(device: torch.device) -
 
 
 @pytest.mark.parametrize("method", SEVERAL)
-def test_learners_side_by_side_never_race(
+def test_epochs_on_another_device_are_those_of_the_cpu(
     all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device, method: str
 ) -> None:
-    """Two epochs, so that memory is freed and given again, and the mixture reads what the lanes wrote."""
+    """Two epochs, so that memory is freed and given again, and the mixture reads what the learners wrote."""
     experiment = all_methods.experiment(method, 1)
     ours, expected = (begin(experiment, tiny_split, each, tmp_path) for each in (device, torch.device("cpu")))
-    for run, lanes in ((ours, Lanes(device, print)), (expected, Lanes(device, print, wanted=False))):
+    for run in (ours, expected):
         for epoch in (1, 2):
-            for images, labels in run.batches(epoch):
-                run.step_all(images, labels, epoch, lanes)
-                if run.mixture is not None:
-                    run.mixture.after_step(epoch)
-                run.progress.step += 1
-                run.read_losses()
-            run.read_losses(all_steps=True)
+            for images, labels in run.minibatches_left(epoch):
+                for learner in run.training_in(epoch):
+                    run.step(learner, images, labels, epoch)
+                run.follow(epoch)
+                run.end_step(epoch)
             run.finish_epoch(epoch)
-    assert_same(values(ours.result_model), values(expected.result_model))
+    assert_same(values(ours.mixture.model), values(expected.mixture.model))
     assert without_times(ours) == without_times(expected)
-
-
-@pytest.mark.parametrize("beside", [True, False])
-def test_what_was_decided_makes_no_step_wait(
-    all_methods: Params, tiny_split: ImageSplit, tmp_path: Path, device: torch.device, beside: bool
-) -> None:
-    run = begin(all_methods.experiment("generalist_t", 1), tiny_split, device, tmp_path)
-    lanes, streams = Lanes(device, print), Queue.count
-    lanes._beside = beside
-    images, labels = next(run.batches(1))
-    with never_waits():
-        run.step_all(images, labels, 1, lanes)
-    assert Queue.count - streams == (3 if beside else 0)
-
-
-@pytest.mark.parametrize("forgotten", ["begin", "end"])
-def test_lanes_that_are_not_ordered_race(
-    all_methods: Params,
-    tiny_split: ImageSplit,
-    tmp_path: Path,
-    device: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
-    forgotten: str,
-) -> None:
-    """The pretend device finds what it is there for: lanes that do not wait for the minibatch, or nobody for them."""
-    run = begin(all_methods.experiment("generalist_t", 1), tiny_split, device, tmp_path)
-    main, wait = torch.get_device_module(device).current_stream(), Queue.wait_stream
-
-    def forget(stream: Queue, other: Queue) -> None:
-        if (forgotten == "begin") != (other is main):
-            wait(stream, other)
-
-    monkeypatch.setattr(Queue, "wait_stream", forget)
-    images, labels = next(run.batches(1))
-    with pytest.raises(Race):
-        run.step_all(images, labels, 1, Lanes(device, print))
-        assert run.mixture is not None
-        run.mixture.after_step(1)
-        del images, labels
-        run.read_losses(all_steps=True)
 
 
 def test_verdicts_are_those_of_the_cpu(
@@ -246,17 +202,6 @@ def evaluation_in_short(params: Params) -> EvaluationSettings:
         easy = {"images": 4, "members": ["square"], "epsilon": 10 * attack.epsilon}
         attacks[f"{name}_square"] = attack.model_copy(update=easy)
     return params.evaluation.model_copy(update={"attacks": attacks})
-
-
-def test_memory_is_not_given_away_while_a_lane_uses_it(device: torch.device) -> None:
-    lane, module = Queue(), torch.get_device_module(device)
-    numbers = torch.ones(4, device=device)
-    lane.wait_stream(module.current_stream())
-    with module.stream(lane):
-        numbers.sum()
-    del numbers
-    with pytest.raises(Race, match="is given memory"):
-        torch.zeros(4, device=device)
 
 
 def test_the_device_refuses_tensors_of_the_host(device: torch.device) -> None:

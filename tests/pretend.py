@@ -1,10 +1,7 @@
 """A device that is not there: its tensors lie in the CPU's memory, and it is as particular as a GPU.
 
 It refuses tensors of two devices in one operation, and, inside `never_waits`, everything that would make the host wait
-for a device. It gives numbers that were sent to the host only to who waits for them. And it finds races: two operations
-on the same memory from different streams, one of which writes, without anything that orders them; and memory that its
-stream could hand out again while another stream still uses it. Only streams that wait for each other are in order: that
-the host waits orders nothing here, and hides no race.
+for a device. It gives numbers that were sent to the host only to who waits for them.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ from typing import Any, Self
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -48,112 +44,36 @@ class MixedDevices(Exception):
     """An operation on tensors of the host and of the device."""
 
 
-class Race(Exception):
-    """Nothing orders two operations on the same memory."""
-
-
-Moment = dict[int, int]
-"""How many operations of each stream are over, by the stream's number."""
-
-
-class Queue:
-    """A queue of operations."""
-
-    count = 0
-
-    def __init__(self) -> None:
-        self.number, Queue.count = Queue.count, Queue.count + 1
-        self.past: Moment = {self.number: 0}
-        """What is over when the next operation begins."""
-
-    def wait_stream(self, other: Queue) -> None:
-        """Begin the next operation when all that `other` was given is over."""
-        for number, count in other.past.items():
-            self.past[number] = max(self.past.get(number, 0), count)
-
-
 class Mark:
-    """A mark in the current stream."""
+    """A mark in the queue of operations."""
 
     def __init__(self) -> None:
-        self._past: Moment = {}
+        self._count = 0
 
     def record(self) -> None:
-        """Mark what the stream was given until now."""
-        self._past = dict(host.current.past)
+        """Mark what the device was given until now."""
+        self._count = host.operations
 
     def synchronize(self) -> None:
         """Wait for it; what was sent to the host before has arrived."""
-        host.arrive(self._past)
-
-
-@dataclass
-class Memory:
-    """Who used a piece of the device's memory."""
-
-    storage: Any
-    """A weak reference."""
-    owner: int
-    """The stream that it was allocated in, and whose next allocation may be given it when it is free."""
-    write: tuple[int, int]
-    """The last one: stream, and its count of operations."""
-    reads: Moment = field(default_factory=dict)
-    """The last ones since then, by stream."""
+        host.arrive(self._count)
 
 
 @dataclass
 class Host:
     """What the host knows of the device."""
 
-    current: Queue = field(default_factory=Queue)
-    memories: dict[int, Memory] = field(default_factory=dict)
-    under_way: list[tuple[Tensor, Tensor, tuple[int, int]]] = field(default_factory=list)
+    operations: int = 0
+    """How many the device was given, in order."""
+    under_way: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)
     """Tensors of the host, what they will hold, and the operation that sends it."""
     may_wait: bool = True
 
-    def use(self, read: list[Tensor], written: list[Tensor], made: list[Tensor]) -> tuple[int, int]:
-        """One operation on tensors of the CPU that hold the device's."""
-        past, number = self.current.past, self.current.number
-        past[number] += 1
-        now = number, past[number]
-        self._forget_free_memory()
-        for tensor in made:
-            key = tensor.untyped_storage()._cdata
-            if key not in self.memories:
-                self.memories[key] = Memory(_weakly(tensor), number, now)
-        for tensor in read:
-            memory = self.memories[tensor.untyped_storage()._cdata]
-            _check(past, [memory.write], "reads what another one writes")
-            memory.reads[number] = past[number]
-        for tensor in written:
-            memory = self.memories[tensor.untyped_storage()._cdata]
-            _check(past, [memory.write, *memory.reads.items()], "writes what another one uses")
-            memory.write, memory.reads = now, {}
-        return now
-
-    def _forget_free_memory(self) -> None:
-        """Let the current stream have what is free again, which others must have finished with."""
-        past, number = self.current.past, self.current.number
-        for key, memory in list(self.memories.items()):
-            if memory.storage.expired() and memory.owner == number:
-                _check(past, [memory.write, *memory.reads.items()], "is given memory that another one uses")
-                del self.memories[key]
-
-    def arrive(self, past: Moment) -> None:
-        """Everything that was sent to the host by then is there."""
-        for target, content, (number, count) in self.under_way:
-            if past.get(number, 0) >= count:
+    def arrive(self, count: int) -> None:
+        """Everything that was sent to the host by the first `count` operations is there."""
+        for target, content, number in self.under_way:
+            if number <= count:
                 target.copy_(content)
-
-
-def _weakly(tensor: Tensor) -> Any:
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-
-
-def _check(past: Moment, uses: list[tuple[int, int]], what: str) -> None:
-    for number, count in uses:
-        if past.get(number, 0) < count:
-            raise Race(f"a stream {what}, stream {number}, and nothing orders the two")
 
 
 host = Host()
@@ -163,22 +83,6 @@ class Device:
     """What torch asks of a device's module."""
 
     Event = Mark
-    Stream = Queue
-
-    @staticmethod
-    def current_stream() -> Queue:
-        """Where operations go."""
-        return host.current
-
-    @staticmethod
-    @contextmanager
-    def stream(stream: Queue) -> Iterator[None]:
-        """Let operations go there."""
-        before, host.current = host.current, stream
-        try:
-            yield
-        finally:
-            host.current = before
 
     @staticmethod
     def synchronize() -> None:
@@ -284,27 +188,14 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     plain_args, plain_kwargs = tree_map_only(Held, lambda tensor: tensor.content, (args, kwargs))
     result = func(*plain_args, **plain_kwargs)
     wraps = {id(tensor.content): tensor for tensor in held}
-    made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and id(leaf) not in wraps]
-    now = host.use([tensor.content for tensor in held], _written(func, args, kwargs), [] if to_host else made)
+    host.operations += 1
     if not to_host:
         return tree_map_only(Tensor, lambda tensor: wraps[id(tensor)] if id(tensor) in wraps else Held(tensor), result)
     if kwargs.get("non_blocking"):
         empty = torch.full_like(result, math.nan)
-        host.under_way.append((empty, result, now))
+        host.under_way.append((empty, result, host.operations))
         return empty
     return result
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """What an operation changes in place."""
-    names = [argument.name for argument in func._schema.arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
-    changed = [
-        given.get(argument.name)
-        for argument in func._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return [leaf.content for leaf in tree_leaves(changed) if isinstance(leaf, Held)]
 
 
 def _refuse(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], held: list[Held], to_host: bool) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.training.loop import TrainingResult, train
+from pipeline.training.loop import train
+from pipeline.training.run import TrainingResult
 
 Weights = dict[str, Tensor]
 

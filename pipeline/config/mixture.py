@@ -230,6 +230,20 @@ class ModeConnectivitySettings(Closed):
         return (learner == self.middle) == (epoch > self.path_starts_after)
 
 
+class SingleSettings(Closed):
+    """The rule of a method that has one learner, and so none in `params.yaml`."""
+
+    rule: Literal["single"] = "single"
+
+    def complete_from(self, epochs: int) -> int:
+        """The first epoch after which the result holds every learner."""
+        return 1
+
+    def trains(self, learner: str, epoch: int) -> bool:
+        """Whether a learner is updated in `epoch`: always."""
+        return True
+
+
 MixtureSettings = Annotated[
     MovingAverageSettings | GradientProjectionSettings | ModeConnectivitySettings, Field(discriminator="rule")
 ]

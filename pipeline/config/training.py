@@ -29,7 +29,7 @@ class TheorySettings(Closed):
     """On the first so many held-out images, or all where there are fewer."""
 
 
-HOW_TO_TRAIN = {"device", "threads", "compile", "overlap_learners", "theory"}
+HOW_TO_TRAIN = {"device", "threads", "compile", "theory"}
 """Settings of training that are not part of an experiment's identity."""
 
 
@@ -53,9 +53,6 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
-    overlap_learners: TruthValue = False
-    """Let learners share a GPU, each on a stream of its own, if the first minibatches show that to be faster. Not part
-    of an experiment's identity, since steps are the same in either way."""
     theory: TheorySettings | None = Field(default=None, exclude_if=is_none)
     """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
     experiment's identity."""

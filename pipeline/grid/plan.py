@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import ImageSet
-    from pipeline.training.loop import TrainingRun
+    from pipeline.training.run import TrainingRun
 
 PROBES = Path("runs/probes")
 STEPS = 5
@@ -124,7 +124,7 @@ def probe(experiment: Experiment) -> Cost:
     from pipeline.data.split import open_split
     from pipeline.provenance.folders import prepared_folder
     from pipeline.training.checkpoint import CheckpointFolder
-    from pipeline.training.loop import TrainingRun
+    from pipeline.training.run import TrainingRun
 
     settings = experiment.training
     backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
@@ -136,11 +136,11 @@ def probe(experiment: Experiment) -> Cost:
         step = _time_steps(run, backend.device)
         validation = _timed(lambda: run.finish_epoch(settings.epochs), backend.device)
         checkpoint = run.save().stat().st_size
-    evaluation = _evaluation_seconds(experiment, run.result_model, split.test, backend.device)
+    evaluation = _evaluation_seconds(experiment, run.mixture.model, split.test, backend.device)
     images = len(split.test)
     validations = -(-settings.epochs // settings.validation_interval)
     steps = sum(run.steps_in(epoch) for epoch in range(1, settings.epochs + 1))
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in run.result_model.state_dict().values())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in run.mixture.model.state_dict().values())
     attacked = sum(min(attack.images or images, images) for attack in experiment.evaluation.attacks.values())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if backend.device.type == "cuda":
@@ -161,8 +161,7 @@ def _time_steps(run: TrainingRun, device: torch.device) -> float:
         images, labels = next(batches)
         for learner in run.learners:
             run.step(learner, images, labels, 1)
-        if run.mixture is not None:
-            run.mixture.after_step(1)
+        run.mixture.after_step(1)
         run.read_losses()
         run.progress.step = (run.progress.step + 1) % run.steps_in(1)
 

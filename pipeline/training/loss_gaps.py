@@ -27,7 +27,7 @@ from pipeline.evaluation.pieces import fitting
 from pipeline.evaluation.predictions import channels_last
 from pipeline.objectives import build_objective
 from pipeline.training.learner import Learner
-from pipeline.training.loop import build_mixture
+from pipeline.training.run import build_mixture
 
 STEPS = 20
 """Steps of the PGD that finds every network's own worst case."""

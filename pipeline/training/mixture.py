@@ -22,7 +22,7 @@ class Mixture(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The network that the method is judged by, in eval mode; the same object throughout."""
+        """The network that the method is judged by; the same object throughout."""
 
     def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
         """Number `step` (from 1) of the `steps` of `epoch` has ended, for every learner that trains in it."""
@@ -44,6 +44,29 @@ class Mixture(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+
+
+class Single:
+    """The mixture of a baseline: its only learner's weights, or their moving average where it has one."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.model = learner.model if learner.average is None else learner.average.model
+
+    def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
+        """Nothing: the learner averages its own weights."""
+
+    def after_epoch(
+        self, epoch: int, images: Callable[[], Iterable[Tensor]], judge: Judge, steps: int = 1
+    ) -> dict[str, float]:
+        """Nothing, of which nothing is recorded."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the learner keeps all of it."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""

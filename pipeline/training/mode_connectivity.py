@@ -17,6 +17,12 @@ from pipeline.training.weights import average_into, copy_weights, recompute_batc
 HALF_WAY = 0.5
 
 
+def path_between(settings: ModeConnectivitySettings, networks: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The path that the middle's learner trains, in place of its own network."""
+    ends = [networks[name] for name in settings.endpoints]
+    return {settings.middle: BezierPath(networks[settings.middle], *ends)}
+
+
 class ModeConnectivity:
     """Robust mode connectivity (Wang et al., 2023) with a quadratic Bezier path between two learners.
 
@@ -26,7 +32,7 @@ class ModeConnectivity:
 
     Args:
         settings: Which learner is which, and how many points are compared.
-        learners: Two endpoints and the middle; its network is wrapped in a `BezierPath`.
+        learners: Two endpoints and the middle, whose network is `path_between` them.
         epochs: The last epoch.
     """
 
@@ -35,11 +41,11 @@ class ModeConnectivity:
         self._settings = settings
         self._epochs = epochs
         self._ends = [by_name[name].model for name in settings.endpoints]
-        middle = by_name[settings.middle]
-        self.model = deepcopy(middle.model).eval()
+        path = by_name[settings.middle].model
+        assert isinstance(path, BezierPath)
+        self._path = path
+        self.model = deepcopy(path.middle).eval()
         """A point of the path as a network of its own."""
-        self._path = BezierPath(middle.model, *self._ends)
-        middle.model = self._path
 
     def after_step(self, epoch: int, step: int = 1, steps: int = 1) -> None:
         """Nothing: a point is chosen after the epoch."""

@@ -12,7 +12,7 @@ from pipeline.config import Experiment
 from pipeline.core.devices import Backend
 from pipeline.core.ranks import ALONE
 from pipeline.data.images import load_split
-from pipeline.training.loop import build_learner, open_minibatches
+from pipeline.training.run import build_network, open_minibatches
 from tests.conftest import MakeParams
 from tests.running import assert_same
 
@@ -58,7 +58,7 @@ def test_minibatches_of_a_pair_differ_in_one_image(
 def test_the_pair_has_the_same_first_weights_and_other_fingerprints(pair: list[Experiment], cpu: Backend) -> None:
     assert pair[0].fingerprint != pair[1].fingerprint
     for name in pair[0].method.learners:
-        first, second = (build_learner(one, name, cpu).model.state_dict() for one in pair)
+        first, second = (build_network(one, name, cpu).state_dict() for one in pair)
         assert_same(first, second)
 
 

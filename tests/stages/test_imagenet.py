@@ -21,7 +21,8 @@ from pipeline.core.errors import Interrupted
 from pipeline.core.ranks import Ranks
 from pipeline.data.imagefolder.split import open_folders
 from pipeline.training.checkpoint import CheckpointFolder
-from pipeline.training.loop import TrainingRun, open_minibatches, train
+from pipeline.training.loop import train
+from pipeline.training.run import TrainingRun, open_minibatches
 from stages import train as train_stage
 from tests.conftest import REPOSITORY
 from tests.pictures import CLASSES, DAMAGED, damage, write_tree

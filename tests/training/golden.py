@@ -30,7 +30,8 @@ from pipeline.core.errors import Interrupted
 from pipeline.core.streams import stream
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
-from pipeline.training.loop import build_learner, train
+from pipeline.training.loop import train
+from pipeline.training.run import build_network
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, Weights
 from tests.training.test_methods import two_epochs
@@ -126,7 +127,7 @@ def measure(experiment: Experiment, split: ImageSplit, folder: Path) -> Golden:
     total = experiment.training.epochs * -(-len(split.train) // experiment.training.batch_size)
     left = iter(range(total - 1, -1, -1))
     with double_precision():
-        start = build_learner(experiment, next(iter(experiment.method.learners)), backend).model.state_dict()
+        start = build_network(experiment, next(iter(experiment.method.learners)), backend).state_dict()
         with suppress(Interrupted):
             train(experiment, split, backend, folder, Recorder(), lambda: None if next(left) else "the last step")
         state = torch.load(max((folder / "checkpoints").glob("*.pt")), weights_only=True)
@@ -135,7 +136,7 @@ def measure(experiment: Experiment, split: ImageSplit, folder: Path) -> Golden:
     for name, learner in state["learners"].items():
         if learner["average"] is not None:
             networks[f"{name}, averaged"] = learner["average"]["model"]
-    if state["mixture"] is not None:
+    if state["mixture"]:
         networks["mixture"] = state["mixture"]["model"]
     networks["result"] = result
     return {name: _summary(start, tensors) for name, tensors in networks.items()}

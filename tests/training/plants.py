@@ -225,11 +225,11 @@ OTHERS = [
         "weight_decay=0.0,\n            **kernels",
         "digits/nt",
     ),
-    Plant("training.loop", "run.mixture.after_step(epoch,", "run.mixture.after_step(epoch - 1,", GENERALIST),
+    Plant("training.run", "self.mixture.after_step(epoch,", "self.mixture.after_step(epoch - 1,", GENERALIST),
     Plant(
-        "training.loop",
-        "self.mixture.after_epoch(\n                epoch,",
-        "self.mixture.after_epoch(\n                epoch - 1,",
+        "training.run",
+        "self.mixture.after_epoch(\n            epoch,",
+        "self.mixture.after_epoch(\n            epoch - 1,",
         GENERALIST,
     ),
     Plant(

@@ -12,7 +12,8 @@ from pipeline.config import SGDSettings
 from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
 from pipeline.training.learner import build_optimizer
-from pipeline.training.loop import build_learner, train
+from pipeline.training.loop import train
+from pipeline.training.run import build_learners
 from tests.conftest import MakeParams
 from tests.running import Recorder
 
@@ -23,7 +24,7 @@ def test_the_learning_rate_follows_its_schedule(
 ) -> None:
     schedule = {"epochs": [0, 2], "values": [0, 1], "every": every}
     params = make_params(lambda raw: raw["methods"]["at"]["learners"]["linf"].update(schedule=schedule))
-    learner, rates = build_learner(params.experiment("at", 1), "linf", cpu), []
+    learner, rates = build_learners(params.experiment("at", 1), cpu)[0], []
     for step in range(3):
         learner.set_learning_rate(1, (step + 1) / 3)
         rates.append(learner.optimizer.param_groups[0]["lr"] / 0.05)

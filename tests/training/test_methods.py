@@ -17,7 +17,8 @@ from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
 from pipeline.objectives import Moment, build_objective
-from pipeline.training.loop import build_learner, train
+from pipeline.training.loop import train
+from pipeline.training.run import build_learners, build_network
 from tests.conftest import REPOSITORY, TINY
 from tests.running import Recorder, assert_same, run_experiment
 
@@ -67,7 +68,7 @@ def test_a_method_trains_repeats_and_continues(
         assert record["images_per_second"] > 0
         assert all(torch.isfinite(torch.tensor(value)) for value in record.values())
     for name in experiment.method.learners:
-        start = dict(build_learner(experiment, name, cpu).model.named_parameters())
+        start = dict(build_network(experiment, name, cpu).named_parameters())
         trained = {key.removeprefix("middle."): tensor for key, tensor in first.learner(name).items()}
         moved = [key for key, tensor in start.items() if not torch.equal(tensor, trained[key])]
         assert moved == list(start), f"{name}: {set(start) - set(moved)} did not move"
@@ -95,7 +96,8 @@ def test_crafting_costs_the_input_gradients_that_the_algorithm_needs_and_no_othe
     experiment = two_epochs(method)
     name = OWN_LEARNER.get(method) or next(iter(experiment.method.learners))
     settings = experiment.method.learners[name]
-    learner, counted = build_learner(experiment, name, cpu), 0
+    learner = next(one for one in build_learners(experiment, cpu) if one.name == name)
+    counted = 0
     original = torch.autograd.grad
 
     def counting(outputs: Any, inputs: Any, *rest: Any, **options: Any) -> Any:

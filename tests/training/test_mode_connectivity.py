@@ -15,9 +15,10 @@ from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
 from pipeline.models.bezier import bernstein
-from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.loop import train
 from pipeline.training.mode_connectivity import ModeConnectivity
+from pipeline.training.run import TrainingRun
 from pipeline.training.weights import recompute_batch_norm
 from tests.conftest import MakeParams
 from tests.running import Recorder, RunExperiment, Trained, assert_same
@@ -87,7 +88,7 @@ def test_statistics_belong_to_the_chosen_point(
     trained: Trained, make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
 ) -> None:
     experiment = make_params(rmc()).experiment("rmc", 1)
-    run = loop.TrainingRun(experiment, tiny_split, cpu, CheckpointFolder(tmp_path, experiment.fingerprint))
+    run = TrainingRun(experiment, tiny_split, cpu, CheckpointFolder(tmp_path, experiment.fingerprint))
     again = deepcopy(trained.result.model)
     recompute_batch_norm(again, (images for images, _ in run.batches(epoch=4)))
     assert_same(dict(again.state_dict()), dict(trained.result.model.state_dict()))
@@ -126,8 +127,8 @@ def test_killed_while_points_are_compared_it_ends_the_same(
 
     monkeypatch.setattr(ModeConnectivity, "_move_to", breaking)
     with pytest.raises(Stop):
-        loop.train(experiment, tiny_split, cpu, tmp_path / "killed", Recorder())
-    continued = loop.train(experiment, tiny_split, cpu, tmp_path / "killed", Recorder())
+        train(experiment, tiny_split, cpu, tmp_path / "killed", Recorder())
+    continued = train(experiment, tiny_split, cpu, tmp_path / "killed", Recorder())
     assert_same(dict(trained.result.model.state_dict()), dict(continued.model.state_dict()))
 
 
@@ -138,8 +139,8 @@ def test_interrupted_in_any_stage_it_ends_the_same(
     experiment = make_params(rmc()).experiment("rmc", 1)
     reasons = iter([None] * steps + ["stop"])
     with pytest.raises(Interrupted):
-        loop.train(experiment, tiny_split, cpu, tmp_path / "stopped", Recorder(), lambda: next(reasons))
-    continued = loop.train(experiment, tiny_split, cpu, tmp_path / "stopped", Recorder())
+        train(experiment, tiny_split, cpu, tmp_path / "stopped", Recorder(), lambda: next(reasons))
+    continued = train(experiment, tiny_split, cpu, tmp_path / "stopped", Recorder())
     assert_same(dict(trained.result.model.state_dict()), dict(continued.model.state_dict()))
 
 

@@ -20,8 +20,8 @@ from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.objectives import Moment, build_objective, objective_names, resolve_objective
 from pipeline.training.checkpoint import CheckpointFolder
-from pipeline.training.lanes import Lanes
-from pipeline.training.loop import TrainingRun, train
+from pipeline.training.loop import train
+from pipeline.training.run import TrainingRun
 from tests.conftest import MakeParams
 from tests.objectives.test_formulas import BUDGETS, LABELS, generator, images, network
 from tests.running import Recorder, RunExperiment, Weights, assert_same
@@ -114,10 +114,10 @@ def seen_by(run: TrainingRun, name: str) -> list[Tensor]:
 
 def forward(run: TrainingRun, epochs: int) -> None:
     """The steps of so many epochs, without what comes at their ends."""
-    lanes = Lanes(torch.device("cpu"), print, wanted=False)
     for epoch in range(1, epochs + 1):
-        for minibatch, labels in run.batches(epoch):
-            run.step_all(minibatch, labels, epoch, lanes)
+        for minibatch, labels in run.minibatches_left(epoch):
+            for learner in run.learners:
+                run.step(learner, minibatch, labels, epoch)
             run.progress.step += 1
         run.progress.step = 0
 

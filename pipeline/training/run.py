@@ -1,0 +1,378 @@
+"""The learners, their mixture and the state of one training, and what each line of Algorithm 1 does to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Experiment, MixtureSettings, MovingAverageSettings
+from pipeline.config.mixture import SingleSettings
+from pipeline.core.devices import Backend
+from pipeline.core.errors import DivergedError, Interrupted, RequestError
+from pipeline.core.ranks import ALONE, Ranks
+from pipeline.core.streams import stream, stream_seed
+from pipeline.data.augmentation import augment
+from pipeline.data.images import ImageSplit, to_unit_interval
+from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
+from pipeline.data.split import Split
+from pipeline.evaluation.predictions import channels_last
+from pipeline.models import build_model
+from pipeline.objectives import Moment
+from pipeline.training.checkpoint import CheckpointFolder
+from pipeline.training.distributed import synchronise_batch_norm
+from pipeline.training.gradient_projection import GradientProjection
+from pipeline.training.learner import Learner, Outcome
+from pipeline.training.mesh import ONE_PROCESS, Mesh
+from pipeline.training.mixture import GlobalLearner, Mixture, Single
+from pipeline.training.mode_connectivity import ModeConnectivity, path_between
+from pipeline.training.observer import Observer, Silent
+from pipeline.training.selection import BestEpoch, Validation
+from pipeline.training.theory import TheoryMeter
+
+StopRequest = Callable[[], str | None]
+"""Asked after every step: None to go on, or the reason to save and stop."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it is in the checkpoint."""
+
+    epoch: int = 0
+    """Epochs that have ended."""
+    step: int = 0
+    """Steps of the epoch under way."""
+    seconds: float = 0.0
+    """Time spent on the steps of the epoch under way, waiting for their images included."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums over the images of the epoch under way: losses and correct predictions by learner."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One record per finished epoch."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A learner's step, whose outcome may still be under way on the device."""
+
+    epoch: int
+    number: int
+    """The number of the minibatch, from 0."""
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training leaves behind."""
+
+    model: nn.Module
+    """The selected weights, in eval mode: the global learner's, or the only learner's."""
+    history: list[dict[str, float]]
+    selected_epoch: int
+
+
+class TrainingRun:
+    """One experiment in training.
+
+    Args:
+        experiment: What to train.
+        split: On which images.
+        backend: On which device, in which arithmetic.
+        checkpoints: Where the state is kept; of several processes, the first one's counts.
+        mesh: Which learners and which part of a minibatch are this process's.
+        observer: Told of the progress.
+        should_stop: Asked after every step; one process that is to stop stops all.
+
+    Raises:
+        RequestError: the minibatches cannot be shared out among the processes.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        split: Split,
+        backend: Backend,
+        checkpoints: CheckpointFolder,
+        mesh: Mesh = ONE_PROCESS,
+        observer: Observer | None = None,
+        should_stop: StopRequest = lambda: None,
+    ) -> None:
+        self._rule, epochs = experiment.method.mixture or SingleSettings(), experiment.training.epochs
+        self.learners = build_learners(experiment, backend, mesh.data)
+        self.mixture = build_mixture(self._rule, self.learners, epochs, mesh)
+        self.progress = Progress()
+        self._observer = observer or Silent()
+        self._should_stop = should_stop
+        self._since = 0.0
+        """When the step under way began, on a clock."""
+        self._unread: list[Step] = []
+        self._experiment = experiment
+        self._backend = backend
+        self._checkpoints = checkpoints
+        self._mesh = mesh
+        self._minibatches = open_minibatches(experiment, split, backend.device, mesh.data)
+        self._check_parts()
+        self._best = BestEpoch(experiment.training.selection, self._rule.complete_from(epochs))
+        self._validation = Validation(experiment, split, backend, mesh)
+        self._theory: TheoryMeter | None = None
+        if experiment.training.theory is not None and isinstance(self._rule, MovingAverageSettings):
+            snapshots = checkpoints.folder.with_name("theory")
+            self._theory = TheoryMeter(experiment, split, backend, self.learners, snapshots, mesh)
+
+    def epochs_left(self) -> Iterator[int]:
+        """The epochs from the newest checkpoint on, which is loaded first."""
+        self.restore()
+        epochs, first, steps = self._experiment.training.epochs, self.progress.epoch + 1, 0
+        for epoch in range(first, epochs + 1):
+            if epoch == first:
+                steps = self.steps_in(epoch)
+                self._observer.on_start(epochs, steps, first, self.progress.step)
+            elif self.steps_in(epoch) != steps:
+                steps = self.steps_in(epoch)
+                self._observer.on_phase(steps)
+            yield epoch
+
+    def minibatches_left(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `batches`, from where `epoch` stands: for each, learners have the learning rates of that moment.
+
+        The time of a step begins with the wait for its images.
+        """
+        self._since = time.perf_counter()
+        for images, labels in self.batches(epoch, first=self.progress.step):
+            for learner in self.training_in(epoch):
+                learner.set_learning_rate(epoch, (self.progress.step + 1) / self.steps_in(epoch))
+            yield images, labels
+
+    def training_in(self, epoch: int) -> list[Learner]:
+        """The learners that this process updates in `epoch`."""
+        own = [learner for learner in self.learners if self._mesh.trains(learner.name)]
+        return [learner for learner in own if self._rule.trains(learner.name, epoch)]
+
+    def steps_in(self, epoch: int) -> int:
+        """Minibatches in `epoch`; the last one may be smaller."""
+        return -(-len(self._minibatches) // self._experiment.sizes_in(epoch).batch)
+
+    def batch_length(self, epoch: int, step: int) -> int:
+        """Images in minibatch number `step` (from 0) of `epoch`, of all ranks together."""
+        size = self._experiment.sizes_in(epoch).batch
+        return min(size, len(self._minibatches) - step * size)
+
+    def _check_parts(self) -> None:
+        """Refuse more ranks than a minibatch has images: BatchNorm has no statistics of none."""
+        for epoch in range(1, self._experiment.training.epochs + 1):
+            least = self.batch_length(epoch, self.steps_in(epoch) - 1)
+            if least < self._mesh.data.count:
+                raise RequestError(
+                    f"the last minibatch of epoch {epoch} has {least} images for {self._mesh.data.count} processes; "
+                    "start fewer, or change training.batch_size or data.train_images"
+                )
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's part of the minibatches of `epoch` from number `first` on: float images in [0, 1], labels."""
+        for images, labels in self._minibatches.of_epoch(epoch, self._experiment.sizes_in(epoch), first):
+            yield channels_last(to_unit_interval(images)), labels
+
+    def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> None:
+        """theta_a <- Z(theta_a): one update of one learner on one minibatch; its loss is for `read_losses`.
+
+        Raises:
+            DivergedError: the loss is not finite; says which learner, epoch and batch.
+            PipelineError: another rank was lost.
+        """
+        step, device = self.progress.step, self._backend.device
+        part = self._mesh.data.part(self.batch_length(epoch, step))
+        seed, epochs = self._experiment.seed, self._experiment.training.epochs
+        noise = stream(seed, "attack", learner.name, epoch, step, device=device, part=part)
+        moment = Moment(epoch, epochs, noise, learner.memory, learner.label_smoothing)
+        if learner.augmentation is not None:
+            placing = stream(seed, "augmentation", learner.name, epoch, step, device=device, part=part)
+            images = channels_last(augment(images, learner.augmentation, placing))
+        with self._located(epoch, step):
+            self._unread.append(Step(epoch, step, learner.step(images, labels, moment)))
+
+    def follow(self, epoch: int) -> None:
+        """Let the mixture follow the learners after a step; under some settings it hands back within the epoch."""
+        self.mixture.after_step(epoch, self.progress.step + 1, self.steps_in(epoch))
+
+    def end_step(self, epoch: int) -> None:
+        """Count and time the step, tell of it, and save and stop where asked to.
+
+        Raises:
+            Interrupted: this or another process is to stop; a checkpoint was written first.
+            DivergedError: a loss is not finite.
+        """
+        progress, steps = self.progress, self.steps_in(epoch)
+        losses = self.read_losses(all_steps=progress.step + 1 == steps)
+        elapsed = time.perf_counter() - self._since
+        progress.step += 1
+        progress.seconds += elapsed
+        rate = self.batch_length(epoch, progress.step - 1) / elapsed
+        self._observer.on_step(epoch, progress.step, losses, rate)
+        reason = self._should_stop()
+        if self._mesh.everyone.any(reason is not None):
+            reason = reason or "another process was asked to stop"
+            raise Interrupted(f"{reason}: saved {self.save()}; the same command continues from there")
+        self._since = time.perf_counter()
+
+    def read_losses(self, all_steps: bool = False) -> dict[str, float]:
+        """Losses by learner of those steps that were not read before, and add them to the epoch's sums.
+
+        Args:
+            all_steps: Also of the step under way, for which the device must be waited for where it is not the host.
+
+        Raises:
+            DivergedError: one is not finite.
+        """
+        at_once, sums, losses = all_steps or not self._backend.deferred, self.progress.sums, {}
+        due = [step for step in self._unread if at_once or step.number < self.progress.step]
+        self._unread = self._unread[len(due) :]
+        for step in due:
+            name = step.outcome.learner
+            with self._located(step.epoch, step.number):
+                losses[name], correct = step.outcome.read()
+            total = losses[name] * self.batch_length(step.epoch, step.number)
+            for key, value in ((f"loss/{name}", total), (f"train_accuracy/{name}", correct)):
+                sums[key] = sums.get(key, 0.0) + value
+        return losses
+
+    @contextmanager
+    def _located(self, epoch: int, step: int) -> Iterator[None]:
+        """Say of a loss that is not finite where it was met."""
+        try:
+            yield
+        except DivergedError as error:
+            raise DivergedError(
+                f"epoch {epoch}, batch {step + 1} of {self.steps_in(epoch)}: {error}. The checkpoint of "
+                "the last finished epoch is kept; lower this learner's learning_rate, or look at its data."
+            ) from None
+
+    def end_epoch(self, epoch: int) -> None:
+        """Measure the epoch, keep its record and the state, and tell of it."""
+        self.finish_epoch(epoch)
+        self.save()
+        self._observer.on_epoch(self.progress.history[-1])
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Let the mixture hand back what is due, measure, select, and write the epoch's record."""
+        progress, size = self.progress, len(self._minibatches)
+        record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds}
+        record["images_per_second"] = size / max(progress.seconds, 1e-9)
+        trained = self.training_in(epoch)
+        rates = {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
+        record |= self._mesh.merge({key: value / size for key, value in progress.sums.items()} | rates)
+        if self._theory is not None and self._theory.is_due(epoch):
+            steps = sum(self.steps_in(before) for before in range(1, epoch + 1))
+            record |= self._theory.measure(epoch, steps, self.mixture.model)
+        record |= self.mixture.after_epoch(
+            epoch,
+            images=lambda: (images for images, _ in self.batches(epoch)),
+            judge=lambda model: self._validation.score(self._validation.measure(model, [], epoch)),
+            steps=self.steps_in(epoch),
+        )
+        if self._validation.is_due(epoch):
+            beside = trained if len(self.learners) > 1 else []
+            accuracies = self._validation.measure(self.mixture.model, beside, epoch)
+            record |= accuracies
+            self._best.consider(epoch, self._validation.score(accuracies), accuracies, self.mixture.model)
+        progress.history.append(record)
+        progress.epoch, progress.step, progress.seconds, progress.sums = epoch, 0, 0.0, {}
+
+    def save(self) -> Path:
+        """Write a checkpoint; of several ranks, the first one does, and the others wait for it."""
+        self.read_losses(all_steps=True)
+        place = self.progress.epoch, self.progress.step
+        own = {learner.name: learner.state_dict() for learner in self.learners if self._mesh.trains(learner.name)}
+        learners = self._mesh.gather(own, torch.device("cpu"))
+        progress = vars(self.progress) | {"sums": self._mesh.merge(self.progress.sums)}
+        if self._mesh.everyone.is_first:
+            state = {
+                "progress": progress,
+                "learners": learners,
+                "mixture": self.mixture.state_dict(),
+                "best": self._best.state_dict(),
+                "theory": None if self._theory is None else self._theory.state_dict(),
+            }
+            self._checkpoints.save(state, *place)
+        self._mesh.everyone.any(False)
+        return self._checkpoints.path(*place)
+
+    def restore(self) -> None:
+        """Continue from the newest undamaged checkpoint, if there is one."""
+        state: dict[str, Any] | None = None
+        everyone = self._mesh.everyone
+        if everyone.is_first:
+            device = self._backend.device if everyone.count == 1 else torch.device("cpu")
+            state = self._checkpoints.load_newest(device, self._observer.message)
+        state = everyone.share(state)
+        if state is None:
+            return
+        self.progress = Progress(**state["progress"])
+        sums = self.progress.sums.items()
+        self.progress.sums = {key: value for key, value in sums if self._mesh.trains(key.partition("/")[2])}
+        for learner in self.learners:
+            learner.load_state_dict(state["learners"][learner.name])
+        self.mixture.load_state_dict(state["mixture"])
+        self._best.load_state_dict(state["best"])
+        if self._theory is not None and state.get("theory") is not None:
+            self._theory.load_state_dict(state["theory"])
+        if self.progress.epoch < self._experiment.training.epochs:
+            self._observer.message(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def result(self) -> TrainingResult:
+        """The selected weights, after the last epoch."""
+        selected = self._best.load_into(self.mixture.model)
+        return TrainingResult(self.mixture.model.eval(), self.progress.history, selected or self.progress.epoch)
+
+
+def open_minibatches(experiment: Experiment, split: Split, device: torch.device, ranks: Ranks) -> Minibatches:
+    """The training images of `split`, from where they are."""
+    augmentation, streaming = experiment.data.augmentation, experiment.data.streaming
+    if isinstance(split, ImageSplit):
+        return FromMemory(split.train.to(device), augmentation, experiment.seed, ranks)
+    workers = None if streaming is None else streaming.workers
+    return FromDisk(split.train, augmentation.horizontal_flip, experiment.seed, ranks, device, workers)
+
+
+def build_learners(experiment: Experiment, backend: Backend, ranks: Ranks = ALONE) -> list[Learner]:
+    """The learners of an experiment, all with the same initial weights."""
+    method = experiment.method
+    networks = {name: build_network(experiment, name, backend, ranks) for name in method.learners}
+    if method.mixture is not None and method.mixture.rule in NETWORKS:
+        networks |= NETWORKS[method.mixture.rule](method.mixture, networks)
+    return [Learner(name, settings, networks[name], backend) for name, settings in method.learners.items()]
+
+
+def build_network(experiment: Experiment, learner: str, backend: Backend, ranks: Ranks = ALONE) -> nn.Module:
+    """A learner's network on the backend's device; its initial weights depend on seed and architecture alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(experiment.seed, "initialisation"))
+        model = build_model(
+            experiment.method.learners[learner].architecture or experiment.model.architecture,
+            experiment.data.name,
+            experiment.model.normalization,
+            experiment.data.classes,
+        )
+    return backend.place(synchronise_batch_norm(model, ranks, backend.device))
+
+
+NETWORKS: dict[str, Callable[[Any, dict[str, nn.Module]], dict[str, nn.Module]]] = {"mode_connectivity": path_between}
+"""By the name of a rule that has learners train another network than their own: those networks by learner."""
+MIXTURES: dict[str, Callable[[Any, list[Learner], int, Mesh], Mixture]] = {
+    "single": lambda settings, learners, epochs, mesh: Single(learners[0]),
+    "moving_average": GlobalLearner,
+    "gradient_projection": lambda settings, learners, epochs, mesh: GradientProjection(settings, learners),
+    "mode_connectivity": lambda settings, learners, epochs, mesh: ModeConnectivity(settings, learners, epochs),
+}
+"""By the name of the rule. A table, so that a change of one rule is no change of experiments with another."""
+
+
+def build_mixture(
+    settings: MixtureSettings | SingleSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS
+) -> Mixture:
+    """The rule that `settings` names."""
+    return MIXTURES[settings.rule](settings, learners, epochs, mesh)
