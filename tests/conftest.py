@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.config import Params, parse_params
-from pipeline.config.composing import Composition, compose, compose_suite
+from pipeline.config.composing import Composition, compose_suite
 from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
@@ -60,6 +61,17 @@ def composed(*overrides: str) -> Params:
     return composition(*overrides).params
 
 
+def content_of(*overrides: str) -> dict[str, Any]:
+    """The plain content of a suite's params.yaml; whoever asks may change it."""
+    return deepcopy(_content(*overrides))
+
+
+@cache
+def _content(*overrides: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(composition(*overrides).content)
+    return content
+
+
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_local_grid.py",
@@ -72,8 +84,8 @@ ONE_AFTER_ANOTHER = (
 )
 """Files whose tests start servers or several processes that work at once: two of them together want more cores than
 there are, wait for each other's locksteps, and meet time limits."""
-ONE_TRAINED_SUITE = "tests/reporting/page/"
-"""Where files share a suite that is trained first: in one process it is trained once."""
+TOGETHER = (("tests/reporting/page/",), ("tests/config/", "tests/test_config"))
+"""How the names of files begin that share what takes long: a suite that is trained, suites that are composed."""
 LONG = (
     "tests/test_chain.py",
     "tests/faults/test_faults.py",
@@ -127,13 +139,13 @@ settings.load_profile("patient")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of `ONE_TRAINED_SUITE`."""
+    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of each part of `TOGETHER`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith(ONE_TRAINED_SUITE):
-            return ONE_TRAINED_SUITE
-        return "one after another" if file in ONE_AFTER_ANOTHER else file
+        if file in ONE_AFTER_ANOTHER:
+            return "one after another"
+        return next((part[0] for part in TOGETHER if file.startswith(part)), file)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
@@ -161,10 +173,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_content() -> dict[str, Any]:
     """The content of a small `params.yaml`."""
-    import yaml
-
-    content: dict[str, Any] = yaml.safe_load(compose(TINY, REPOSITORY / "conf"))
-    return content
+    return content_of(*TINY)
 
 
 @pytest.fixture
