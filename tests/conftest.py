@@ -88,8 +88,10 @@ TOGETHER = (("tests/reporting/page/",), ("tests/config/", "tests/test_config"))
 """How the names of files begin that share what takes long: a suite that is trained, suites that are composed."""
 LONG = (
     "tests/test_chain.py",
+    "tests/reporting/page/test_report.py",
+    "tests/test_config.py",
+    "tests/reporting/test_figures.py",
     "tests/faults/test_faults.py",
-    "tests/stages/test_resume.py",
     "tests/benchmarks/test_benchmarks.py",
     "tests/stages/test_faults.py",
     "tests/training/test_golden.py",
@@ -99,21 +101,25 @@ LONG = (
 SLOW = (
     "tests/benchmarks/test_benchmarks.py",
     "tests/data/imagefolder/test_loader.py::test_a_trainer_that_ends_in_an_epoch_leaves_nobody[sys",
+    "tests/evaluation/test_autoattack.py::test_a_smaller_effort_asks_less[fab_t",
     "tests/evaluation/test_autoattack.py::test_colour_images",
+    "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",
     "tests/faults/",
     "tests/reporting/page/test_browser.py",
+    "tests/reporting/page/test_report.py::test_mlflow_alone_gives_the_same_bytes_again",
     "tests/reporting/reproduction/test_reproduction.py::test_the_committed_page_and_files_are_up_to_date",
+    "tests/reporting/test_figures.py::test_files_are_equal_however_often_they_are_written",
+    "tests/reporting/test_figures.py::test_nothing_leaves_the_page_and_curves_differ_without_colour[False",
     "tests/reporting/test_latex.py::test_every_table_of_a_suite_compiles",
     "tests/stages/test_ablation.py",
     "tests/stages/test_addresses.py",
-    "tests/stages/test_audit_dependencies.py",
     "tests/stages/test_code_changes.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
     "tests/stages/test_plan.py",
     "tests/stages/test_prepare_imagefolder.py::test_full_and_read_only_disks",
     "tests/stages/test_prepare_imagefolder.py::test_kills_and_stops",
-    "tests/stages/test_resume.py",
+    "tests/stages/test_printed.py",
     "tests/stages/test_secrets.py",
     "tests/stages/test_stop_after.py",
     "tests/stages/test_torchrun.py",
@@ -146,6 +152,14 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         if file in ONE_AFTER_ANOTHER:
             return "one after another"
         return next((part[0] for part in TOGETHER if file.startswith(part)), file)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import, in each process of `make test`, files of which it runs nothing."""
+    if config.option.markexpr != "not slow" or not collection_path.is_relative_to(REPOSITORY):
+        return None
+    name = collection_path.relative_to(REPOSITORY).as_posix() + "/" * collection_path.is_dir()
+    return name in SLOW or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
