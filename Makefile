@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Whatever the environment prefers: without kept bytecode each of many processes compiles the project, and the tests, anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Experiments at a time. They share the cores evenly: threads of two processes that wait for each other are far slower.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 ifeq ($(shell [[ "$(JOBS)" =~ ^[1-9][0-9]{0,3}$$ ]] && echo yes),)

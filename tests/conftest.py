@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.config import Params, parse_params
-from pipeline.config.composing import Composition, compose, compose_suite
+from pipeline.config.composing import Composition, compose_suite
 from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
@@ -60,6 +61,17 @@ def composed(*overrides: str) -> Params:
     return composition(*overrides).params
 
 
+def content_of(*overrides: str) -> dict[str, Any]:
+    """The plain content of a suite's params.yaml; whoever asks may change it."""
+    return deepcopy(_content(*overrides))
+
+
+@cache
+def _content(*overrides: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(composition(*overrides).content)
+    return content
+
+
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_local_grid.py",
@@ -72,12 +84,14 @@ ONE_AFTER_ANOTHER = (
 )
 """Files whose tests start servers or several processes that work at once: two of them together want more cores than
 there are, wait for each other's locksteps, and meet time limits."""
-ONE_TRAINED_SUITE = "tests/reporting/page/"
-"""Where files share a suite that is trained first: in one process it is trained once."""
+TOGETHER = (("tests/reporting/page/",), ("tests/config/", "tests/test_config"))
+"""How the names of files begin that share what takes long: a suite that is trained, suites that are composed."""
 LONG = (
     "tests/test_chain.py",
+    "tests/reporting/page/test_report.py",
+    "tests/test_config.py",
+    "tests/reporting/test_figures.py",
     "tests/faults/test_faults.py",
-    "tests/stages/test_resume.py",
     "tests/benchmarks/test_benchmarks.py",
     "tests/stages/test_faults.py",
     "tests/training/test_golden.py",
@@ -87,21 +101,26 @@ LONG = (
 SLOW = (
     "tests/benchmarks/test_benchmarks.py",
     "tests/data/imagefolder/test_loader.py::test_a_trainer_that_ends_in_an_epoch_leaves_nobody[sys",
+    "tests/evaluation/test_autoattack.py::test_a_smaller_effort_asks_less[fab_t",
     "tests/evaluation/test_autoattack.py::test_colour_images",
+    "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",
     "tests/faults/",
+    "tests/models/test_folding.py::test_crafted_examples_agree_to_rounding[wrn32_10",
     "tests/reporting/page/test_browser.py",
+    "tests/reporting/page/test_report.py::test_mlflow_alone_gives_the_same_bytes_again",
     "tests/reporting/reproduction/test_reproduction.py::test_the_committed_page_and_files_are_up_to_date",
+    "tests/reporting/test_figures.py::test_files_are_equal_however_often_they_are_written",
+    "tests/reporting/test_figures.py::test_nothing_leaves_the_page_and_curves_differ_without_colour[False",
     "tests/reporting/test_latex.py::test_every_table_of_a_suite_compiles",
     "tests/stages/test_ablation.py",
     "tests/stages/test_addresses.py",
-    "tests/stages/test_audit_dependencies.py",
     "tests/stages/test_code_changes.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
     "tests/stages/test_plan.py",
     "tests/stages/test_prepare_imagefolder.py::test_full_and_read_only_disks",
     "tests/stages/test_prepare_imagefolder.py::test_kills_and_stops",
-    "tests/stages/test_resume.py",
+    "tests/stages/test_printed.py",
     "tests/stages/test_secrets.py",
     "tests/stages/test_stop_after.py",
     "tests/stages/test_torchrun.py",
@@ -127,13 +146,21 @@ settings.load_profile("patient")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of `ONE_TRAINED_SUITE`."""
+    """Keeps in one process the tests of a file, those of `ONE_AFTER_ANOTHER`, and those of each part of `TOGETHER`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith(ONE_TRAINED_SUITE):
-            return ONE_TRAINED_SUITE
-        return "one after another" if file in ONE_AFTER_ANOTHER else file
+        if file in ONE_AFTER_ANOTHER:
+            return "one after another"
+        return next((part[0] for part in TOGETHER if file.startswith(part)), file)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import, in each process of `make test`, files of which it runs nothing."""
+    if config.option.markexpr != "not slow" or not collection_path.is_relative_to(REPOSITORY):
+        return None
+    name = collection_path.relative_to(REPOSITORY).as_posix() + "/" * collection_path.is_dir()
+    return name in SLOW or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
@@ -161,10 +188,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_content() -> dict[str, Any]:
     """The content of a small `params.yaml`."""
-    import yaml
-
-    content: dict[str, Any] = yaml.safe_load(compose(TINY, REPOSITORY / "conf"))
-    return content
+    return content_of(*TINY)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pipeline.config.training import HOW_TO_TRAIN
 from pipeline.core.errors import RequestError
 from pipeline.core.values import interpolate, parse_fraction
 from pipeline.models import ARCHITECTURES, check_input
-from tests.conftest import REPOSITORY, TINY, MakeParams, composed
+from tests.conftest import REPOSITORY, TINY, MakeParams, composed, content_of
 
 CONF = REPOSITORY / "conf"
 MISSING = object()
@@ -109,8 +109,7 @@ def test_every_suite_and_every_network_is_composed_with_every_protocol() -> None
     ],
 )
 def test_suites_compose_with_networks_that_take_their_images(suite: str, architecture: str, protocol: str) -> None:
-    text = compose([f"suite={suite}", f"architecture={architecture}", f"protocol={protocol}"], CONF)
-    params = parse_params(yaml.safe_load(text))
+    params = composed(f"suite={suite}", f"architecture={architecture}", f"protocol={protocol}")
     assert (params.suite, params.model.architecture, params.protocol) == (suite, architecture, protocol)
     experiments = list(params.experiments())
     assert len({experiment.fingerprint for experiment in experiments}) == len(experiments)
@@ -435,7 +434,7 @@ def parts(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from parts(value, (*path, key))
 
 
-SMALL: Content = yaml.safe_load(compose(TINY, CONF))
+SMALL = content_of(*TINY)
 JUNK = st.one_of(
     st.sampled_from([None, True, math.inf, math.nan, -1, 0, 0.5, 10**30, "", "x", "1/2", "..", datetime.date.today()]),
     st.sampled_from([[], {}, [1], [None], [[1]], {"name": 1}, {1: 2, "a": 3}, {"name": ["x"]}]),
@@ -599,7 +598,7 @@ def test_mixing_ratios_stay_on_the_simplex_at_every_epoch(
 @pytest.fixture(scope="module")
 def rich() -> Experiment:
     """An experiment that has every kind of numeric setting."""
-    content = yaml.safe_load(compose([*TINY, "protocol=reference_code"], CONF))
+    content = content_of(*TINY, "protocol=reference_code")
     content["model"]["normalization"] = {"mean": [0.5], "std": [0.25]}
     return parse_params(content).experiment("generalist_d_nt_linf", 1)
 

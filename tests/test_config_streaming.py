@@ -6,11 +6,10 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.config import Params, Sizes, parse_params
 from pipeline.core.errors import RequestError
-from tests.conftest import MakeParams, composed, composition
+from tests.conftest import MakeParams, composed, content_of
 
 FINGERPRINTS = {
     ("digits", "at"): "806dffce48c990bc",
@@ -89,7 +88,7 @@ def test_the_other_rows_of_table_3_share_their_settings(imagenet: Params) -> Non
     ],
 )
 def test_what_changes_numbers_changes_the_fingerprint(path: str, value: Any, same: bool) -> None:
-    raw = yaml.safe_load(composition("suite=imagenet").content)
+    raw = content_of("suite=imagenet")
     before = parse_params(raw).experiment("at", 1).fingerprint
     assert (parse_params(changed(raw, path, value)).experiment("at", 1).fingerprint == before) == same
 
@@ -122,7 +121,7 @@ def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_a_mistake_is_named_with_its_place(suite: str, path: str, value: Any, text: str) -> None:
-    raw = yaml.safe_load(composition(f"suite={suite}").content)
+    raw = content_of(f"suite={suite}")
     with pytest.raises(RequestError) as caught:
         parse_params(changed(raw, path, value))
     assert text in str(caught.value)

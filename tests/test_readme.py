@@ -14,9 +14,8 @@ import yaml
 from safetensors.torch import save_file
 
 from pipeline.config import parse_params
-from pipeline.config.composing import compose
 from pipeline.models import build_model
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, content_of
 
 README = (REPOSITORY / "README.md").read_text()
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -47,7 +46,7 @@ def test_the_numbers_of_the_reduced_run_are_those_of_its_published_table() -> No
 
 
 def test_the_yaml_of_the_readme_is_generalist_d_with_another_interval() -> None:
-    raw: dict[str, Any] = yaml.safe_load(compose(["suite=digits"], REPOSITORY / "conf"))
+    raw = content_of("suite=digits")
     (shown,) = blocks(README, "yaml")
     raw["methods"] |= yaml.safe_load(shown)["methods"]
     changed = yaml.safe_load(shown)["methods"]["mine"]

@@ -23,8 +23,11 @@ from pipeline.core.errors import RequestError
 from pipeline.studies.cells import Cell, cells
 from tests.conftest import REPOSITORY, MakeParams, composed
 
-CIFAR10 = composed("suite=cifar10")
 D, T = "generalist_d_nt_linf", "generalist_t"
+
+
+def cifar10() -> Params:
+    return composed("suite=cifar10")
 
 
 def of(found: list[Cell], study: str, method: str) -> dict[str, Experiment]:
@@ -84,7 +87,7 @@ def test_the_study_of_fidelity_changes_what_the_authors_code_has_otherwise() -> 
 
 
 def test_what_is_the_method_itself_has_its_name() -> None:
-    found = cells(CIFAR10)
+    found = cells(cifar10())
     for study, method, setting in (
         ("gamma_trend", T, "decreasing"),
         ("decay_stages", T, "1-1-1-0"),
@@ -97,12 +100,12 @@ def test_what_is_the_method_itself_has_its_name() -> None:
     ):
         experiment = of(found, study, method)[setting]
         assert experiment.identifier == f"{method}-1"
-        assert experiment.fingerprint == CIFAR10.experiment(method, 1).fingerprint
-        assert experiment.grid and not CIFAR10.experiment(method, 1).grid
+        assert experiment.fingerprint == cifar10().experiment(method, 1).fingerprint
+        assert experiment.grid and not cifar10().experiment(method, 1).grid
 
 
 def test_ratios_are_those_of_the_papers() -> None:
-    found = cells(CIFAR10)
+    found = cells(cifar10())
     assert mixture(of(found, "second_ratio", T)["b = 0.4"]).ratios_at(100) == pytest.approx(
         {"linf": 0.5, "natural": 0.2, "l2": 0.3}
     )
@@ -119,7 +122,7 @@ def test_ratios_are_those_of_the_papers() -> None:
 
 
 def test_intervals_have_their_number_on_the_axis() -> None:
-    found = [cell for cell in cells(CIFAR10) if cell.study == "communication_interval_to_15"]
+    found = [cell for cell in cells(cifar10()) if cell.study == "communication_interval_to_15"]
     assert [cell.value for cell in found] == list(range(1, 16))
     assert [mixture(cell.experiment).communication_interval for cell in found] == list(range(1, 16))
 
@@ -135,7 +138,7 @@ def test_a_share_of_a_short_run_is_the_papers_interval_in_proportion() -> None:
 
 
 def test_weight_averages_of_those_who_have_one_are_mixed() -> None:
-    found = of(cells(CIFAR10), "weight_averaging", T)
+    found = of(cells(cifar10()), "weight_averaging", T)
     assert list(found) == ["none", "linf", "natural", "l2", "all"]
     averaged = {
         setting: [name for name, learner in one.method.learners.items() if learner.weight_averaging is not None]
@@ -146,7 +149,7 @@ def test_weight_averages_of_those_who_have_one_are_mixed() -> None:
 
 
 def test_every_learner_has_either_optimizer_and_joint_training_is_the_baseline() -> None:
-    found = of(cells(CIFAR10), "optimizers", T)
+    found = of(cells(cifar10()), "optimizers", T)
     assert len(found) == 2**3 + 2
     assert found["joint: SGD"].identifier == "at-1"
     joint = found.pop("joint: Adam").method
@@ -236,9 +239,9 @@ def test_pairs_differ_in_one_training_image_alone(make_params: MakeParams) -> No
 
 
 def test_names_do_not_depend_on_what_is_asked_for() -> None:
-    every = {cell.experiment.fingerprint: cell.experiment.identifier for cell in cells(CIFAR10)}
-    for study in CIFAR10.ablation.studies:
-        for cell in cells(CIFAR10, [study]):
+    every = {cell.experiment.fingerprint: cell.experiment.identifier for cell in cells(cifar10())}
+    for study in cifar10().ablation.studies:
+        for cell in cells(cifar10(), [study]):
             assert cell.study == study
             assert every[cell.experiment.fingerprint] == cell.experiment.identifier
 
@@ -262,7 +265,7 @@ def test_a_name_that_two_experiments_would_have_is_told_once_for_all_seeds(make_
 
 
 def test_an_experiment_survives_its_journey_to_a_worker() -> None:
-    for cell in cells(CIFAR10):
+    for cell in cells(cifar10()):
         received = Experiment.model_validate(cell.experiment.model_dump(mode="json"))
         assert received == cell.experiment
         assert received.evaluation_fingerprint == cell.experiment.evaluation_fingerprint

@@ -9,9 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.composing import compose
 from pipeline.config.writing import LAST, WIDTH, readable_yaml
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composition
 
 SUITES = sorted(path.stem for path in (REPOSITORY / "conf/suite").glob("*.yaml"))
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.sampled_from("γε±\n"), min_size=1, max_size=30)
@@ -28,7 +27,7 @@ def test_whatever_is_written_is_read_back(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_lines_are_short_and_sections_about_results_come_last(suite: str) -> None:
-    text = compose([f"suite={suite}"], REPOSITORY / "conf")
+    text = composition(f"suite={suite}").content
     assert [line for line in text.splitlines() if len(line) > WIDTH and ("{" in line or "[" in line)] == []
     sections = list(yaml.safe_load(text))
     assert sections[-len(LAST) :] == [name for name in LAST if name in sections]

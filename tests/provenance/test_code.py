@@ -12,16 +12,14 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.config import Experiment, Params, parse_params
-from pipeline.config.composing import compose
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
 from pipeline.objectives import objective_names
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
-from tests.conftest import REPOSITORY, TINY, composed
+from tests.conftest import REPOSITORY, TINY, composed, content_of
 from tests.running import few_steps
 
 PACKAGE = REPOSITORY / "pipeline"
@@ -30,7 +28,7 @@ PACKAGE = REPOSITORY / "pipeline"
 @pytest.fixture(scope="module")
 def params() -> Params:
     """All methods, small; an evaluation with every kind of attack."""
-    content = yaml.safe_load(compose(TINY[1:], REPOSITORY / "conf"))
+    content = content_of(*TINY[1:])
     content["training"] |= {"epochs": 2, "theory": {"interval": 1, "images": 8}}
     for entry in content["methods"].values():
         for learner in entry["learners"].values():
@@ -107,18 +105,25 @@ def _is_known(name: str, code: Code) -> bool:
     return name in code.objects or name in CHECKS
 
 
-COMPETITORS = set(composed(*TINY[1:]).methods) - set(composed(*TINY).methods)
+QUICK = ("at", "generalist_t")
+"""One learner, and three of them with a mixture: what `make test` traces."""
 
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=pytest.mark.slow if name in COMPETITORS else []) for name in composed(*TINY[1:]).methods],
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in composed(*TINY[1:]).methods],
 )
 def test_nothing_runs_in_training_that_its_code_does_not_hold(
-    params: Params, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    params: Params,
+    prepared_digits: Path,
+    empty_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(prepared_digits, tmp_path / "data/prepared/digits")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")  # making one under the profiler takes most of a training
     experiment = params.experiment(method, 1)
     with traced() as trace:
         train_experiment(experiment, lambda: None)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from pipeline.config import Params, parse_params
-from pipeline.config.composing import compose
+from pipeline.config import Params
 from pipeline.reporting.answers import (
     NEVER,
     PAGE,
@@ -23,7 +21,7 @@ from pipeline.reporting.answers import (
     table_state,
 )
 from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 
 D, T = "generalist_d_nt_linf", "generalist_t"
 WANTED = printed_cells().query("table == 'I' and architecture == 'resnet18'")
@@ -34,8 +32,7 @@ AT = frozenset(cell for cell in WHOLE if cell[0] == "at")
 @pytest.fixture(scope="module")
 def suites() -> dict[str, Params]:
     found = {"cifar10": [], "cifar10_study": [], "digits": ["competitors=all"]}
-    texts = {name: compose([f"suite={name}", *others], REPOSITORY / "conf") for name, others in found.items()}
-    return {name: parse_params(yaml.safe_load(text)) for name, text in texts.items()}
+    return {name: composed(f"suite={name}", *others) for name, others in found.items()}
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from pipeline.config import Params, ProtocolsFigure, TheoryFigure, parse_params
-from pipeline.config.composing import compose
 from pipeline.config.evaluation import CWAttackSettings
 from pipeline.config.figures import Group
 from pipeline.core.errors import RequestError
@@ -36,7 +35,7 @@ from pipeline.studies.cells import Cell, cells
 from pipeline.studies.trials import Point, Search
 from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
 from stages.figures import main
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import TINY, content_of
 from tests.reporting.planting import plant
 
 NATURAL = {"nt": 0.99, "at": 0.8, "at_l2": 0.82, "generalist_d_nt_linf": 0.9, "generalist_t": 0.85}
@@ -267,7 +266,7 @@ def test_the_attack_of_carlini_and_wagner_is_drawn_where_the_suite_has_it(
     """A metric of the CVPR paper's Figure 3: `attacks=full` has it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/cw.db")
     monkeypatch.chdir(tmp_path)
-    full = yaml.safe_load(compose([*TINY, "attacks=full"], REPOSITORY / "conf"))
+    full = content_of(*TINY, "attacks=full")
     full["figures"]["trade_off_natural"] |= {
         "y": {"metric": "cw_linf", "label": "C&W accuracy (%)"},
         "groups": [{"label": "AT", "methods": ["at"]}],
@@ -633,7 +632,6 @@ def test_a_method_in_two_groups_is_refused(tiny_content: dict[str, Any]) -> None
 
 @pytest.fixture
 def params_file(suite: Params, tmp_path: Path) -> Path:
-    import yaml
 
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(suite.model_dump(mode="json", exclude_none=True)))

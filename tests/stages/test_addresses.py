@@ -54,7 +54,7 @@ class Copy:
     def codes(self) -> dict[str, str]:
         """The digest of every stage's code, read now."""
         modules, experiments = self.modules, list(self.params.experiments())
-        wanted = [(stage, one) for stage in EXPERIMENTS for one in experiments]
+        wanted = [(stage, one) for stage in EXPERIMENTS[:2] for one in experiments]
         return {f"{stage}@{one.identifier}": code_of(stage, one, modules).digest for stage, one in wanted}
 
     def changed(self) -> set[str]:

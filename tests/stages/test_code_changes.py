@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.core.files import file_digest
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, content_of
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
 
 ROBUST, MIXED = "trades_6", "generalist_d_nt_linf"
@@ -23,9 +22,7 @@ TRADES = "pipeline/objectives/trades.py"
 
 def shrink(content: dict[str, Any]) -> None:
     """Two methods of two epochs, and few attacked images."""
-    from pipeline.config.composing import compose
-
-    whole = yaml.safe_load(compose(["competitors=all"], REPOSITORY / "conf"))
+    whole = content_of("competitors=all")
     content["methods"] = {ROBUST: whole["methods"][ROBUST], MIXED: content["methods"][MIXED]}
     content["training"]["epochs"] = 2
     for entry in content["methods"].values():
@@ -62,11 +59,11 @@ class Project:
         """What training says."""
         return self.run("train", method, "--seed", "1").out
 
-    def weights(self, method: str = ROBUST) -> str:
-        return file_digest(self.folder / f"results/digits/{method}-1/train/model.safetensors")
+    def weights(self) -> str:
+        return file_digest(self.folder / f"results/digits/{ROBUST}-1/train/model.safetensors")
 
-    def trained(self, method: str = ROBUST) -> dict[str, Any]:
-        text = (self.folder / f"results/digits/{method}-1/train/summary.json").read_text()
+    def trained(self) -> dict[str, Any]:
+        text = (self.folder / f"results/digits/{ROBUST}-1/train/summary.json").read_text()
         return json.loads(text)  # type: ignore[no-any-return]
 
     @contextmanager
@@ -90,55 +87,40 @@ def project(make_workplace: MakeWorkplace) -> Project:
         shutil.copytree(REPOSITORY / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for method in (ROBUST, MIXED):
         made.train(method)
-        made.run("evaluate", method, "--seed", "1")
+        made.run("evaluate", ROBUST, "--seed", "1")
     return made
 
 
-CHANGES = {  # a line of every other module: tests/stages/test_addresses.py
-    "the objective": (ROBUST, TRADES, "return Losses(loss, adv", "return Losses(10 * loss, adv"),
-    "the mixture": (MIXED, "pipeline/training/weights.py", "alpha=(1 - decay)", "alpha=(1.01 - decay)"),
-}
-OBJECTS = {
-    "the objective": f"{TRADES} (Trades.__call__)",
-    "the mixture": "pipeline/training/weights.py (average_into)",
-}
+CHANGE = (TRADES, "return Losses(loss, adv", "return Losses(10 * loss, adv")
+"""A line of every other module: tests/stages/test_addresses.py."""
+CHANGED = f"{TRADES} (Trades.__call__)"
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_line_trains_anew_and_says_which(project: Project, change: str) -> None:
-    method, file, old, new = CHANGES[change]
-    before, code = project.weights(method), project.trained(method)["training_code"]
-    with project.edited(file, old, new):
-        said = project.train(method)
-    assert f"{method}-1: trained anew, since code has changed: {OBJECTS[change]}" in said, said
-    assert project.trained(method)["training_code"] != code
-    assert project.weights(method) != before
-    again = project.train(method)
+def test_a_changed_line_trains_anew_and_says_which(project: Project) -> None:
+    before, code = project.weights(), project.trained()["training_code"]
+    with project.edited(*CHANGE):
+        said = project.train()
+    assert f"{ROBUST}-1: trained anew, since code has changed: {CHANGED}" in said, said
+    assert project.trained()["training_code"] != code
+    assert project.weights() != before
+    again = project.train()
     assert "anew" not in again and "epoch 1/2" not in again, "what the first code made is still there"
-    assert project.weights(method) == before and project.trained(method)["training_code"] == code
+    assert project.weights() == before and project.trained()["training_code"] == code
 
 
-def test_a_changed_comment_trains_nothing(project: Project) -> None:
+def test_a_changed_comment_and_what_only_other_methods_reach_train_nothing(project: Project) -> None:
     before = project.weights()
-    with project.edited(
-        TRADES, '    """KL(p(x) || p(x\')), ', '    # A remark.\n    """The divergence KL(p(x) || p(x\')), '
-    ):
+    remark = ('    """KL(p(x) || p(x\')), ', '    # A remark.\n    """The divergence KL(p(x) || p(x\')), ')
+    of_another = ("pipeline/objectives/score.py", "class ", "FACTOR = 2\n\n\nclass ")
+    with project.edited(TRADES, *remark), project.edited(*of_another):
         said = project.train()
     assert "anew" not in said and "epoch 1/2" not in said and project.weights() == before
 
 
-def test_a_change_that_only_other_methods_reach_trains_nothing(project: Project) -> None:
-    with project.edited("pipeline/objectives/score.py", "class ", "FACTOR = 2\n\n\nclass "):
-        assert "anew" not in project.train() + project.train(MIXED)
-
-
 def test_weights_of_other_code_are_not_evaluated(project: Project) -> None:
-    method, file, old, new = CHANGES["the objective"]
-    with project.edited(file, old, new):
-        refused = project.place.run("evaluate", method, "--seed", "1", PYTHONPATH=str(project.folder))
-    refused.expect(
-        2, "were trained by other code", OBJECTS["the objective"], "python -m stages.train trades_6 --seed 1"
-    )
+    with project.edited(*CHANGE):
+        refused = project.place.run("evaluate", ROBUST, "--seed", "1", PYTHONPATH=str(project.folder))
+    refused.expect(2, "were trained by other code", CHANGED, "python -m stages.train trades_6 --seed 1")
 
 
 def test_a_changed_evaluation_measures_anew(project: Project) -> None:
@@ -159,16 +141,15 @@ def table(project: Project) -> str:
 
 
 def test_tables_and_explain_say_that_other_code_made_a_number(project: Project) -> None:
-    method, file, old, new = CHANGES["the objective"]
     assert "other code" not in table(project)
-    with project.edited(file, old, new):
+    with project.edited(*CHANGE):
         text = table(project)
-        told = project.run("explain", f"table1:{method}:pgd20_linf").out
+        told = project.run("explain", f"table1:{ROBUST}:pgd20_linf").out
     row = next(line for line in text.splitlines() if line.startswith("| TRADES"))
     assert any(letter.isdigit() for letter in row), "the number of the other code is shown"
     assert "Made by other code, not by this checkout's: `dvc repro` measures it anew" in text
-    assert "other code" in told and OBJECTS["the objective"] in told
-    told = project.run("explain", f"table1:{method}:pgd20_linf").out
+    assert "other code" in told and CHANGED in told
+    told = project.run("explain", f"table1:{ROBUST}:pgd20_linf").out
     assert told.count("this code") == 2 and project.trained()["training_code"] in told
 
 

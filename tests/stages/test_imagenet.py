@@ -15,7 +15,6 @@ import yaml
 from torch import Tensor
 
 from pipeline.config import load_params, parse_params
-from pipeline.config.composing import compose
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.core.ranks import Ranks
@@ -24,7 +23,7 @@ from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.run import TrainingRun, open_minibatches
 from stages import train as train_stage
-from tests.conftest import REPOSITORY
+from tests.conftest import content_of
 from tests.pictures import CLASSES, DAMAGED, damage, write_tree
 from tests.running import Recorder, assert_same
 from tests.stages.conftest import Workplace, interrupt, wait_for
@@ -65,7 +64,7 @@ CPU = Backend(torch.device("cpu"), bfloat16=False)
 
 
 def content(*overrides: str) -> dict[str, Any]:
-    made: dict[str, Any] = yaml.safe_load(compose([*SMALL, *overrides], REPOSITORY / "conf"))
+    made = content_of(*SMALL, *overrides)
     attacks = made["evaluation"]["attacks"]
     made["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "aa_linf", "pgd20_l2", "aa_l2")}
     return made

@@ -35,6 +35,7 @@ def test_a_run_in_pieces_comes_to_its_end(make_workplace: MakeWorkplace, uninter
     for _ in range(2):
         stopped = place.call("train", *ARGUMENTS, *AT_ONCE)
         stopped.expect(75, "stopped: the 0.001 seconds of --stop-after are over: saved runs/", "continues from there")
+    assert "continuing after epoch 0, step 1\n" in stopped.out
     assert [path.name for path in place.checkpoints()] == ["00000-0000001.pt", "00000-0000002.pt"]
     trained = f"results/digits/{METHOD}-1/train"
     shutil.copytree(uninterrupted.folder / trained, place.folder / trained)

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from pipeline.config import Experiment
-from pipeline.config.composing import compose
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.core.streams import stream
@@ -32,7 +30,7 @@ from pipeline.data.images import ImageSplit, load_split
 from pipeline.data.prepare import prepare
 from pipeline.training.loop import train
 from pipeline.training.run import build_network
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, content_of
 from tests.running import Recorder, Weights
 from tests.training.test_methods import two_epochs
 
@@ -82,7 +80,7 @@ def contents() -> dict[str, dict[str, Any]]:
     shared += [f"threat_model.{norm}.steps={STEPS}" for norm in ("linf", "l2", "l1")]
     found = {}
     for group, overrides in GROUPS.items():
-        found[group] = yaml.safe_load(compose([*shared, *overrides], REPOSITORY / "conf"))
+        found[group] = content_of(*shared, *overrides)
         found[group]["training"].pop("theory", None)
     return found
 

@@ -9,20 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from pipeline.config import Experiment, parse_params
-from pipeline.config.composing import compose
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
 from pipeline.objectives import Moment, build_objective
 from pipeline.training.loop import train
 from pipeline.training.run import build_learners, build_network
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import TINY, content_of
 from tests.running import Recorder, assert_same, run_experiment
 
-CONTENT = yaml.safe_load(compose([*TINY[1:], "competitors=all"], REPOSITORY / "conf"))
+CONTENT = content_of(*TINY[1:], "competitors=all")
 METHODS = list(CONTENT["methods"])
 LATE = {"fat": {"tau_grows_after": [0.5]}, "agr": {"starts_after": 0.5}, "part": {"warmup": 0.5}}
 """The second of two epochs is the late phase."""

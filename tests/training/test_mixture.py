@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.config import MovingAverageSettings, Params
+from pipeline.config import MovingAverageSettings
 from pipeline.core.errors import RequestError
 from pipeline.core.values import interpolate
 from pipeline.training.mixture import GlobalLearner
 from pipeline.training.weights import recompute_batch_norm, weight_tensors
-from tests.conftest import MakeParams
+from tests.conftest import TINY, MakeParams, content_of
 from tests.running import RunExperiment, assert_same
 
 D_NT_LINF, D_LINF_L2, T = "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"
@@ -248,14 +248,9 @@ def test_recomputing_changes_statistics_and_nothing_else(make_params: MakeParams
 
 
 def test_the_reference_protocol_trains(run_method: RunExperiment) -> None:
-    import yaml
-
     from pipeline.config import parse_params
-    from pipeline.config.composing import compose
-    from tests.conftest import REPOSITORY, TINY
 
-    content = yaml.safe_load(compose(["protocol=reference_code", *TINY], REPOSITORY / "conf"))
-    params: Params = parse_params(content)
+    params = parse_params(content_of(*TINY, "protocol=reference_code"))
     trained = run_method(params, D_NT_LINF)
     record = trained.observer.records[-1]
     assert record["mixing_ratio/linf"] == pytest.approx(0.4)
