@@ -319,7 +319,7 @@ class _Search:
         if not BY_NAME.isdisjoint(targets):
             constants = [found[1] for target in targets if (found := self._resolved(target)) is not None]
             for text in {text for one in (definition, *constants) for text in one.strings if text.isidentifier()}:
-                if not self._sources.is_local(text) and text not in sys.stdlib_module_names and find_spec(text):
+                if not self._sources.is_local(text) and text not in sys.stdlib_module_names and _is_library(text):
                     self.found.libraries.add(text)
 
     def _follow_types(self, module_name: str, definition: Definition, seen: set[str]) -> None:
@@ -342,3 +342,9 @@ class _Search:
             module_name, _, name = found[0].partition(":")
             return name if self._is_cut(module_name) else f"{name} {found[1].digest}"
         return "local" if self._sources.is_local(target.partition(":")[0]) else target
+
+
+def _is_library(name: str) -> bool:
+    """Whether a module of that name is installed; a folder that only happens to have the name is none."""
+    found = find_spec(name)
+    return found is not None and found.origin is not None

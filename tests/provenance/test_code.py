@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -230,3 +231,15 @@ def test_an_objective_of_another_package_counts_with_it(
     assert "mine.scale:SCALE" in before and "mine.loss:Mine.__call__" in before
     (package / "scale.py").write_text("SCALE = 3\n")
     assert objects()["mine.scale:SCALE"] != before["mine.scale:SCALE"]
+
+
+def test_a_folder_that_happens_to_have_a_name_in_the_code_is_no_library(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """'base' stands where objectives are imported by name; a folder of that name may be where a command is called."""
+    experiment = params.experiment("at", 1)
+    before = code_of("train", experiment)
+    (tmp_path / "base").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_spec("base") is not None
+    assert code_of("train", experiment, Sources({"pipeline": PACKAGE})).digest == before.digest
