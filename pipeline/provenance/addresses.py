@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.extensions import named_in
 from pipeline.core.files import write_json
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Stage, code_of, digest_of, library_version, reached, sources, strings_in
@@ -24,6 +25,8 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "html": ("stages.html:main", ()),
 }
 """Stages that are not of one experiment: what they start from, and what of it makes no difference to what they make."""
+SHOWN = ("evaluation", "tables", "figures")
+"""Sections whose attacks, metrics and figures the programs without a cut show."""
 EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")
 MADE_FROM = "made_from"
 
@@ -53,8 +56,11 @@ def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
 
     What a person has vouched for has the digest of the former code, so that DVC runs nothing for it.
     """
-    strings = set(strings_in(params.model_dump(mode="json")))
-    programs = {name: reached([root], strings, cut, modules) for name, (root, cut) in PROGRAMS.items()}
+    content = params.model_dump(mode="json")
+    strings, shown = set(strings_in(content)), set(named_in({key: content[key] for key in SHOWN}))
+    programs = {
+        name: reached([root], strings, cut, modules, () if cut else shown) for name, (root, cut) in PROGRAMS.items()
+    }
     experiments = list(params.experiments())
     codes = [*programs.values(), *(code_of(stage, one, modules) for stage in EXPERIMENTS for one in experiments)]
     return {

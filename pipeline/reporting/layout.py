@@ -13,7 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, AutoAttackSettings, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
 from pipeline.core.datasets import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
@@ -331,7 +331,7 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield f"{labels['union']}: mean of {members}."
     if "worst_case_union" in labels:
         yield f"{labels['worst_case_union']}: images that are correct under each of {members}."
-    yield from _weaker_ensembles(params, labels)
+    yield from _remarks_on_attacks(params, labels)
     if params.data.train_images is not None:
         everything = DATASETS[params.data.name].train_images
         whole = "all" if everything is None else f"{everything:,}"
@@ -340,14 +340,14 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield "The test images chose the checkpoint (`training.selection.split: test`): the numbers are optimistic."
 
 
-def _weaker_ensembles(params: Params, labels: Mapping[str, str]) -> Iterator[str]:
-    """What AutoAttack leaves out here, for the columns that are not one of its attacks by name."""
+def _remarks_on_attacks(params: Params, labels: Mapping[str, str]) -> Iterator[str]:
+    """What attacks say of themselves, each remark once."""
     said: dict[str, list[str]] = {}
     for name, label in labels.items():
-        attack = params.evaluation.attacks.get(name)
-        if isinstance(attack, AutoAttackSettings) and (name in params.evaluation.union or len(attack.members) > 1):
-            said.setdefault("; ".join(attack.differences()), []).append(label)
-    yield from (f"{', '.join(named)}: not the standard ensemble, but {text}." for text, named in said.items() if text)
+        if name in params.evaluation.attacks:
+            remark = params.evaluation.attacks[name].remark(name in params.evaluation.union)
+            said.setdefault(remark, []).append(label)
+    yield from (f"{', '.join(named)}: {remark}." for remark, named in said.items() if remark)
 
 
 def _sentence(text: str) -> str:

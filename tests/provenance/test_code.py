@@ -18,7 +18,7 @@ from pipeline.config import Experiment, Params, parse_params
 from pipeline.config.composing import compose
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
-from pipeline.objectives import objective_names
+from pipeline.objectives import OBJECTIVES
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
 from tests.conftest import REPOSITORY, TINY, composed
@@ -132,7 +132,7 @@ def test_nothing_runs_in_training_that_its_code_does_not_hold(
     assert missed(trace, code_of("evaluate", experiment)) == set()
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_a_changed_objective_is_the_code_of_those_who_name_it_alone(params: Params, tmp_path: Path, name: str) -> None:
     """A statement more in its loss changes the digest of every method that trains with it, and of no other but those
     whose own loss calls it."""

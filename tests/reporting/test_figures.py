@@ -23,9 +23,9 @@ from matplotlib.text import Text
 
 from pipeline.config import Params, ProtocolsFigure, TheoryFigure, parse_params
 from pipeline.config.composing import compose
-from pipeline.config.evaluation import CWAttackSettings
 from pipeline.config.figures import Group
 from pipeline.core.errors import RequestError
+from pipeline.evaluation.attacks.cw import CWAttack
 from pipeline.reporting.figures import draw_figure, write_figures
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage
 from pipeline.reporting.figures.trade_off import frontier
@@ -274,7 +274,7 @@ def test_the_attack_of_carlini_and_wagner_is_drawn_where_the_suite_has_it(
     }
     params = parse_params(full)
     attack, budget = params.evaluation.attacks["cw_linf"], params.threat_model["linf"]
-    assert isinstance(attack, CWAttackSettings)
+    assert isinstance(attack, CWAttack)
     assert (attack.steps, attack.confidence) == (30, 50)
     assert (attack.epsilon, attack.step_size) == (budget.epsilon, budget.step_size)
     plant(tmp_path / "at", params.experiment("at", 1), {"natural": 0.8, "cw_linf": 0.45})

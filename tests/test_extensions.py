@@ -1,0 +1,100 @@
+"""Every kind of extension is one file: the examples of CONTRIBUTING.md, each run through its stage."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Params
+from pipeline.core.errors import RequestError
+from pipeline.experiments.card import _attack
+from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.train import train_experiment
+from pipeline.provenance.closure import Sources
+from pipeline.provenance.code import code_of
+from pipeline.reporting.page.text import describe
+from tests.conftest import REPOSITORY, MakeParams
+
+WriteExample = Callable[[str, str], Path]
+LINF = {"norm": "linf", "epsilon": "8/255"}
+
+
+def example(heading: str) -> str:
+    """The Python of a section of CONTRIBUTING.md."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found is not None, f"CONTRIBUTING.md has no example of '{heading}'"
+    return found[1]
+
+
+@pytest.fixture
+def write_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteExample]:
+    """Writes the example of a section to a module of one's own: `write_example("Add an attack", "my_attacks.fade")`."""
+    written: list[str] = []
+
+    def write(heading: str, module: str) -> Path:
+        path = tmp_path.joinpath("own", *module.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True)
+        path.write_text(example(heading))
+        monkeypatch.syspath_prepend(str(tmp_path / "own"))
+        written.append(module.partition(".")[0])
+        return path
+
+    yield write
+    for name in [name for name in sys.modules if name.partition(".")[0] in written]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def workplace(prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with prepared digits, where stages run."""
+    shutil.copytree(prepared_digits, tmp_path / "work/data/prepared/digits")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_an_attack_is_one_file(
+    make_params: MakeParams, write_example: WriteExample, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_example("Add an attack", "my_attacks.fade")
+    fade = {"name": "my_attacks.fade", "share": 0.5, **LINF}
+    pgd = {"name": "pgd", "step_size": "2/255", "steps": 2, **LINF}
+
+    def with_fade(**changes: object) -> Params:
+        evaluation = {"batch_size": 16, "attacks": {"fade": fade | changes, "pgd": pgd}, "union": ["fade", "pgd"]}
+        return make_params(lambda raw: raw.update(evaluation=evaluation, tables={}, figures={}))
+
+    params = with_fade()
+    experiment = params.experiment("nt", 1)
+    train_experiment(experiment, lambda: None)
+    evaluate_experiment(experiment)
+    (metrics,) = workplace.glob("results/**/metrics.json")
+    assert {"natural", "fade", "pgd", "union"} <= json.loads(metrics.read_text())["metrics"].keys()
+    assert experiment.evaluation_fingerprint != with_fade(share=1.0).experiment("nt", 1).evaluation_fingerprint
+    assert "my_attacks.fade, 50% of the radius" in str(describe(params.evaluation.attacks["fade"]))
+    assert _attack(experiment, "fade").endswith("epsilon 8/255, 50% of the radius")
+
+    def objects() -> set[str]:
+        return set(code_of("evaluate", experiment, Sources({"pipeline": REPOSITORY / "pipeline"})).objects)
+
+    assert "my_attacks.fade:Fade.perturb" in objects()
+    assert not any(name.startswith("my_attacks") for name in code_of("train", experiment).objects)
+    with pytest.raises(RequestError, match=r"evaluation\.attacks\.fade\.shar: unknown key; did you mean 'share'\?"):
+        with_fade(shar=1)
+    with pytest.raises(RequestError, match=r"evaluation\.attacks\.fade\.share: .*less than or equal to 1"):
+        with_fade(share=2)
+    with pytest.raises(RequestError, match=r"evaluation\.attacks\.fade\.name: unknown attack 'my_attacks\.fad'"):
+        with_fade(name="my_attacks.fad")
+    path.with_name("broken.py").write_text("import nowhere_to_be_found\n")
+    with pytest.raises(RequestError, match=r"module 'my_attacks\.broken' cannot be imported: ModuleNotFoundError"):
+        with_fade(name="my_attacks.broken")
+    path.with_name("half.py").write_text(example("Add an attack").replace("def passes", "def cost"))
+    with pytest.raises(RequestError, match=r"'ATTACK' of module 'my_attacks\.half' lacks passes"):
+        with_fade(name="my_attacks.half")
