@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +13,19 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Params
+from pipeline.config.evaluation import ATTACKS
+from pipeline.config.figures import FIGURES
 from pipeline.core.errors import RequestError
 from pipeline.experiments.card import _attack
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of
+from pipeline.reporting.figures import write_figures
+from pipeline.reporting.figures.coverage import read_coverage
 from pipeline.reporting.page.text import describe
 from tests.conftest import REPOSITORY, MakeParams
+from tests.reporting.planting import plant
 
 WriteExample = Callable[[str, str], Path]
 LINF = {"norm": "linf", "epsilon": "8/255"}
@@ -98,3 +104,35 @@ def test_an_attack_is_one_file(
     path.with_name("half.py").write_text(example("Add an attack").replace("def passes", "def cost"))
     with pytest.raises(RequestError, match=r"'ATTACK' of module 'my_attacks\.half' lacks passes"):
         with_fade(name="my_attacks.half")
+
+
+def test_a_figure_is_one_file(
+    make_params: MakeParams, write_example: WriteExample, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_example("Add a figure", "my_figures.bars")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/runs.db")
+
+    def with_bars(**changes: object) -> Params:
+        bars = {"kind": "my_figures.bars", "caption": "Bars", "metric": "natural", "methods": ["nt", "at"]}
+        return make_params(lambda raw: raw.update(figures={"bars": bars | changes}))
+
+    params = with_bars()
+    plant(workplace / "nt", params.experiment("nt", 1), {"natural": 0.9})
+    assert [path.name for path in write_figures(params, ["bars"], workplace)] == ["bars.pdf", "bars.png"]
+    assert read_coverage(workplace) == {"bars": [1, 2]}
+    with pytest.raises(RequestError, match=r"figures\.bars: unknown method 'att': did you mean 'at'\?"):
+        list(write_figures(with_bars(methods=["att"]), ["bars"], workplace))
+    with pytest.raises(RequestError, match=r"figures\.bars\.metrik: unknown key; did you mean 'metric'\?"):
+        with_bars(metrik="natural")
+
+
+def test_checking_settings_imports_nothing_that_draws_or_reads_tables() -> None:
+    names = {"attack": ATTACKS.names(), "figure": FIGURES.names()}
+    assert len(names["attack"]) == 5 and len(names["figure"]) == 10
+    code = (
+        "import sys; from pathlib import Path; from pipeline.config import load_params;"
+        "from pipeline.config.figures import FIGURES; [FIGURES.find(name) for name in FIGURES.names()];"
+        "load_params(Path('params.yaml')); print({'matplotlib', 'pandas', 'mlflow', 'torchvision'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -12,11 +12,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import GradCAMFigure, Params
+from pipeline.config import Params
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.reporting.examples import NATURAL, Pictures, View, correctness, disputed
+from pipeline.reporting.figure_kinds.grad_cam import GradCAMFigure
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, PAGE_WIDTH, figure_text, new_figure
 from pipeline.tracking import read_artifacts

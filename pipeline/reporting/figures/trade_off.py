@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.config import Experiment, Params, TradeOffFigure
+from pipeline.config import Experiment, Params
+from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.reporting.results import UNRANKED, measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 from pipeline.studies.cells import Cell

@@ -12,9 +12,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.config import Params, TradeOffFigure
+from pipeline.config import Params
 from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
+from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.reporting.figures import trade_off
 from pipeline.reporting.layout import Layout, lay_out, lay_out_difference
 from pipeline.reporting.page import text
