@@ -336,7 +336,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
         "number 4 leave the simplex: linf 0.5, natur",
     ),
     (f"{MIXTURE}.mixing_ratios.l2", [0, 0, 0, 0], f"{MIXTURE}.mixing_ratios", "names ['l2', 'linf', 'natural'], learn"),
-    (f"{MIXTURE}.rule", "mean", f"{MIXTURE}.rule", "unknown 'mean': Valid: moving_average, gradient_projection, mode"),
+    (f"{MIXTURE}.rule", "mean", f"{MIXTURE}.rule", "unknown mixture 'mean': Valid: gradient_projection, mode_con"),
     (f"{MIXTURE}.rule", MISSING, MIXTURE, "needs a 'rule'"),
     (f"{MIXTURE}.dekay", 0.9, f"{MIXTURE}.dekay", "did you mean 'decay'?"),
     (MIXTURE, {**RAMP, "robust": "l2"}, MIXTURE, "names ['l2', 'natural'], learners are ['linf', 'natural']"),

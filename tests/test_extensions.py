@@ -11,21 +11,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config import Params
 from pipeline.config.evaluation import ATTACKS
 from pipeline.config.figures import FIGURES
+from pipeline.config.metrics import METRICS
+from pipeline.config.mixture import MIXTURES
 from pipeline.core.errors import RequestError
 from pipeline.experiments.card import _attack
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of
+from pipeline.reporting.explain import explain
 from pipeline.reporting.figures import write_figures
 from pipeline.reporting.figures.coverage import read_coverage
+from pipeline.reporting.layout import lay_out
 from pipeline.reporting.page.text import describe
+from pipeline.reporting.results import collect
 from tests.conftest import REPOSITORY, MakeParams
 from tests.reporting.planting import plant
+from tests.running import RunExperiment
 
 WriteExample = Callable[[str, str], Path]
 LINF = {"norm": "linf", "epsilon": "8/255"}
@@ -66,6 +73,11 @@ def workplace(prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return tmp_path / "work"
 
 
+def own_sources() -> Sources:
+    """Sources that know no extension yet."""
+    return Sources({"pipeline": REPOSITORY / "pipeline"}, REPOSITORY / "pipeline/__pycache__/digests")
+
+
 def test_an_attack_is_one_file(
     make_params: MakeParams, write_example: WriteExample, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,10 +99,7 @@ def test_an_attack_is_one_file(
     assert "my_attacks.fade, 50% of the radius" in str(describe(params.evaluation.attacks["fade"]))
     assert _attack(experiment, "fade").endswith("epsilon 8/255, 50% of the radius")
 
-    def objects() -> set[str]:
-        return set(code_of("evaluate", experiment, Sources({"pipeline": REPOSITORY / "pipeline"})).objects)
-
-    assert "my_attacks.fade:Fade.perturb" in objects()
+    assert "my_attacks.fade:Fade.perturb" in code_of("evaluate", experiment, own_sources()).objects
     assert not any(name.startswith("my_attacks") for name in code_of("train", experiment).objects)
     with pytest.raises(RequestError, match=r"evaluation\.attacks\.fade\.shar: unknown key; did you mean 'share'\?"):
         with_fade(shar=1)
@@ -126,9 +135,55 @@ def test_a_figure_is_one_file(
         with_bars(metrik="natural")
 
 
+def test_a_metric_is_one_file(
+    make_params: MakeParams, write_example: WriteExample, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_example("Add a metric", "my_metrics.kept")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/runs.db")
+
+    def with_metric(metric: str) -> Params:
+        columns = [{"metric": "natural", "label": "Natural"}, {"metric": metric, "label": "Kept"}]
+        table = {"caption": "Kept", "rows": ["nt", "at"], "columns": columns}
+        return make_params(lambda raw: raw.update(tables={"kept": table}))
+
+    params = with_metric("my_metrics.kept")
+    plant(workplace / "nt", params.experiment("nt", 1), {"natural": 0.8, "aa_linf": 0.4, "worst_case_union": 0.3})
+    (results,) = collect(params).values()
+    shown = lay_out("kept", params, results)
+    assert [[cell.value for cell in row.cells] for row in shown.rows] == [["80.00", "37.50"], ["", ""]]
+    assert r"$\ell_\infty$ $\epsilon = " in shown.details, "the budgets of the union's attacks"
+    text = explain(params, "kept:nt:my_metrics.kept")
+    assert "37.5000 %" in text and "aa_linf: autoattack" in text and "aa_l2: " in text
+    with pytest.raises(RequestError, match=r"tables\.kept\.columns\.1\.metric: unknown metric 'my_metrics\.keept'"):
+        with_metric("my_metrics.keept")
+
+
+def test_a_mixture_is_one_file(make_params: MakeParams, write_example: WriteExample, run_method: RunExperiment) -> None:
+    write_example("Add a mixture", "my_mixtures.mean")
+
+    def with_mean(**changes: object) -> Params:
+        mixture = {"rule": "my_mixtures.mean"} | changes
+        return make_params(lambda raw: raw["methods"]["generalist_d_nt_linf"].update(mixture=mixture))
+
+    params = with_mean()
+    trained = run_method(params, "generalist_d_nt_linf")
+    learners = [trained.learner(name) for name in params.methods["generalist_d_nt_linf"].learners]
+    for name, weight in trained.mixture.items():
+        if weight.is_floating_point():
+            assert torch.allclose(weight, (learners[0][name] + learners[1][name]) / 2, atol=1e-6)
+    objects = code_of("train", params.experiment("generalist_d_nt_linf", 1), own_sources()).objects
+    assert "my_mixtures.mean:Mean.after_epoch" in objects
+    assert "pipeline.training.mixture:GlobalLearner.redistribute" not in objects
+    with pytest.raises(RequestError, match=r"mixture\.rulee: unknown key; did you mean 'rule'\?"):
+        with_mean(rulee="mean")
+    with pytest.raises(RequestError, match=r"mixture\.rule: unknown mixture 'my_mixtures\.men'"):
+        with_mean(rule="my_mixtures.men")
+
+
 def test_checking_settings_imports_nothing_that_draws_or_reads_tables() -> None:
     names = {"attack": ATTACKS.names(), "figure": FIGURES.names()}
-    assert len(names["attack"]) == 5 and len(names["figure"]) == 10
+    names |= {"metric": METRICS.names(), "mixture": MIXTURES.names()}
+    assert {kind: len(found) for kind, found in names.items()} == {"attack": 5, "figure": 10, "metric": 9, "mixture": 3}
     code = (
         "import sys; from pathlib import Path; from pipeline.config import load_params;"
         "from pipeline.config.figures import FIGURES; [FIGURES.find(name) for name in FIGURES.names()];"

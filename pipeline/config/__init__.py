@@ -2,7 +2,6 @@
 
 from pipeline.config.data import STREAMED, AugmentationSettings, DatasetName, DataSettings
 from pipeline.config.evaluation import (
-    DERIVED_METRICS,
     OOD_METRICS,
     TRAINING_SECONDS,
     EnsembleAttack,
@@ -15,12 +14,11 @@ from pipeline.config.evaluation import (
 from pipeline.config.experiment import Experiment
 from pipeline.config.figures import Axis, FigureSettings, FigureSource
 from pipeline.config.methods import LearnerSettings
-from pipeline.config.mixture import (
-    GradientProjectionSettings,
-    MixtureSettings,
-    ModeConnectivitySettings,
-    MovingAverageSettings,
-)
+from pipeline.config.metrics import Metric
+from pipeline.config.mixture import MixtureSettings
+from pipeline.config.mixtures.gradient_projection import GradientProjectionSettings
+from pipeline.config.mixtures.mode_connectivity import ModeConnectivitySettings
+from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.params import Params
 from pipeline.config.printed import PrintedColumn, PrintedGroup, PrintedSuite, PrintedTable, PrintedTables, load_printed
@@ -30,7 +28,6 @@ from pipeline.config.tables import PaperTable, TableColumn, TableSettings
 from pipeline.config.training import SelectionSettings
 
 __all__ = [
-    "DERIVED_METRICS",
     "OOD_METRICS",
     "STREAMED",
     "TRAINING_SECONDS",
@@ -47,6 +44,7 @@ __all__ = [
     "FigureSource",
     "GradientProjectionSettings",
     "LearnerSettings",
+    "Metric",
     "MixtureSettings",
     "ModeConnectivitySettings",
     "MovingAverageSettings",

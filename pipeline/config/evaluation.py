@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.config.metrics import METRICS
 from pipeline.core.extensions import Family
 from pipeline.core.values import (
     Budget,
@@ -135,8 +136,6 @@ class SuiteOOD(OODSettings):
 OOD_METRICS = ("ood_c_severity_5", "ood_c", "ood_mce", "ood_p", "ood_mfp")
 """What `stages.ood` gives: accuracy under corruptions at severity 5 and over all severities, mean corruption error,
 accuracy along sequences, mean flip probability."""
-DERIVED_METRICS = ("natural", "union", "worst_case_union")
-"""What every evaluation gives besides the accuracy under each attack."""
 TRAINING_SECONDS = "training_seconds"
 """What every training gives: the time of its steps, without measurements in between."""
 
@@ -166,7 +165,7 @@ class EvaluationSettings(Closed):
     @field_validator("attacks")
     @classmethod
     def _leave_names_of_metrics(cls, value: dict[str, EvaluationAttack]) -> dict[str, EvaluationAttack]:
-        taken = [name for name in DERIVED_METRICS if name in value]
+        taken = [name for name in METRICS.names() if name in value]
         if taken:
             raise ValueError(f"{', '.join(taken)}: the name of a metric that is always there; choose another one")
         return value

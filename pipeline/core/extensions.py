@@ -17,7 +17,7 @@ from pipeline.core.errors import did_you_mean
 K = TypeVar("K", bound=BaseModel)
 SHARED = "base"
 """The module of a package that is no extension, but what its extensions share."""
-KEYS = ("name", "kind", "rule")
+KEYS = ("name", "kind", "rule", "metric")
 """The keys of settings that name a module."""
 
 
@@ -63,7 +63,7 @@ class Family(Generic[K]):
                 valid names.
         """
         if not isinstance(name, str) or not name:
-            raise ValueError(f"an {self.what} needs a '{self.key}'; {did_you_mean(str(name), self.names())}")
+            raise ValueError(f"{self.what} needs a '{self.key}'; {did_you_mean(str(name), self.names())}")
         path = name if "." in name else f"{self.package}.{name}"
         if not _exists(path) or name == SHARED:
             raise ValueError(f"unknown {self.what} '{name}': {did_you_mean(name, self.names())}")
@@ -84,7 +84,7 @@ class Family(Generic[K]):
         if not isinstance(given, dict):
             raise PydanticKnownError("dict_type")
         if given.get(self.key) is None:
-            raise ValueError(f"needs a {self.key}")
+            raise ValueError(f"needs a '{self.key}'")
         name = given[self.key]
         try:
             found = self.find(name)
@@ -120,6 +120,12 @@ def _imported(path: str) -> Any:
         if path.startswith("pipeline."):
             raise
         raise ValueError(f"module '{path}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def imported(path: str) -> Any:
+    """The object 'package.module:object', which is imported when it is asked for."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 def named_in(content: Any) -> Iterator[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.core.datasets import DATASETS, DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.extensions import imported
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,9 +85,7 @@ def build_model(
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
     if wanted.standardises and normalization is not None:
         raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
-    module, _, constructor = wanted.constructor.partition(":")
-    build = getattr(import_module(module), constructor)
-    model: nn.Module = build(channels=images.channels, classes=classes or len(images.classes))
+    model: nn.Module = imported(wanted.constructor)(channels=images.channels, classes=classes or len(images.classes))
     if normalization is None:
         return model
     from pipeline.models.normalization import Normalized

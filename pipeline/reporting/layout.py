@@ -14,10 +14,10 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config.metrics import metric_named
 from pipeline.core.datasets import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
-from pipeline.reporting.results import UNRANKED
 
 Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
@@ -163,7 +163,7 @@ def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str,
         table: How they are printed.
         results: As `assemble` takes them.
     """
-    accuracies = results[~results["metric"].isin(UNRANKED)]
+    accuracies = results[[metric_named(name).is_accuracy for name in results["metric"]]]
     ranks = {column: _ranks(numbers, table) for column, numbers in accuracies.groupby("column")}
     return {
         (row["method"], row["column"]): Cell(
@@ -302,11 +302,10 @@ def _image_counts(table: TableSettings, results: pd.DataFrame) -> str:
 
 def _budgets(params: Params, table: TableSettings) -> str:
     """Radius of the attacks behind the columns by norm, and that of training where it differs."""
-    metrics = [column.metric for column in table.columns]
-    members = params.evaluation.union if {"union", "worst_case_union"} & set(metrics) else []
-    attacks = [params.evaluation.attacks[name] for name in [*metrics, *members] if name in params.evaluation.attacks]
+    metrics = [metric_named(column.metric) for column in table.columns]
     radii: dict[str, list[float]] = {}
-    for attack in attacks:
+    for name in (name for metric in metrics for name in metric.attacks(params.evaluation)):
+        attack = params.evaluation.attacks[name]
         radii.setdefault(attack.norm, []).append(attack.epsilon)
     parts = []
     for norm, tested in radii.items():

@@ -27,12 +27,10 @@ from pipeline.objectives import Moment
 from pipeline.provenance.code import UNKNOWN
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
-from pipeline.training.gradient_projection import GradientProjection
 from pipeline.training.lanes import Lanes
 from pipeline.training.learner import Learner, Outcome
 from pipeline.training.mesh import ONE_PROCESS, Mesh, shared_out
-from pipeline.training.mixture import GlobalLearner, Mixture
-from pipeline.training.mode_connectivity import ModeConnectivity
+from pipeline.training.mixture import Mixture
 from pipeline.training.observer import Observer
 from pipeline.training.selection import BestEpoch, Validation
 from pipeline.training.theory import TheoryMeter
@@ -363,14 +361,7 @@ def build_learner(experiment: Experiment, name: str, backend: Backend, ranks: Ra
     return Learner(name, settings, backend.place(model), backend)
 
 
-MIXTURES: dict[str, Callable[[Any, list[Learner], int, Mesh], Mixture]] = {
-    "moving_average": GlobalLearner,
-    "gradient_projection": lambda settings, learners, epochs, mesh: GradientProjection(settings, learners),
-    "mode_connectivity": lambda settings, learners, epochs, mesh: ModeConnectivity(settings, learners, epochs),
-}
-"""By the name of the rule. A table, so that a change of one rule is no change of experiments with another."""
-
-
 def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
     """The rule that `settings` names."""
-    return MIXTURES[settings.rule](settings, learners, epochs, mesh)
+    mixture: Mixture = settings.build(learners, epochs, mesh)
+    return mixture

@@ -62,6 +62,8 @@ CHECKS = {
     "pipeline.core.values:parse_fraction",
 }
 """What reads and checks settings once more: the values that come of it are in the fingerprint."""
+SETTINGS = ("pipeline.config.", "pipeline.evaluation.attacks.")
+"""Where the lambdas of fields say what a dump of settings leaves out."""
 
 
 class Trace:
@@ -103,7 +105,7 @@ def _is_known(name: str, code: Code) -> bool:
     """A lambda of a table has the table's name; a field's checks ran when the settings were read."""
     module, _, item = name.partition(":")
     if "<lambda>" in item:
-        return module in code.modules
+        return module in code.modules or module.startswith(SETTINGS)
     return name in code.objects or name in CHECKS
 
 

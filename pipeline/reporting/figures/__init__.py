@@ -10,14 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.config import (
-    DERIVED_METRICS,
-    OOD_METRICS,
-    TRAINING_SECONDS,
     Experiment,
     FigureSettings,
     FigureSource,
     Params,
 )
+from pipeline.config.metrics import unknown_metric
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.reporting.examples import Pictures
 from pipeline.reporting.figures.coverage import write_coverage
@@ -106,19 +104,22 @@ def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
     attacks = list(params.evaluation.attacks)
     valid: dict[str, list[str]] = {
         "method": list(params.methods),
-        "metric": [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks],
         "attack": ["natural", "union", *attacks],
         "study": list(params.ablation.studies),
     }
     problems = [
-        f"figures.{figure}: unknown {kind} '{name}': {did_you_mean(name, valid[kind])}"
+        f"figures.{figure}: {problem}"
         for figure in names
         for kind, name in params.figures[figure].names()
-        if name not in valid[kind]
+        if (problem := unknown_metric(name, attacks) if kind == "metric" else _unknown(kind, name, valid[kind]))
     ]
     if problems:
         raise RequestError("\n  ".join(["params.yaml: nothing was drawn", *problems]))
     return {name: params.figures[name] for name in names}
+
+
+def _unknown(kind: str, name: str, valid: list[str]) -> str:
+    return "" if name in valid else f"unknown {kind} '{name}': {did_you_mean(name, valid)}"
 
 
 def _experiments(params: Params, figures: dict[str, FigureSettings]) -> Iterator[Experiment]:
