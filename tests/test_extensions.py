@@ -22,6 +22,7 @@ from pipeline.core.errors import RequestError
 from pipeline.experiments.card import _attack
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
+from pipeline.models import ARCHITECTURES, Architecture, build_model
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of
 from pipeline.reporting.explain import explain
@@ -178,6 +179,19 @@ def test_a_mixture_is_one_file(make_params: MakeParams, write_example: WriteExam
         with_mean(rulee="mean")
     with pytest.raises(RequestError, match=r"mixture\.rule: unknown mixture 'my_mixtures\.men'"):
         with_mean(rule="my_mixtures.men")
+
+
+def test_a_network_is_one_file_and_an_entry(
+    make_params: MakeParams, write_example: WriteExample, run_method: RunExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_example("Add a network", "my_networks.tiny")
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture("my_networks.tiny:Tiny"))
+    params = make_params(lambda raw: raw["model"].update(architecture="tiny"))
+    assert {"features.weight", "linear.bias"} <= run_method(params, "nt").learner("natural").keys()
+    path.with_name("nameless.py").write_text(path.read_text().replace("last_stage", "features_of_it"))
+    monkeypatch.setitem(ARCHITECTURES, "nameless", Architecture("my_networks.nameless:Tiny"))
+    with pytest.raises(RequestError, match=r"my_networks\.nameless:Tiny has no module 'last_stage'"):
+        build_model("nameless", "digits")
 
 
 def test_checking_settings_imports_nothing_that_draws_or_reads_tables() -> None:
