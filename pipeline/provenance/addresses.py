@@ -25,8 +25,12 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "html": ("stages.html:main", ()),
 }
 """Stages that are not of one experiment: what they start from, and what of it makes no difference to what they make."""
-SHOWN = ("evaluation", "tables", "figures")
-"""Sections whose attacks, metrics and figures the programs without a cut show."""
+SHOWN = {
+    "report": ("evaluation", "tables"),
+    "figures": ("evaluation", "tables", "figures"),
+    "html": ("evaluation", "tables", "figures"),
+}
+"""Sections whose attacks, metrics and figures a program shows."""
 EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")
 MADE_FROM = "made_from"
 
@@ -57,9 +61,10 @@ def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
     What a person has vouched for has the digest of the former code, so that DVC runs nothing for it.
     """
     content = params.model_dump(mode="json")
-    strings, shown = set(strings_in(content)), set(named_in({key: content[key] for key in SHOWN}))
+    strings = set(strings_in(content))
+    shown = {name: set(named_in([content[key] for key in sections])) for name, sections in SHOWN.items()}
     programs = {
-        name: reached([root], strings, cut, modules, () if cut else shown) for name, (root, cut) in PROGRAMS.items()
+        name: reached([root], strings, cut, modules, shown.get(name, ())) for name, (root, cut) in PROGRAMS.items()
     }
     experiments = list(params.experiments())
     codes = [*programs.values(), *(code_of(stage, one, modules) for stage in EXPERIMENTS for one in experiments)]

@@ -34,7 +34,7 @@ PASSES: dict[AutoAttackMember, Passes] = {
     "fab_t": Passes(gradients=1800),
     "square": Passes(forwards=STANDARD_QUERIES),
 }
-"""Of the standard's effort: FAB's take two gradients each, Square's none."""
+"""What each costs at the standard's effort: FAB's steps take two gradients each, Square's none."""
 
 
 class AutoAttack(EnsembleAttack):
