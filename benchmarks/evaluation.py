@@ -19,11 +19,10 @@ import torch
 from benchmarks.loops import THREADS, suite
 from benchmarks.publishing import publish
 from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, timer
-from pipeline.config import AutoAttackSettings, Params
+from pipeline.config import Params, SingleAttack
 from pipeline.core.datasets import DATASETS
 from pipeline.core.devices import Backend, choose_backend
 from pipeline.data.images import ImageSet
-from pipeline.evaluation.evaluate import build_attack
 from pipeline.evaluation.predictions import Attack, predictions
 from pipeline.models import build_model
 
@@ -96,9 +95,8 @@ def measure_suite(params: Params, first: int, most: int, rounds: int) -> dict[st
     backend = Backend(choose_backend("auto", "float32", params.training.threads or THREADS).device, bfloat16=False)
     model = build_model(params.model.architecture, params.data.name, params.model.normalization)
     model = backend.place(model)
-    settings = params.evaluation.attacks[ATTACK]
-    assert not isinstance(settings, AutoAttackSettings)
-    attack, memory = build_attack(settings), Memory(backend.device)
+    attack, memory = params.evaluation.attacks[ATTACK], Memory(backend.device)
+    assert isinstance(attack, SingleAttack)
 
     def time_pair(size: int) -> Seconds:
         images = _images(params.data.name, 2 * size, backend.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.formats import Results, need, number, source, table
 from pipeline.core.datasets import DATASETS
-from pipeline.grid.plan import PASSES
+from pipeline.evaluation.attacks.autoattack import PASSES
 from pipeline.reporting.page.text import html
 
 EXPERIMENTS = 1000
@@ -32,7 +32,7 @@ def imagenet(results: Results) -> str:
         for name, one in case["methods"].items()
     ]
     header = ["method", "images/s", "one, days", f"{EXPERIMENTS:,}, years", "operations of one, 1e18"]
-    attacked = 2 * facts.test_images * (sum(PASSES.values()) + PGD_PASSES)
+    attacked = 2 * facts.test_images * (sum(map(sum, PASSES.values())) + PGD_PASSES)
     trained = seen * (case["attack_steps"] + 1)
     megabytes = need(results, "mixture", "mixture", "resnet50", "2", "weights_megabytes")
     remarks = [

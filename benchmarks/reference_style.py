@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks.pgd import frozen
 from pipeline.core.devices import Backend
-from pipeline.objectives import objective_names
+from pipeline.objectives import OBJECTIVES
 from pipeline.training import weights
 
 PARAMETER_GRADIENTS = "parameter gradients while crafting"
@@ -40,7 +40,7 @@ def without_habit(habit: str, backend: Backend) -> bool:
 @contextmanager
 def parameter_gradients_while_crafting() -> Iterator[None]:
     """Attacks only switch to eval mode, and get input gradients from a whole backward pass."""
-    for name in objective_names():
+    for name in OBJECTIVES.names():
         import_module(f"pipeline.objectives.{name}")
     with ExitStack() as stack:
         for module in [module for name, module in sys.modules.items() if name.startswith("pipeline.")]:

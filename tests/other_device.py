@@ -15,10 +15,11 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackSettings, EvaluationAttack, EvaluationSettings, Experiment, Params, parse_params
+from pipeline.config import EvaluationAttack, EvaluationSettings, Experiment, Params, parse_params
 from pipeline.config.composing import compose
 from pipeline.core.devices import Arrival, Backend
 from pipeline.data.images import ImageSplit
+from pipeline.evaluation.attacks.autoattack import AutoAttack
 from pipeline.evaluation.autoattack import flags
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.journal import Journal
@@ -194,7 +195,7 @@ def evaluation_in_short(params: Params) -> EvaluationSettings:
     """Every attack on few images; Square, which asks the model thousands of times, where it soon finds something."""
     attacks: dict[str, EvaluationAttack] = {}
     for name, attack in params.evaluation.attacks.items():
-        if not isinstance(attack, AutoAttackSettings):
+        if not isinstance(attack, AutoAttack):
             attacks[name] = attack.model_copy(update={"images": 8})
             continue
         members = ["apgd_ce", "apgd_t", "fab_t"]

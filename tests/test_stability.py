@@ -17,12 +17,12 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, StabilityFigure, load_params
+from pipeline.config import FigureSource, Params, load_params
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import read_record
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
-from pipeline.reporting.figures import draw_figure
+from pipeline.reporting.figure_kinds.stability import StabilityFigure
 from pipeline.reporting.style import style
 from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs
@@ -193,7 +193,7 @@ def drawn(params: Params, runs: pd.DataFrame) -> Figure:
     settings = params.figures["stability"]
     assert isinstance(settings, StabilityFigure)
     with style():
-        figure = draw_figure(settings, params, runs, cells(params, ["stability"]))
+        figure = settings.draw(FigureSource(params, runs, cells(params, ["stability"])))
         figure.draw_without_rendering()
         return figure
 
@@ -225,7 +225,7 @@ def test_without_any_run_the_figure_says_so(params: Params) -> None:
 def test_a_figure_of_another_study_is_refused(params: Params) -> None:
     settings = params.figures["stability"].model_copy(update={"study": "interval"})
     with pytest.raises(RequestError, match="'interval' varies communication_interval"):
-        draw_figure(settings, params, pd.DataFrame(), cells(params, ["interval"]))
+        settings.draw(FigureSource(params, pd.DataFrame(), cells(params, ["interval"])))
 
 
 def test_the_suite_beyond_the_papers_draws_a_study_of_pairs() -> None:

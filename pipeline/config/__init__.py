@@ -2,42 +2,23 @@
 
 from pipeline.config.data import STREAMED, AugmentationSettings, DatasetName, DataSettings
 from pipeline.config.evaluation import (
-    DERIVED_METRICS,
-    MEMBER_NAMES,
     OOD_METRICS,
-    STANDARD_MEMBERS,
-    STANDARD_QUERIES,
-    STANDARD_TARGETS,
     TRAINING_SECONDS,
-    AutoAttackMember,
-    AutoAttackSettings,
+    EnsembleAttack,
     EvaluationAttack,
     EvaluationSettings,
     OODSettings,
-    PGDAttackSettings,
+    Passes,
+    SingleAttack,
 )
 from pipeline.config.experiment import Experiment
-from pipeline.config.figures import (
-    AblationFigure,
-    Axis,
-    ClassWiseFigure,
-    FigureSettings,
-    FrameworkFigure,
-    GradCAMFigure,
-    ParetoFigure,
-    ProtocolsFigure,
-    StabilityFigure,
-    TheoryFigure,
-    TradeOffFigure,
-    TrainingCurvesFigure,
-)
+from pipeline.config.figures import Axis, FigureSettings, FigureSource
 from pipeline.config.methods import LearnerSettings
-from pipeline.config.mixture import (
-    GradientProjectionSettings,
-    MixtureSettings,
-    ModeConnectivitySettings,
-    MovingAverageSettings,
-)
+from pipeline.config.metrics import Metric
+from pipeline.config.mixture import MixtureSettings
+from pipeline.config.mixtures.gradient_projection import GradientProjectionSettings
+from pipeline.config.mixtures.mode_connectivity import ModeConnectivitySettings
+from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.params import Params
 from pipeline.config.printed import PrintedColumn, PrintedGroup, PrintedSuite, PrintedTable, PrintedTables, load_printed
@@ -47,58 +28,45 @@ from pipeline.config.tables import PaperTable, TableColumn, TableSettings
 from pipeline.config.training import SelectionSettings
 
 __all__ = [
-    "DERIVED_METRICS",
-    "MEMBER_NAMES",
     "OOD_METRICS",
-    "STANDARD_MEMBERS",
-    "STANDARD_QUERIES",
-    "STANDARD_TARGETS",
     "STREAMED",
     "TRAINING_SECONDS",
-    "AblationFigure",
     "AdamSettings",
     "AugmentationSettings",
-    "AutoAttackMember",
-    "AutoAttackSettings",
     "Axis",
-    "ClassWiseFigure",
     "DataSettings",
     "DatasetName",
+    "EnsembleAttack",
     "EvaluationAttack",
     "EvaluationSettings",
     "Experiment",
     "FigureSettings",
-    "FrameworkFigure",
-    "GradCAMFigure",
+    "FigureSource",
     "GradientProjectionSettings",
     "LearnerSettings",
+    "Metric",
     "MixtureSettings",
     "ModeConnectivitySettings",
     "MovingAverageSettings",
     "OODSettings",
-    "PGDAttackSettings",
     "PaperTable",
     "Params",
-    "ParetoFigure",
+    "Passes",
     "Phase",
     "PrintedColumn",
     "PrintedGroup",
     "PrintedSuite",
     "PrintedTable",
     "PrintedTables",
-    "ProtocolsFigure",
     "SGDSettings",
     "SelectionSettings",
+    "SingleAttack",
     "Sizes",
-    "StabilityFigure",
     "StoredSize",
     "StreamingSettings",
     "TableColumn",
     "TableSettings",
     "TestCrop",
-    "TheoryFigure",
-    "TradeOffFigure",
-    "TrainingCurvesFigure",
     "load_params",
     "load_printed",
     "parse_params",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
 from pipeline.core.datasets import DATASETS
-from pipeline.core.values import Closed, Place, TruthValue, Whole, is_none, mapping
+from pipeline.core.values import Closed, Place, TruthValue, Whole, is_none, mapping, unknown, unless
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "mnist", "svhn", "imagenet", "imagefolder"]
-STREAMED = ("imagenet", "imagefolder")
+
+def _is_known(value: str) -> str:
+    return unless(unknown("data set", [value], list(DATASETS)), value)
+
+
+DatasetName = Annotated[str, AfterValidator(_is_known)]
+STREAMED = tuple(name for name, facts in DATASETS.items() if facts.streamed)
 """Data sets too large for memory: trees of image folders, prepared to shards."""
 
 
@@ -99,7 +104,7 @@ class DataSettings(Closed):
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
         """What only some data sets need."""
         name = given.get("name")
-        if name not in get_args(DatasetName):
+        if not isinstance(name, str) or name not in DATASETS:
             return
         needed = {"classes": name == "imagefolder", "streaming": name in STREAMED}
         for key, is_needed in needed.items():

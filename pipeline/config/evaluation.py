@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.config.metrics import METRICS
+from pipeline.core.extensions import Family
 from pipeline.core.values import (
     Budget,
     Closed,
     Name,
     Norm,
-    Positive,
-    Real,
     Whole,
     _digest,
     context,
@@ -21,94 +23,90 @@ from pipeline.core.values import (
     unless,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-class AttackedImages(Closed):
-    """What all attacks of an evaluation share."""
+    Perturb = Callable[[Tensor, Tensor], Tensor]
+    """(images, labels) -> adversarial images; images that could not be fooled may come back as they were."""
 
+
+class Passes(NamedTuple):
+    """What an attack costs for an image that resists it."""
+
+    gradients: float = 0
+    """Forward passes with their backward passes."""
+    forwards: float = 0
+    """Forward passes alone."""
+
+
+class EvaluationAttack(Closed):
+    """An attack that networks are tested with; its fields are its options in `params.yaml`.
+
+    An attack derives from one of the two below.
+    """
+
+    label: ClassVar[str] = ""
+    """How reports call it; "" for its `name`."""
     norm: Norm
     epsilon: Budget
     images: Whole | None = Field(default=None, gt=0)
     """Attack only the first so many test images (null: all)."""
+    name: str
+
+    @abstractmethod
+    def passes(self) -> Passes:
+        """What it costs for each image."""
+
+    def effort(self) -> str:
+        """How hard it tries, in words such as '20 steps'; "" where there is nothing to say."""
+        return ""
+
+    def remark(self, is_in_union: bool) -> str:
+        """What a table must say of its numbers, as the end of a sentence; "" where there is nothing to say.
+
+        Args:
+            is_in_union: Whether it is one of the attacks that the union is made of.
+        """
+        return ""
 
 
-class PGDAttackSettings(AttackedImages):
-    """PGD with a fixed number of steps and a random start, the last iterate counts."""
+class SingleAttack(EvaluationAttack):
+    """One attack, which sees every image, whether or not the network is right on it."""
 
-    name: Literal["pgd"]
-    step_size: Positive
-    steps: Whole = Field(ge=1)
+    @abstractmethod
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Adversarial examples for `images`.
 
+        Args:
+            model: Maps images to logits; in eval mode, and left as it is.
+            images: (batch, channels, height, width), float32 in [0, 1].
+            labels: (batch,), int64.
+            generator: Source of all randomness, on the device of `images`.
 
-class MIMAttackSettings(AttackedImages):
-    """The momentum iterative method (Dong et al., 2018)."""
-
-    name: Literal["mim"]
-    step_size: Positive
-    steps: Whole = Field(ge=1)
-    decay: Real = Field(default=1.0, ge=0)
-    """mu: how much of the accumulated gradient stays."""
-
-
-class CWAttackSettings(AttackedImages):
-    """PGD on the margin of Carlini and Wagner (2017)."""
-
-    name: Literal["cw"]
-    step_size: Positive
-    steps: Whole = Field(ge=1)
-    confidence: Real = Field(default=50.0, ge=0)
-    """kappa."""
+        Returns:
+            Detached images of the same shape, in [0, 1] and within `epsilon` of `images` in `norm`.
+        """
 
 
-class NoiseAttackSettings(AttackedImages):
-    """Random points on the ball; an image must be classified correctly at all of them."""
+class EnsembleAttack(EvaluationAttack):
+    """Several attacks in a row, each on the images that no earlier one has fooled."""
 
-    name: Literal["noise"]
-    draws: Whole = Field(default=100, ge=1)
+    members: list[Any] = Field(min_length=1)
+    """Their names, in the order in which they run."""
 
+    @abstractmethod
+    def attacks(self, model: nn.Module, seed: int) -> Mapping[Any, Perturb]:
+        """The attacks by the names in `members`.
 
-AutoAttackMember = Literal["apgd_ce", "apgd_dlr", "apgd_t", "fab_t", "square"]
-MEMBER_NAMES: dict[AutoAttackMember, str] = {
-    "apgd_ce": "APGD-CE",
-    "apgd_dlr": "APGD-DLR",
-    "apgd_t": "APGD-T",
-    "fab_t": "FAB-T",
-    "square": "Square",
-}
-"""As the field writes them."""
-STANDARD_MEMBERS: list[AutoAttackMember] = ["apgd_ce", "apgd_t", "fab_t", "square"]
-STANDARD_TARGETS = 9
-STANDARD_QUERIES = 5000
+        Args:
+            model: Maps images to logits; in eval mode.
+            seed: Of all their randomness, for one batch.
+        """
 
 
-class AutoAttackSettings(AttackedImages):
-    """Attacks of AutoAttack (Croce and Hein, 2020), by its authors' package, each on what the ones before left."""
-
-    name: Literal["autoattack"]
-    members: list[AutoAttackMember] = Field(default=STANDARD_MEMBERS, min_length=1)
-    """The standard ensemble unless it says otherwise; one alone is that attack by itself."""
-    targets: Whole = Field(
-        default=STANDARD_TARGETS, ge=1, le=STANDARD_TARGETS, exclude_if=lambda value: value == STANDARD_TARGETS
-    )
-    """Classes that `apgd_t` and `fab_t` aim at, the likeliest first, or as many as there are; the standard is 9."""
-    queries: Whole = Field(default=STANDARD_QUERIES, ge=1, exclude_if=lambda value: value == STANDARD_QUERIES)
-    """Queries of Square; the standard is 5,000."""
-
-    def differences(self) -> list[str]:
-        """How this is not the standard ensemble, in words; none where it is."""
-        found = []
-        if self.members != STANDARD_MEMBERS:
-            found.append(" and ".join(MEMBER_NAMES[member] for member in self.members) + " alone")
-        if self.targets != STANDARD_TARGETS and {"apgd_t", "fab_t"} & set(self.members):
-            found.append(f"targeted attacks at {self.targets} classes instead of {STANDARD_TARGETS}")
-        if self.queries != STANDARD_QUERIES and "square" in self.members:
-            found.append(f"Square with {self.queries:,} queries instead of {STANDARD_QUERIES:,}")
-        return found
-
-
-EvaluationAttack = Annotated[
-    PGDAttackSettings | MIMAttackSettings | CWAttackSettings | NoiseAttackSettings | AutoAttackSettings,
-    Field(discriminator="name"),
-]
+ATTACKS = Family("attack", "pipeline.evaluation.attacks.*:ATTACK", EvaluationAttack)  # type: ignore[type-abstract]
+AnyAttack = Annotated[EvaluationAttack, ATTACKS]
 
 
 class OODSettings(Closed):
@@ -138,8 +136,6 @@ class SuiteOOD(OODSettings):
 OOD_METRICS = ("ood_c_severity_5", "ood_c", "ood_mce", "ood_p", "ood_mfp")
 """What `stages.ood` gives: accuracy under corruptions at severity 5 and over all severities, mean corruption error,
 accuracy along sequences, mean flip probability."""
-DERIVED_METRICS = ("natural", "union", "worst_case_union")
-"""What every evaluation gives besides the accuracy under each attack."""
 TRAINING_SECONDS = "training_seconds"
 """What every training gives: the time of its steps, without measurements in between."""
 
@@ -149,7 +145,7 @@ class EvaluationSettings(Closed):
 
     batch_size: Whole = Field(ge=1)
     seed: Whole = Field(default=0, ge=0)
-    attacks: dict[Name, EvaluationAttack] = Field(min_length=1)
+    attacks: dict[Name, AnyAttack] = Field(min_length=1)
     """By the name of the metric that each gives, for example `aa_linf`. One that is null is left out."""
     union: list[Name] = Field(min_length=2)
     """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
@@ -169,7 +165,7 @@ class EvaluationSettings(Closed):
     @field_validator("attacks")
     @classmethod
     def _leave_names_of_metrics(cls, value: dict[str, EvaluationAttack]) -> dict[str, EvaluationAttack]:
-        taken = [name for name in DERIVED_METRICS if name in value]
+        taken = [name for name in METRICS.names() if name in value]
         if taken:
             raise ValueError(f"{', '.join(taken)}: the name of a metric that is always there; choose another one")
         return value

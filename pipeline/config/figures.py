@@ -5,12 +5,21 @@ Names of other sections are checked when figures are drawn, not before: training
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
-from pipeline.core.values import Closed, Place, Protocol, Whole, once
+from pipeline.core.extensions import Family
+from pipeline.core.values import Closed, Place, once
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from pipeline.config.params import Params
 
 Kind = Literal["method", "metric", "attack", "study"]
 Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
@@ -37,182 +46,67 @@ class Group(Closed):
             yield (), "expected either 'methods', at least one, or a 'study'"
 
 
-class Captioned(Closed):
-    """What every figure has."""
+@dataclass(frozen=True)
+class FigureSource:
+    """What a figure is drawn from."""
 
+    params: Params
+    """The file that declares it."""
+    runs: pd.DataFrame
+    """As `pipeline.tracking.finished_runs` gives them for the experiments that it shows, of other figures, too."""
+    grid: Sequence[Any] = ()
+    """The cells of the studies that it shows (`pipeline.studies.cells.Cell`), those of other figures' studies, too."""
+    pictures: Any = None
+    """Gives test images as networks see them (`pipeline.reporting.examples.Pictures`); None where they are missing."""
+
+
+class FigureSettings(Closed):
+    """A kind of figure; its fields are its options in `params.yaml`."""
+
+    is_study: ClassVar[bool] = False
+    """Whether it compares the cells of a study, or the trials of a search: while there is nothing to compare, it is
+    left out."""
     caption: str
     """What a reader sees: plain text, `$math$` and `` `code` ``."""
     paper: str = ""
     """The papers' panels that it draws, for example 'Generalist++, Figure 1(a); CVPR, Figure 1'; "" where there is
     none. `pipeline/reporting/paper/figures.csv` has what their captions say."""
+    kind: str
 
+    @abstractmethod
+    def draw(self, source: FigureSource) -> Figure:
+        """The figure; called inside `pipeline.reporting.style.style()`.
 
-class TradeOffFigure(Captioned):
-    """Methods, or settings of studies, as points between two metrics, and the frontier of those that no other one beats
-    in both."""
+        What takes long to import is imported here, not at the top of the module: settings are checked by every stage.
 
-    kind: Literal["trade_off"]
-    x: Axis
-    y: Axis
-    groups: Annotated[list[Group], Field(min_length=1)]
-    """In the order of the legend; later ones are drawn above earlier ones."""
-
-    @field_validator("groups")
-    @classmethod
-    def _differ(cls, value: list[Group]) -> list[Group]:
-        once([group.label for group in value])
-        once([method for group in value for method in group.methods])
-        return value
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods of all groups."""
-        return [method for group in self.groups for method in group.methods]
-
-    @property
-    def studies(self) -> list[str]:
-        """The studies of all groups."""
-        return [group.study for group in self.groups if group.study is not None]
+        Raises:
+            RequestError: it cannot be drawn of what it names.
+        """
 
     def names(self) -> Iterator[tuple[Kind, str]]:
         """What other sections of the file must declare."""
-        yield from (("metric", axis.metric) for axis in (self.x, self.y))
-        yield from (("method", method) for method in self.methods)
-        yield from (("study", study) for study in self.studies)
-
-
-class ClassWiseFigure(Captioned):
-    """The accuracy of each class of the data set under one attack, `natural`, or `union`: the mean of its attacks."""
-
-    kind: Literal["class_wise"]
-    attack: str
-    label: str
-    """How the axis names the accuracy."""
-    methods: Methods
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "attack", self.attack
-        yield from (("method", method) for method in self.methods)
-
-
-class TrainingCurvesFigure(Captioned):
-    """Accuracies of all learners of a method over the epochs, above the mixing ratios and the redistributions."""
-
-    kind: Literal["training_curves"]
-    method: str
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "method", self.method
-
-
-class ProtocolsFigure(Captioned):
-    """The same curves of one method under several protocols, side by side."""
-
-    kind: Literal["protocols"]
-    method: str
-    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(once)]
-    """From left to right; one without a run is said to be not measured."""
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "method", self.method
-
-
-class TheoryFigure(Captioned):
-    """Regrets, geometric term, cosines of gradients and loss barriers of a method over the epochs."""
-
-    kind: Literal["theory"]
-    method: str
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "method", self.method
-
-
-class FrameworkFigure(Captioned):
-    """The learners, the mixture and the schedule of a method with the mixture `moving_average`."""
-
-    kind: Literal["framework"]
-    method: str
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "method", self.method
-
-
-class AblationFigure(Captioned):
-    """What a study of the ablation grid varies, against metrics."""
-
-    kind: Literal["ablation"]
-    study: str
-    methods: Methods | None = None
-    """The study's methods that are drawn (null: all)."""
-    metrics: Annotated[list[Axis], Field(min_length=1)]
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "study", self.study
-        yield from (("method", method) for method in self.methods or [])
-        yield from (("metric", axis.metric) for axis in self.metrics)
-
-
-class GradCAMFigure(Captioned):
-    """What networks look at in images that some methods get right and others get wrong."""
-
-    kind: Literal["grad_cam"]
-    view: str
-    """`natural`, or a PGD attack, which each method is attacked with by itself."""
-    baselines: Methods
-    """The methods that are wrong: images that more of them get wrong come first."""
-    methods: Methods
-    """The methods that are right, all of them."""
-    images: Whole = Field(default=4, ge=1, le=12)
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "attack", self.view
-        yield from (("method", method) for method in [*self.baselines, *self.methods])
-
-
-class StabilityFigure(Captioned):
-    """How far losses lie apart whose networks' training sets differ in one example, beside the bound and the gap."""
-
-    kind: Literal["stability"]
-    study: str
-    """One that varies `replaced_example`."""
-    methods: Methods | None = None
-    """The study's methods that are drawn (null: all)."""
-    loss: Literal["error_probability", "cross_entropy"] = "error_probability"
-    """1 - p of the true class, or the cross-entropy in nats."""
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare."""
-        yield "study", self.study
-        yield from (("method", method) for method in self.methods or [])
-
-
-class ParetoFigure(Captioned):
-    """Every trial of the search between its two objectives, and the frontier of those that no other one beats."""
-
-    kind: Literal["pareto"]
-
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        """What other sections of the file must declare: `search`, which says itself what is wrong with it."""
         yield from ()
 
+    @property
+    def methods_shown(self) -> list[str]:
+        """The methods whose experiments it needs: those that it names."""
+        return [name for kind, name in self.names() if kind == "method"]
 
-FigureSettings = Annotated[
-    TradeOffFigure
-    | ClassWiseFigure
-    | TrainingCurvesFigure
-    | ProtocolsFigure
-    | TheoryFigure
-    | FrameworkFigure
-    | AblationFigure
-    | GradCAMFigure
-    | StabilityFigure
-    | ParetoFigure,
-    Field(discriminator="kind"),
-]
+    @property
+    def studies_shown(self) -> list[str]:
+        """The studies whose cells it needs: those that it names."""
+        return [name for kind, name in self.names() if kind == "study"]
+
+    def coverage(self, source: FigureSource, measured: int, shown: int) -> list[int]:
+        """How many experiments are measured, and of how many.
+
+        Args:
+            source: As for `draw`.
+            measured: Of the experiments that it shows, those with a finished run.
+            shown: All of them.
+        """
+        return [measured, shown]
+
+
+FIGURES = Family("figure", "pipeline.reporting.figure_kinds.*:FIGURE", FigureSettings, "kind")  # type: ignore[type-abstract]
+AnyFigure = Annotated[FigureSettings, FIGURES]

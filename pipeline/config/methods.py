@@ -6,12 +6,13 @@ This module is free of torch until an objective's options are checked.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.data import AugmentationSettings
-from pipeline.config.mixture import RULES, MixtureSettings
+from pipeline.config.mixture import MIXTURES, AnyMixture
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
 from pipeline.core.values import (
@@ -98,7 +99,7 @@ class MethodSettings(Closed):
     label: str
     """How tables and figures name it: plain text, `$math$` and `` `code` ``."""
     learners: dict[Name, LearnerSettings] = Field(min_length=1)
-    mixture: MixtureSettings | None = None
+    mixture: AnyMixture | None = None
     epochs: Whole | None = Field(default=None, ge=1)
     """Its own number, instead of `training.epochs`."""
     batch_size: Whole | None = Field(default=None, ge=1)
@@ -139,8 +140,9 @@ class MethodSettings(Closed):
             if len(names) > 1:
                 yield ("mixture",), f"{len(names)} learners ({', '.join(names)}) need one that combines them"
             return
-        rule = RULES.get(str(mixture.get("rule")))
-        combined = sorted(rule.combines(mixture)) if rule else []
+        combined: list[str] = []
+        with suppress(ValueError):  # an unknown rule is told at its own place
+            combined = sorted(MIXTURES.find(mixture.get("rule")).combines(mixture))
         if combined and names and combined != sorted(names):
             place = ("mixture", "mixing_ratios") if "mixing_ratios" in mixture else ("mixture",)
             yield place, f"names {combined}, learners are {sorted(names)}"

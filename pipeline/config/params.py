@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from pipeline.config.data import DataSettings
 from pipeline.config.evaluation import EvaluationSettings, OODSettings, SuiteOOD
 from pipeline.config.experiment import Experiment
-from pipeline.config.figures import FigureSettings
+from pipeline.config.figures import AnyFigure
 from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.search import SearchSettings
 from pipeline.config.studies import AblationSettings
@@ -43,7 +43,7 @@ class Params(Closed):
     tables: dict[Name, TableSettings]
     ablation: AblationSettings = AblationSettings()
     search: SearchSettings | None = None
-    figures: dict[Name, FigureSettings] = Field(default_factory=dict)
+    figures: dict[Name, AnyFigure] = Field(default_factory=dict)
 
     @field_validator("tables")
     @classmethod

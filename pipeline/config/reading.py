@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar, TypeVar, get_args
@@ -17,6 +18,7 @@ from pipeline.config.methods import MethodSettings
 from pipeline.config.params import Params
 from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.extensions import Family
 from pipeline.core.files import require_file
 from pipeline.core.values import AttackBudget, Norm, mapping
 
@@ -236,6 +238,9 @@ def _shown(value: Any) -> str:
 
 def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
     """The keys that are valid at `location` below a model, walking through dicts, lists, options and tagged unions."""
+    for family in _families_in(annotation):
+        with suppress(ValueError):
+            return _keys_at(family.find(location[0] if location else None), location[1:])
     models = list(_models_in(annotation))
     if not location:
         extends = {EXTENDS} if MethodSettings in models else set()
@@ -247,6 +252,13 @@ def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
         if any(location[0] in get_args(model.model_fields[tag].annotation) for tag in TAGS & model.model_fields.keys()):
             return _keys_at(model, location[1:])
     return _keys_at(annotation, location[1:]) if len(location) > 1 or models else []
+
+
+def _families_in(annotation: Any) -> Iterator[Family[Any]]:
+    if isinstance(annotation, Family):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _families_in(argument)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pipeline.config.methods import MethodSettings
-from pipeline.config.mixture import ModeConnectivitySettings, MovingAverageSettings
+from pipeline.config.mixtures.mode_connectivity import ModeConnectivitySettings
+from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.params import Params
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.evaluation import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS
+from pipeline.config.evaluation import TRAINING_SECONDS
+from pipeline.config.metrics import unknown_metric
 from pipeline.core.values import Closed, Name, TruthValue, Whole, context, repeated, unknown, unless
 
 PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
@@ -25,8 +26,8 @@ class TableColumn(Closed):
     @classmethod
     def _is_measured(cls, value: str, info: ValidationInfo) -> str:
         attacks = context(info, "attacks")
-        known = attacks and [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *attacks]
-        return unless(unknown("metric", [value], known), value)
+        problem = unknown_metric(value, attacks) if attacks else ""
+        return unless([problem] if problem else [], value)
 
     @field_validator("relative_to")
     @classmethod

@@ -16,6 +16,8 @@ class DataFacts:
     train_images: int | None
     """None where only the files know."""
     test_images: int | None
+    streamed: bool = False
+    """Too large for memory: a tree of image folders, prepared to shards."""
 
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -44,6 +46,6 @@ DATASETS: dict[str, DataFacts] = {
     "mnist": DataFacts(1, 28, DIGITS, 60_000, 10_000),
     "svhn": DataFacts(3, 32, DIGITS, 73_257, 26_032),
     # Of the 50,000 validation images, those that the field evaluates on.
-    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 5_000),
-    "imagefolder": DataFacts(3, 224, (), None, None),
+    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 5_000, streamed=True),
+    "imagefolder": DataFacts(3, 224, (), None, None, streamed=True),
 }

@@ -65,7 +65,7 @@ def read_official(name: DatasetName, root: Path) -> tuple[ImageSet, ImageSet]:
     """
     if name == "digits":
         return _read_digits()
-    source = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "svhn": _svhn}[name]()
+    source = SOURCES[name]()
     if _differing(root, source.files):
         _fetch(name, source, root)
     return source.read(root)
@@ -244,3 +244,7 @@ def _svhn() -> Source:
 def _image_set(images: Any, labels: Any) -> ImageSet:
     """From arrays, tensors or lists."""
     return ImageSet(torch.as_tensor(images).contiguous(), torch.as_tensor(labels, dtype=torch.int64))
+
+
+SOURCES: dict[str, Callable[[], Source]] = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "svhn": _svhn}
+"""By data set. Those that are streamed are read by `pipeline.data.imagefolder`."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackMember, AutoAttackSettings
 from pipeline.data.images import ImageSet
+from pipeline.evaluation.attacks.autoattack import AutoAttack, AutoAttackMember
 from pipeline.models.folding import folded
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
@@ -134,7 +134,7 @@ def _package() -> Any:
     return import_module(next(name for name in PACKAGES if find_spec(name)))
 
 
-def ensemble(model: nn.Module, settings: AutoAttackSettings, seed: int) -> dict[AutoAttackMember, Perturb]:
+def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAttackMember, Perturb]:
     """The attacks that `settings` names, in its order.
 
     Args:

@@ -10,20 +10,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.attacks.evaluation_only import MarginPGD, MomentumPGD, RandomNoise
-from pipeline.attacks.pgd import PGD
-from pipeline.config import AutoAttackSettings, EvaluationAttack, EvaluationSettings
+from pipeline.config import EnsembleAttack, EvaluationSettings, SingleAttack
 from pipeline.core.devices import Backend
 from pipeline.core.errors import RequestError
 from pipeline.core.streams import stream_seed
 from pipeline.data.images import ImageSet
-from pipeline.evaluation.autoattack import ensemble
 from pipeline.evaluation.journal import Journal
 from pipeline.evaluation.pieces import fitting
-from pipeline.evaluation.predictions import Attack, channels_last, predictions
+from pipeline.evaluation.predictions import channels_last, predictions
 from pipeline.evaluation.verdicts import verdict_frame
-
-ATTACKS = {"pgd": PGD, "mim": MomentumPGD, "cw": MarginPGD, "noise": RandomNoise}
 
 
 class EvaluationObserver(Protocol):
@@ -107,10 +102,11 @@ class Evaluation:
         natural = frames[0].set_index("image")["predicted"]
         for name, attack in self._settings.attacks.items():
             count = min(attack.images or len(self._images), len(self._images))
-            if isinstance(attack, AutoAttackSettings):
+            if isinstance(attack, EnsembleAttack):
                 frames.append(self._ensemble(name, attack, count, shard, natural))
             else:
-                frames.append(self._simple(name, build_attack(attack), count, shard))
+                assert isinstance(attack, SingleAttack)
+                frames.append(self._simple(name, attack, count, shard))
         return pd.concat(frames, ignore_index=True)
 
     def _batches(self, count: int, shard: Shard) -> Iterator[tuple[int, torch.Tensor]]:
@@ -120,7 +116,7 @@ class Evaluation:
             if shard.has(number):
                 yield number, torch.arange(number * size, min((number + 1) * size, count))
 
-    def _simple(self, name: str, attack: Attack | None, count: int, shard: Shard) -> pd.DataFrame:
+    def _simple(self, name: str, attack: SingleAttack | None, count: int, shard: Shard) -> pd.DataFrame:
         """An attack that sees every image, correct or not."""
         size, seed = self._settings.batch_size, stream_seed(self._settings.seed, name)
         batches, frames = list(self._batches(count, shard)), []
@@ -138,7 +134,7 @@ class Evaluation:
         return pd.concat(frames, ignore_index=True) if frames else verdict_frame(name, [], [])
 
     def _ensemble(
-        self, name: str, settings: AutoAttackSettings, count: int, shard: Shard, natural: pd.Series
+        self, name: str, settings: EnsembleAttack, count: int, shard: Shard, natural: pd.Series
     ) -> pd.DataFrame:
         """Attacks in a row, each on the images of a batch that no earlier one has fooled."""
         batches, frames = list(self._batches(count, shard)), []
@@ -149,12 +145,12 @@ class Evaluation:
         return pd.concat(frames, ignore_index=True) if frames else verdict_frame(name, [], [])
 
     def _attack_batch(
-        self, name: str, settings: AutoAttackSettings, number: int, indices: torch.Tensor, predicted: list[int]
+        self, name: str, settings: EnsembleAttack, number: int, indices: torch.Tensor, predicted: list[int]
     ) -> pd.DataFrame:
         """One batch, whose natural predictions are given."""
         images, labels = self._images.batch(indices.to(self._backend.device))
         fooled_by, truth = [""] * len(labels), labels.tolist()
-        attacks = ensemble(self._model, settings, stream_seed(self._settings.seed, "autoattack", number))
+        attacks = settings.attacks(self._model, stream_seed(self._settings.seed, settings.name, number))
         for part, perturb in attacks.items():
             robust = [place for place, label in enumerate(truth) if predicted[place] == label]
             piece = self._journal.read(name, part, number, len(robust))
@@ -174,9 +170,3 @@ class Evaluation:
     def _classify(self, images: torch.Tensor) -> list[int]:
         classes: list[int] = self._model(channels_last(images)).argmax(1).tolist()
         return classes
-
-
-def build_attack(settings: EvaluationAttack) -> Attack:
-    """The attack that `settings` describes; AutoAttack is built batch by batch instead."""
-    attack: Attack = ATTACKS[settings.name](**settings.model_dump(exclude={"name", "images"}))
-    return attack

@@ -12,6 +12,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.config import EvaluationSettings
+from pipeline.evaluation.attacks.autoattack import AutoAttack
+from pipeline.evaluation.attacks.noise import NoiseAttack
+from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.evaluation.statistics import wilson
 
 SQUARE_SHARE = 0.002
@@ -64,7 +67,7 @@ def summary(found: list[Sign]) -> dict[str, Any]:
 
 def _panels(verdicts: pd.DataFrame, settings: EvaluationSettings) -> Iterator[_Panel]:
     for name, attack in settings.attacks.items():
-        if attack.name == "autoattack" and {"square", "apgd_t"} <= set(attack.members):
+        if isinstance(attack, AutoAttack) and {"square", "apgd_t"} <= set(attack.members):
             yield _Panel(verdicts, settings, name)
 
 
@@ -106,7 +109,7 @@ class _Panel:
         found = {
             name: attack.steps
             for name, attack in self._attacks.items()
-            if attack.name == "pgd" and attack.epsilon == self._epsilon
+            if isinstance(attack, PGDAttack) and attack.epsilon == self._epsilon
         }
         return sorted(found, key=lambda name: found[name])
 
@@ -128,7 +131,7 @@ class _Panel:
         large = [
             name
             for name, attack in self._attacks.items()
-            if attack.name == "pgd" and attack.epsilon >= LARGE_RADIUS * self._epsilon
+            if isinstance(attack, PGDAttack) and attack.epsilon >= LARGE_RADIUS * self._epsilon
         ]
         if not large:
             return f"needs a PGD attack with {LARGE_RADIUS:g} times the radius"
@@ -137,7 +140,7 @@ class _Panel:
         return low > SURVIVORS, f"{int(correct.sum())} of {len(correct)} images under {large[0]}"
 
     def _noise(self) -> tuple[bool, str] | str:
-        noise = [name for name, attack in self._attacks.items() if attack.name == "noise"]
+        noise = [name for name, attack in self._attacks.items() if isinstance(attack, NoiseAttack)]
         attacks = self._pgd()
         if not noise or not attacks:
             return "needs random noise and PGD at this radius"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.config import AutoAttackSettings, Experiment
+from pipeline.config import Experiment
 from pipeline.core.datasets import DATASETS
+from pipeline.evaluation.attacks.autoattack import STANDARD_MEMBERS, AutoAttack
 from pipeline.reporting.layout import radius
 from pipeline.reporting.markdown import markdown_table
 from pipeline.tracking import StoredRun, made_by
 
-STANDARD = ["apgd_ce", "apgd_t", "fab_t", "square"]
-"""The members of the standard AutoAttack."""
 GENERALIST = {
     "link": "https://arxiv.org/abs/2510.13361",
     "name": "Generalist++: A Meta-learning Framework for Mitigating Trade-off in Adversarial Training",
@@ -36,7 +35,7 @@ def robustbench_info(
     found = [
         name
         for name, attack in attacks.items()
-        if isinstance(attack, AutoAttackSettings) and attack.norm == norm and attack.members == STANDARD
+        if isinstance(attack, AutoAttack) and attack.norm == norm and attack.members == STANDARD_MEMBERS
     ]
     if not found:
         return None
@@ -109,8 +108,8 @@ def _numbers(experiment: Experiment, run: StoredRun, evaluation: Mapping[str, An
 def _attack(experiment: Experiment, metric: str) -> str:
     attack = experiment.evaluation.attacks.get(metric)
     if attack is not None:
-        steps = f", {attack.steps} steps" if hasattr(attack, "steps") else ""
-        return f"{attack.name}, {attack.norm}, epsilon {radius(attack.epsilon)}{steps}"
+        said = [attack.name, attack.norm, f"epsilon {radius(attack.epsilon)}", attack.effort()]
+        return ", ".join(filter(None, said))
     members = ", ".join(experiment.evaluation.union)
     return {"natural": "none", "union": f"mean of {members}", "worst_case_union": f"all of {members}"}[metric]
 

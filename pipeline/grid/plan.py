@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pipeline.config import STANDARD_QUERIES, STANDARD_TARGETS, AutoAttackSettings, EvaluationAttack, Experiment
+from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.machine import threads_each
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 PROBES = Path("runs/probes")
 STEPS = 5
 """Steps that are timed, after one that is not. Their median counts: the quickest is not what a grid will see."""
-PASSES = {"apgd_ce": 100, "apgd_dlr": 100, "apgd_t": 900, "fab_t": 1800, "square": 5000}
-"""Passes of AutoAttack's members over an image that resists them all: FAB's take two gradients each, Square's none."""
 VERDICT_BYTES = 4
 """Bytes of an image and attack, in the verdicts and the journal."""
 COPIES = {"checkpoints": 2, "weights": 2}
@@ -177,7 +175,9 @@ def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet
         size = min(images, experiment.evaluation.batch_size)
         if size not in passes:
             passes[size] = _time_passes(model, test, size, device)
-        seconds += images * _seconds_per_image(attack, *passes[size])
+        gradient, forward = passes[size]
+        cost = attack.passes()
+        seconds += images * (cost.gradients * gradient + cost.forwards * forward)
     return seconds
 
 
@@ -201,17 +201,6 @@ def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.devi
     with torch.no_grad():
         forward = median(_timed(lambda: model(images), device) for _ in range(STEPS))
     return gradient / size, forward / size
-
-
-def _seconds_per_image(attack: EvaluationAttack, gradient: float, forward: float) -> float:
-    if isinstance(attack, AutoAttackSettings):
-        targets, queries = attack.targets / STANDARD_TARGETS, attack.queries / STANDARD_QUERIES
-        shares = {"apgd_t": targets, "fab_t": targets, "square": queries}
-        members = {member: PASSES[member] * shares.get(member, 1) for member in attack.members}
-        return sum(count * (forward if member == "square" else gradient) for member, count in members.items())
-    if attack.name == "noise":
-        return attack.draws * forward
-    return attack.steps * gradient
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

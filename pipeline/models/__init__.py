@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.core.datasets import DATASETS, DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
+from pipeline.core.extensions import imported
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.core.values import Normalization
+
+
+LAST_STAGE = "last_stage"
+"""The attribute of every network that is its last feature maps before the pooling: Grad-CAM shows them, PART weights
+pixels by them."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,14 @@ def build_model(
     wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
     if wanted.standardises and normalization is not None:
         raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
-    module, _, constructor = wanted.constructor.partition(":")
-    build = getattr(import_module(module), constructor)
-    model: nn.Module = build(channels=images.channels, classes=classes or len(images.classes))
+    from torch.nn import Module
+
+    model: Module = imported(wanted.constructor)(channels=images.channels, classes=classes or len(images.classes))
+    if not isinstance(getattr(model, LAST_STAGE, None), Module):
+        raise RequestError(
+            f"{wanted.constructor} has no module '{LAST_STAGE}', the last feature maps before the pooling; name it so "
+            "(nn.Identity() where no module gives them)"
+        )
     if normalization is None:
         return model
     from pipeline.models.normalization import Normalized

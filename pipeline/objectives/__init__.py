@@ -6,30 +6,26 @@ named `OBJECTIVE`. Its pydantic fields are its options in `params.yaml`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from pipeline.core.errors import did_you_mean
+from pipeline.core.extensions import Family
 from pipeline.objectives.base import Losses, Moment, Objective
 
 __all__ = [
+    "OBJECTIVES",
     "Losses",
     "Moment",
     "Objective",
     "build_objective",
-    "objective_names",
     "refuse_label_smoothing",
     "resolve_objective",
 ]
 
 
-def objective_names() -> list[str]:
-    """The names of the objectives that come with this project."""
-    return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
+OBJECTIVES = Family("objective", "pipeline.objectives.*:OBJECTIVE", Objective)  # type: ignore[type-abstract]
 
 
 def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +40,7 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
         ValueError: the name, an option or a norm is not valid; the message lists the valid ones.
     """
     options = dict(options)
-    kind = _objective_class(options.get("name"))
+    kind = OBJECTIVES.find(options.get("name"))
     if "attack" in kind.model_fields and "norm" in options:
         own = options.get("attack", {})
         if not isinstance(own, dict):
@@ -65,33 +61,17 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
 
 def build_objective(resolved: dict[str, Any]) -> Objective:
     """The objective that `resolve_objective` described."""
-    return _objective_class(resolved["name"]).model_validate(resolved)
+    return OBJECTIVES.find(resolved["name"]).model_validate(resolved)
 
 
 def refuse_label_smoothing(name: str) -> None:
     """Refuse (ValueError) label smoothing for an objective whose loss has no `Moment.cross_entropy`."""
-    if not _objective_class(name).takes_label_smoothing:
-        fitting = [other for other in objective_names() if _objective_class(other).takes_label_smoothing]
+    if not OBJECTIVES.find(name).takes_label_smoothing:
+        fitting = [other for other in OBJECTIVES.names() if OBJECTIVES.find(other).takes_label_smoothing]
         raise ValueError(
             f"the loss of objective '{name}' has no cross-entropy whose targets could be smoothed; expected 0 (leave "
             f"it out), or one of the objectives {', '.join(fitting)}"
         )
-
-
-def _objective_class(name: Any) -> type[Objective]:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"an objective needs a 'name'; {did_you_mean(str(name), objective_names())}")
-    path = name if "." in name else f"{__name__}.{name}"
-    try:
-        found = find_spec(path)
-    except (ImportError, ValueError):  # no such package, a relative name
-        found = None
-    if found is None or name == "base":
-        raise ValueError(f"unknown objective '{name}': {did_you_mean(name, objective_names())}")
-    kind = getattr(import_module(path), "OBJECTIVE", None)
-    if not isinstance(kind, type) or not issubclass(kind, Objective):
-        raise ValueError(f"module '{path}' has no 'OBJECTIVE' that is a subclass of Objective")
-    return kind
 
 
 def _budget(norm: Any, threat_model: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.extensions import named_in
 from pipeline.core.files import write_json
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Stage, code_of, digest_of, library_version, reached, sources, strings_in
@@ -24,6 +25,12 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "html": ("stages.html:main", ()),
 }
 """Stages that are not of one experiment: what they start from, and what of it makes no difference to what they make."""
+SHOWN = {
+    "report": ("evaluation", "tables"),
+    "figures": ("evaluation", "tables", "figures"),
+    "html": ("evaluation", "tables", "figures"),
+}
+"""Sections whose attacks, metrics and figures a program shows."""
 EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")
 MADE_FROM = "made_from"
 
@@ -53,8 +60,12 @@ def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
 
     What a person has vouched for has the digest of the former code, so that DVC runs nothing for it.
     """
-    strings = set(strings_in(params.model_dump(mode="json")))
-    programs = {name: reached([root], strings, cut, modules) for name, (root, cut) in PROGRAMS.items()}
+    content = params.model_dump(mode="json")
+    strings = set(strings_in(content))
+    shown = {name: set(named_in([content[key] for key in sections])) for name, sections in SHOWN.items()}
+    programs = {
+        name: reached([root], strings, cut, modules, shown.get(name, ())) for name, (root, cut) in PROGRAMS.items()
+    }
     experiments = list(params.experiments())
     codes = [*programs.values(), *(code_of(stage, one, modules) for stage in EXPERIMENTS for one in experiments)]
     return {

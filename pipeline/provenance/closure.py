@@ -1,11 +1,12 @@
 """Everything that a computation reaches, found from the source alone.
 
-From the roots on, a definition reaches what it names, through imports, at whatever depth. Three things are reached only
+From the roots on, a definition reaches what it names, through imports, at whatever depth. Four things are reached only
 where they can be asked for: a method or field of a class if its name is read as an attribute somewhere in what is
 reached; an entry of a table that is only looked up in if its key is among the computation's strings; an object that is
-named by a string ('package.module:object') if that string is reached. The fields of settings are left out, since their
-checked values are part of a computation's identity; the classes that they lead to are not. Whatever this leaves out
-cannot run; what it takes in too much costs a result that is made once more.
+named by a string ('package.module:object') if that string is reached; an extension that is found by its name
+('package.*:OBJECT') if that string is reached and the settings name it. The fields of settings are left out, since
+their checked values are part of a computation's identity; the classes that they lead to are not. Whatever this leaves
+out cannot run; what it takes in too much costs a result that is made once more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import builtins
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,6 +26,8 @@ from pathlib import Path
 from pipeline.provenance import source
 from pipeline.provenance.source import LENGTH, MODULE, Definition, Module, summarise
 
+FOUND_BY_NAME = re.compile(r"((?:[a-z_][a-z0-9_]*\.)+)\*:(\w+)")
+"""A string that stands for the extensions of a package, as `pipeline.core.extensions.Family` has it."""
 BY_NAME = {"importlib:import_module", "importlib.util:find_spec"}
 SETTINGS = "pydantic:BaseModel"
 INERT = {
@@ -57,12 +61,15 @@ class Sources:
         return name.partition(".")[0] in self.packages
 
     def add(self, name: str) -> None:
-        """Let the top package of a module count, too: an objective may be anywhere."""
+        """Let the top package of a module count, too: an extension may be anywhere."""
         top = name.partition(".")[0]
         found = None if top in self.packages else find_spec(top)
-        if found is not None and found.origin is not None:
-            path = Path(found.origin)
-            self.packages[top] = path.parent if path.name == "__init__.py" else path
+        if found is None:
+            return
+        if found.submodule_search_locations:  # a package, with an __init__.py or without
+            self.packages[top] = Path(next(iter(found.submodule_search_locations)))
+        elif found.origin is not None:
+            self.packages[top] = Path(found.origin)
 
     def path(self, name: str) -> Path | None:
         """The file of a module; None where there is no such module."""
@@ -144,7 +151,13 @@ class Closure:
         return {name.partition(":")[0] for name in self.objects}
 
 
-def closure(sources: Sources, roots: Iterable[str], strings: Iterable[str], cut: Iterable[str] = ()) -> Closure:
+def closure(
+    sources: Sources,
+    roots: Iterable[str],
+    strings: Iterable[str],
+    cut: Iterable[str] = (),
+    extensions: Iterable[str] = (),
+) -> Closure:
     """Everything that `roots` reach.
 
     Args:
@@ -152,8 +165,9 @@ def closure(sources: Sources, roots: Iterable[str], strings: Iterable[str], cut:
         roots: Objects, each as 'module:object'.
         strings: What the settings of the computation may choose entries of tables by.
         cut: Packages and modules that are not followed.
+        extensions: The names of the extensions that the settings of the computation choose.
     """
-    search = _Search(sources, set(strings), tuple(cut))
+    search = _Search(sources, set(strings), tuple(cut), sorted(extensions))
     for root in roots:
         search.reach(root)
     search.run()
@@ -161,13 +175,14 @@ def closure(sources: Sources, roots: Iterable[str], strings: Iterable[str], cut:
 
 
 class _Search:
-    def __init__(self, sources: Sources, strings: set[str], cut: tuple[str, ...]) -> None:
+    def __init__(self, sources: Sources, strings: set[str], cut: tuple[str, ...], extensions: list[str]) -> None:
         self.found = Closure()
         self._visited: set[str] = set()
         self._sources = sources
         self._strings = strings
         self._attributes = {text for text in strings if text.isidentifier()}
         self._cut = cut
+        self._extensions = extensions
         self._holders: dict[str, tuple[Definition, set[str]]] = {}
         """Classes and tables that were reached, with the names of their members that were."""
         self._settings: set[str] = set()
@@ -304,6 +319,7 @@ class _Search:
         self._attributes.update(definition.attributes)
         meanings: list[str] = []
         self._note_imports_by_name(module_name, definition)
+        self._reach_extensions(definition)
         for name in definition.names:
             entries_only = name.endswith("[]")
             for target in self._targets(module_name, name.removesuffix("[]")):
@@ -322,6 +338,17 @@ class _Search:
                 if not self._sources.is_local(text) and text not in sys.stdlib_module_names and _is_library(text):
                     self.found.libraries.add(text)
 
+    def _reach_extensions(self, definition: Definition) -> None:
+        """The extensions that the settings name, of the packages whose extensions a definition stands for."""
+        for found in filter(None, map(FOUND_BY_NAME.fullmatch, definition.strings)):
+            for name in self._extensions:
+                module_name = name if "." in name else f"{found[1]}{name}"
+                if "." in name:
+                    self._sources.add(name)
+                module = self._sources.module(module_name)
+                if module is not None and found[2] in module.definitions:
+                    self.reach(f"{module_name}:{found[2]}")
+
     def _follow_types(self, module_name: str, definition: Definition, seen: set[str]) -> None:
         """Reach the classes that an annotation leads to, through names for other annotations."""
         for name in definition.names:
@@ -333,6 +360,7 @@ class _Search:
                 if found[1].kind == "class":
                     self.reach(found[0])
                 elif found[1].kind == "constant":
+                    self._reach_extensions(found[1])
                     self._follow_types(found[0].partition(":")[0], found[1], seen)
 
     def _meaning(self, target: str) -> str:

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.core.extensions import named_in
 from pipeline.provenance.closure import Sources, closure
 from pipeline.provenance.source import LENGTH, MODULE
 
@@ -31,10 +32,9 @@ ROOTS: dict[Stage, tuple[str, ...]] = {
     "ood": (EXPERIMENT, "pipeline.experiments.ood:measure_ood"),
     "stability": (EXPERIMENT, "pipeline.experiments.stability:measure_stability"),
 }
-BY_NAME = "pipeline.objectives:build_objective"
-"""What imports an objective by its name: who reaches it reaches the objectives that the settings name."""
 WATCHERS = (
     "pipeline.core.errors",
+    "pipeline.core.extensions",
     "pipeline.core.files",
     "pipeline.provenance.folders",
     "pipeline.core.progress",
@@ -90,13 +90,13 @@ class Code:
 def code_of(stage: Stage, experiment: Experiment, modules: Sources | None = None) -> Code:
     """The code that `stage` reaches for an experiment: as this process runs it, or as it lies in other `modules`."""
     identity = experiment.training_identity()
+    extensions = set() if stage in ("evaluate", "ood") else set(named_in(identity))
     if stage in ("evaluate", "stability"):
         identity["evaluation"] = experiment.evaluation.model_dump(mode="json")
+        extensions |= set(named_in(identity["evaluation"]))
     if stage == "ood":
         identity["ood"] = experiment.ood.model_dump(mode="json")
-    names = {str(learner.objective["name"]) for learner in experiment.method.learners.values()}
-    paths = {name if "." in name else f"pipeline.objectives.{name}" for name in names}
-    return _code(modules or sources(), stage, frozenset(paths), frozenset(strings_in(identity)))
+    return _code(modules or sources(), stage, frozenset(extensions), frozenset(strings_in(identity)))
 
 
 def digest_of(stage: Stage, experiment: Experiment, modules: Sources | None = None) -> str:
@@ -108,19 +108,19 @@ def digest_of(stage: Stage, experiment: Experiment, modules: Sources | None = No
 
 
 @lru_cache(maxsize=4096)
-def _code(modules: Sources, stage: Stage, objectives: frozenset[str], strings: frozenset[str]) -> Code:
-    roots = [*ROOTS[stage]]
-    found = reached(roots, strings, WATCHERS, modules)
-    if BY_NAME not in found.objects:
-        return found
-    for path in objectives:
-        modules.add(path)
-    return reached([*roots, *(f"{path}:OBJECTIVE" for path in sorted(objectives))], strings, WATCHERS, modules)
+def _code(modules: Sources, stage: Stage, extensions: frozenset[str], strings: frozenset[str]) -> Code:
+    return reached(ROOTS[stage], strings, WATCHERS, modules, extensions)
 
 
-def reached(roots: Iterable[str], strings: Iterable[str], cut: Iterable[str], modules: Sources | None = None) -> Code:
+def reached(
+    roots: Iterable[str],
+    strings: Iterable[str],
+    cut: Iterable[str],
+    modules: Sources | None = None,
+    extensions: Iterable[str] = (),
+) -> Code:
     """The code that `roots` reach; see `pipeline.provenance.closure.closure`."""
-    found, short = closure(modules or sources(), roots, strings, cut), LENGTH // 2
+    found, short = closure(modules or sources(), roots, strings, cut, extensions), LENGTH // 2
     digests = found.objects.items()
     objects = {name: written[:short].ljust(short, "-") + wired[:short] for name, (written, wired) in digests}
     return Code(objects, {name: library_version(name) for name in found.libraries - WITHOUT_NUMBERS})

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
-from pipeline.config import EvaluationSettings, Experiment, PGDAttackSettings
+from pipeline.config import EvaluationSettings, Experiment
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_write
 from pipeline.core.streams import stream, stream_seed
 from pipeline.data.images import ImageSet, to_unit_interval
 from pipeline.data.split import Split, open_split
+from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.provenance.code import digest_of
@@ -50,11 +51,11 @@ class View:
     """(n, height, width), uint8: Grad-CAM of that class, 255 where it is strongest."""
 
 
-def shown_attacks(settings: EvaluationSettings) -> dict[str, PGDAttackSettings]:
+def shown_attacks(settings: EvaluationSettings) -> dict[str, PGDAttack]:
     """The attacks whose images are shown: the first PGD of every norm, by the name of its metric."""
-    first: dict[str, tuple[str, PGDAttackSettings]] = {}
+    first: dict[str, tuple[str, PGDAttack]] = {}
     for name, attack in settings.attacks.items():
-        if isinstance(attack, PGDAttackSettings):
+        if isinstance(attack, PGDAttack):
             first.setdefault(attack.norm, (name, attack))
     return dict(first.values())
 
@@ -124,7 +125,7 @@ class PGDFrom(PGD):
 
 
 def craft(
-    model: nn.Module, test: ImageSet, chosen: Sequence[int], name: str, attack: PGDAttackSettings, batch: int, seed: int
+    model: nn.Module, test: ImageSet, chosen: Sequence[int], name: str, attack: PGDAttack, batch: int, seed: int
 ) -> Tensor:
     """The adversarial examples that the evaluation found for the images `chosen`, without attacking all the others.
 
@@ -172,7 +173,7 @@ def views(
     found = {}
     for name in names:
         attack = settings.attacks.get(name)
-        if isinstance(attack, PGDAttackSettings):
+        if isinstance(attack, PGDAttack):
             images = craft(model, test, chosen, name, attack, settings.batch_size, settings.seed)
         else:
             images = to_unit_interval(test.images[torch.tensor(chosen)])

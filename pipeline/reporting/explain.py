@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import DERIVED_METRICS, OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn
+from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn
+from pipeline.config.metrics import metric_named
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of
 from pipeline.provenance.folders import state_folder
@@ -91,19 +92,14 @@ def _line(name: str, value: object) -> str:
 
 def _measure(source: Params | Experiment, column: TableColumn) -> Iterator[str]:
     """The attacks behind a metric with all their settings in `source`, or what it is instead."""
-    metric, evaluation = column.metric, source.evaluation
-    names = evaluation.union if metric in ("union", "worst_case_union") else [metric]
-    for name in names:
-        if name in evaluation.attacks:
-            settings = evaluation.attacks[name].model_dump(mode="json")
-            kind, images = settings.pop("name"), settings.pop("images")
-            shown = ", ".join(f"{key} {value}" for key, value in settings.items())
-            yield f"{name}: {kind}, {shown}, {images or 'all'} images, seed {evaluation.seed}"
-    if metric == "natural":
-        yield "no attack"
-    if metric in OOD_METRICS:
-        yield f"corrupted images: {source.ood.model_dump(mode='json')}"
-    if metric == TRAINING_SECONDS:
+    metric, evaluation = metric_named(column.metric), source.evaluation
+    for name in metric.attacks(evaluation):
+        settings = evaluation.attacks[name].model_dump(mode="json")
+        kind, images = settings.pop("name"), settings.pop("images")
+        shown = ", ".join(f"{key} {value}" for key, value in settings.items())
+        yield f"{name}: {kind}, {shown}, {images or 'all'} images, seed {evaluation.seed}"
+    yield from metric.explained(source)
+    if metric.name == TRAINING_SECONDS:
         yield f"seconds of all training steps{f', divided by those of {column.relative_to}' * bool(column.relative_to)}"
 
 
@@ -123,7 +119,7 @@ def _seed(experiment: Experiment, column: TableColumn, runs: list[Run]) -> Itera
     measured = read_experiment(chosen) if foreign else experiment
     if foreign:
         yield from _other_protocol(measured, column, bool(runs[-1]["same_attacks"]))
-    yield from _run(measured, column, chosen)
+    yield from _run(measured, column, chosen, runs[-1])
     if len(runs) > 1:
         rejected = ", ".join(run["run_id"] for run in runs[:-1])
         yield _line("chosen", f"finished last; these have the same settings and finished before: {rejected}")
@@ -146,7 +142,7 @@ def _other_protocol(measured: Experiment, column: TableColumn, same_attacks: boo
         yield from (_line("measured with instead", text) for text in _measure(measured, column))
 
 
-def _run(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterator[str]:
+def _run(experiment: Experiment, column: TableColumn, run: StoredRun, row: Run) -> Iterator[str]:
     dirty = " with uncommitted changes" if run.tags.get("git.dirty") == "true" else ""
     yield _line("run", f"{run.run_id}, {run.status}, ended {run.ended}")
     yield _line("commit", f"{run.tags.get('git.commit', 'unknown')}{dirty}")
@@ -154,23 +150,24 @@ def _run(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterato
     yield _line("data", f"sha256 {run.tags.get('data_digest', 'unknown')}")
     yield _line("weights", f"sha256 {run.tags.get('weights_sha256', 'unknown')}")
     yield _line("gradient masking", run.tags.get("gradient_masking", "not measured"))
-    if column.metric == TRAINING_SECONDS:
+    metric = metric_named(column.metric)
+    if metric.name == TRAINING_SECONDS:
         yield _line("seconds", f"{run.metrics['summary/seconds']:.2f} on {run.tags.get('host', 'unknown')}")
-    elif column.metric in OOD_METRICS:
+    elif metric.stage == "ood":
         yield _line("value", f"{100 * run.metrics[f'ood/{column.metric}']:.4f} %")
         yield _line("images", f"{int(run.metrics['ood/images'])} of each kind, {run.tags['ood_provenance']}")
     else:
-        yield _line("value", f"{100 * run.metrics[f'test/{column.metric}']:.4f} %")
+        yield _line("value", f"{100 * metric.value(row):.4f} %" if metric.scale == 100 else f"{metric.value(row):g}")
         low, high = (run.metrics.get(f"test_{end}/{column.metric}") for end in ("low", "high"))
         if low is not None and high is not None:
             yield _line("95% interval", f"{100 * low:.2f} to {100 * high:.2f} %")
-        yield from _verdicts(experiment, column.metric, run)
+        yield from _verdicts(experiment, metric.name, run)
 
 
 def _code(experiment: Experiment, column: TableColumn, run: StoredRun) -> Iterator[str]:
     """Which code made the number, and in what this checkout's differs."""
     stages: dict[Stage, str] = {"train": "code.json"}
-    if column.metric in OOD_METRICS:
+    if metric_named(column.metric).stage == "ood":
         stages["ood"] = ""
     elif column.metric != TRAINING_SECONDS:
         stages["evaluate"] = "evaluation_code.json"
@@ -193,11 +190,10 @@ def _verdicts(experiment: Experiment, metric: str, run: StoredRun) -> Iterator[s
     with tempfile.TemporaryDirectory() as folder:
         download(run.run_id, ["verdicts.parquet"], Path(folder))
         verdicts = pd.read_parquet(Path(folder, "verdicts.parquet"))
-    union = experiment.evaluation.union
-    for name in union if metric in DERIVED_METRICS and metric != "natural" else [metric]:
+    for name in metric_named(metric).attacks(experiment.evaluation) or ["natural"]:
         yield _line("verdicts", f"{name}: {_counts(verdicts, name)}")
-    again = accuracies(verdicts, union)[0][metric]
-    if abs(again - run.metrics[f"test/{metric}"]) > 1e-9:
+    again = accuracies(verdicts, experiment.evaluation.union)[0].get(metric)
+    if again is not None and abs(again - run.metrics[f"test/{metric}"]) > 1e-9:
         raise PipelineError(
             f"run {run.run_id} contradicts itself: its verdicts give {metric} = {again}, its metrics say "
             f"{run.metrics[f'test/{metric}']}; evaluate it again"

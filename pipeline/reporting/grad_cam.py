@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.models import LAST_STAGE
 from pipeline.models.normalization import Normalized
 
 
 def last_stage(model: nn.Module) -> nn.Module:
     """The module whose output maps are taken from: the last feature maps before the pooling.
 
-    Every network of `pipeline/models` names its own as `last_stage`.
+    `pipeline.models.build_model` refuses a network that does not name its own.
     """
-    wrapped = isinstance(model, Normalized) and not hasattr(model, "last_stage")
-    return model.get_submodule("network.last_stage" if wrapped else "last_stage")
+    wrapped = isinstance(model, Normalized) and not hasattr(model, LAST_STAGE)
+    return model.get_submodule(f"network.{LAST_STAGE}" if wrapped else LAST_STAGE)
 
 
 def class_activation_maps(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

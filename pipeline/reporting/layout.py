@@ -13,11 +13,11 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, AutoAttackSettings, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config.metrics import metric_named
 from pipeline.core.datasets import DATASETS
 from pipeline.reporting.footnotes import Footnotes
 from pipeline.reporting.papers import TITLES
-from pipeline.reporting.results import UNRANKED
 
 Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
@@ -163,7 +163,7 @@ def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str,
         table: How they are printed.
         results: As `assemble` takes them.
     """
-    accuracies = results[~results["metric"].isin(UNRANKED)]
+    accuracies = results[[metric_named(name).is_accuracy for name in results["metric"]]]
     ranks = {column: _ranks(numbers, table) for column, numbers in accuracies.groupby("column")}
     return {
         (row["method"], row["column"]): Cell(
@@ -302,11 +302,10 @@ def _image_counts(table: TableSettings, results: pd.DataFrame) -> str:
 
 def _budgets(params: Params, table: TableSettings) -> str:
     """Radius of the attacks behind the columns by norm, and that of training where it differs."""
-    metrics = [column.metric for column in table.columns]
-    members = params.evaluation.union if {"union", "worst_case_union"} & set(metrics) else []
-    attacks = [params.evaluation.attacks[name] for name in [*metrics, *members] if name in params.evaluation.attacks]
+    metrics = [metric_named(column.metric) for column in table.columns]
     radii: dict[str, list[float]] = {}
-    for attack in attacks:
+    for name in (name for metric in metrics for name in metric.attacks(params.evaluation)):
+        attack = params.evaluation.attacks[name]
         radii.setdefault(attack.norm, []).append(attack.epsilon)
     parts = []
     for norm, tested in radii.items():
@@ -331,7 +330,7 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield f"{labels['union']}: mean of {members}."
     if "worst_case_union" in labels:
         yield f"{labels['worst_case_union']}: images that are correct under each of {members}."
-    yield from _weaker_ensembles(params, labels)
+    yield from _remarks_on_attacks(params, labels)
     if params.data.train_images is not None:
         everything = DATASETS[params.data.name].train_images
         whole = "all" if everything is None else f"{everything:,}"
@@ -340,14 +339,14 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield "The test images chose the checkpoint (`training.selection.split: test`): the numbers are optimistic."
 
 
-def _weaker_ensembles(params: Params, labels: Mapping[str, str]) -> Iterator[str]:
-    """What AutoAttack leaves out here, for the columns that are not one of its attacks by name."""
+def _remarks_on_attacks(params: Params, labels: Mapping[str, str]) -> Iterator[str]:
+    """What attacks say of themselves, each remark once."""
     said: dict[str, list[str]] = {}
     for name, label in labels.items():
-        attack = params.evaluation.attacks.get(name)
-        if isinstance(attack, AutoAttackSettings) and (name in params.evaluation.union or len(attack.members) > 1):
-            said.setdefault("; ".join(attack.differences()), []).append(label)
-    yield from (f"{', '.join(named)}: not the standard ensemble, but {text}." for text, named in said.items() if text)
+        if name in params.evaluation.attacks:
+            remark = params.evaluation.attacks[name].remark(name in params.evaluation.union)
+            said.setdefault(remark, []).append(label)
+    yield from (f"{', '.join(named)}: {remark}." for remark, named in said.items() if remark)
 
 
 def _sentence(text: str) -> str:

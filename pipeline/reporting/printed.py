@@ -9,9 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import (
-    DERIVED_METRICS,
-    OOD_METRICS,
-    TRAINING_SECONDS,
     Params,
     PrintedSuite,
     PrintedTable,
@@ -19,6 +16,7 @@ from pipeline.config import (
     TableColumn,
     TableSettings,
 )
+from pipeline.config.metrics import unknown_metric
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.reporting.layout import (
     Cell,
@@ -160,11 +158,9 @@ def _columns_of(suite: str, columns: list[Column]) -> list[TableColumn]:
 
 
 def _check_metrics(name: str, suite: str, params: Params, table: TableSettings) -> None:
-    known = [*DERIVED_METRICS, *OOD_METRICS, TRAINING_SECONDS, *params.evaluation.attacks]
     for column in table.columns:
-        if column.metric not in known:
-            hint = did_you_mean(column.metric, known)
-            raise RequestError(f"printed table '{name}': suite '{suite}' has no metric '{column.metric}': {hint}")
+        if problem := unknown_metric(column.metric, list(params.evaluation.attacks)):
+            raise RequestError(f"printed table '{name}', suite '{suite}': {problem}")
         if column.relative_to is not None and column.relative_to not in params.methods:
             hint = did_you_mean(column.relative_to, list(params.methods))
             raise RequestError(f"printed table '{name}': suite '{suite}' has no method '{column.relative_to}': {hint}")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
+from pipeline.config.metrics import metric_named
 from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
@@ -22,8 +23,6 @@ REGENERATED = "Regenerated images, not the released files."
 OTHER_ATTACKS = "Attacked with other settings than the caption's: see `experiment.json` of its run."
 OLDER_CODE = "Made by {}, not by this checkout's: `{}` measures it anew, `make explain` says what differs."
 MASKING = "There are signs of gradient masking: see `trust.json` of this run."
-UNRANKED = (TRAINING_SECONDS, "ood_mce", "ood_mfp")
-"""Metrics of which more is not better."""
 SHORT = 8
 """Digits of a run's id that are shown."""
 
@@ -240,18 +239,18 @@ def _over_seeds(values: list[float], images: int | None) -> dict[str, Any]:
 
 def _images(runs: list[Run], metric: str) -> int | None:
     """On how many images a metric was measured at most; None where unknown."""
-    counts = [run.get(f"count.{metric}", math.nan) for run in runs]
+    counts = [metric_named(metric).images(run) for run in runs]
     return max((int(count) for count in counts if not math.isnan(count)), default=None)
 
 
 def stage_of(column: TableColumn) -> str:
     """The DVC stage that measures a column."""
-    return "ood" if column.metric in OOD_METRICS else "evaluate"
+    return metric_named(column.metric).stage
 
 
 def _interval(table: TableSettings, column: TableColumn, mean: float, images: int | None) -> tuple[float, float]:
     """Wilson's interval in percent, where the table asks for it and the metric is a share of images."""
-    if table.uncertainty != "wilson" or column.metric in UNRANKED or images is None:
+    if table.uncertainty != "wilson" or not metric_named(column.metric).is_accuracy or images is None:
         return math.nan, math.nan
     low, high = wilson(mean / 100, images)
     return 100 * low, 100 * high
@@ -259,48 +258,49 @@ def _interval(table: TableSettings, column: TableColumn, mean: float, images: in
 
 def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: list[Run]) -> Iterator[str]:
     """What the reader must know of the number of one seed, which the last of `runs` gives."""
-    run, metric = runs[-1], column.metric
-    made_by, anew = ("ood_made_by", "dvc repro") if metric in OOD_METRICS else ("made_by", "dvc repro")
+    run, metric = runs[-1], metric_named(column.metric)
+    made_by = "ood_made_by" if metric.stage == "ood" else "made_by"
     if run.get(made_by) in (OTHER_CODE, UNKNOWN_CODE):
-        yield OLDER_CODE.format(run[made_by], anew)
+        yield OLDER_CODE.format(run[made_by], "dvc repro")
     if run["protocol"] != params.protocol:
         yield f"From a run of protocol {run['protocol'].replace('_', ' ')}, not {params.protocol.replace('_', ' ')}."
-    if not run.get("same_attacks", True) and metric not in (TRAINING_SECONDS, "natural"):
+    if not run.get("same_attacks", True) and metric.name not in (TRAINING_SECONDS, "natural"):
         yield OTHER_ATTACKS
-    if len({item[f"metric.{metric}"] for item in runs}) > 1 and metric != TRAINING_SECONDS:
+    if len({metric.value(item) for item in runs}) > 1 and metric.name != TRAINING_SECONDS:
         shown = ", ".join(f"{_value(column, item, item):g} in `{item['run_id'][:SHORT]}`" for item in runs)
         last = run["run_id"][:SHORT]
         yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
-    images = run.get(f"count.{metric}", math.nan)
+    images = metric.images(run)
     everything = DATASETS[params.data.name].test_images
     if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
-    if run.get("gradient_masking") == "suspected" and "autoattack" in _attacks(params, metric):
+    if run.get("gradient_masking") == "suspected" and "autoattack" in _attacks(params, metric.name):
         yield MASKING
-    if metric in OOD_METRICS and "regenerated" in str(run.get("ood_provenance")):
+    if metric.stage == "ood" and "regenerated" in str(run.get("ood_provenance")):
         yield REGENERATED
 
 
 def _attacks(params: Params, metric: str) -> set[str]:
     """The kinds of attacks that a metric comes from."""
-    names = params.evaluation.union if metric in ("union", "worst_case_union") else [metric]
-    return {params.evaluation.attacks[name].name for name in names if name in params.evaluation.attacks}
+    names = metric_named(metric).attacks(params.evaluation)
+    return {params.evaluation.attacks[name].name for name in names}
 
 
 def awaits_corrupted_images(results: pd.DataFrame) -> bool:
     """Whether a table is left out: it is about corrupted images, beside `natural` alone, and has no number on them."""
     about = results[results["metric"] != "natural"]
-    return bool(len(about) and about["metric"].isin(OOD_METRICS).all() and about["missing"].all())
+    stages = {metric_named(name).stage for name in about["metric"]}
+    return stages == {"ood"} and bool(about["missing"].all())
 
 
 def _measured(runs: list[Run], metric: str) -> list[Run]:
     """The runs that have the metric."""
-    return [run for run in runs if not math.isnan(run.get(f"metric.{metric}", math.nan))]
+    return [run for run in runs if not math.isnan(metric_named(metric).value(run))]
 
 
 def _value(column: TableColumn, run: Run, reference: Run) -> float:
     """What the cell says for one seed: percent, seconds, or the ratio to another method's value."""
-    key = f"metric.{column.metric}"
+    metric = metric_named(column.metric)
     if column.relative_to is not None:
-        return float(run[key]) / float(reference[key])
-    return float(run[key]) * (1 if column.metric == TRAINING_SECONDS else 100)
+        return metric.value(run) / metric.value(reference)
+    return metric.value(run) * metric.scale

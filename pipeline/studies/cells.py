@@ -14,7 +14,7 @@ from pipeline.config.data import DataSettings
 from pipeline.config.experiment import LONGEST_NAME, Experiment
 from pipeline.config.extending import merged
 from pipeline.config.methods import MethodSettings
-from pipeline.config.mixture import MovingAverageSettings
+from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.params import Params
 from pipeline.config.reading import cross_references, describe
 from pipeline.config.studies import (

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.methods import MethodSettings
-from pipeline.config.mixture import MovingAverageSettings
+from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.params import Params
 from pipeline.config.search import HUNDREDTHS, SearchSettings
 from pipeline.core.errors import RequestError, did_you_mean

@@ -27,11 +27,9 @@ from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
-from pipeline.training.gradient_projection import GradientProjection
 from pipeline.training.learner import Learner, Outcome
 from pipeline.training.mesh import ONE_PROCESS, Mesh
-from pipeline.training.mixture import GlobalLearner, Mixture, Single
-from pipeline.training.mode_connectivity import ModeConnectivity, path_between
+from pipeline.training.mixture import Mixture
 from pipeline.training.observer import Observer, Silent
 from pipeline.training.selection import BestEpoch, Validation
 from pipeline.training.theory import TheoryMeter
@@ -342,8 +340,8 @@ def build_learners(experiment: Experiment, backend: Backend, ranks: Ranks = ALON
     """The learners of an experiment, all with the same initial weights."""
     method = experiment.method
     networks = {name: build_network(experiment, name, backend, ranks) for name in method.learners}
-    if method.mixture is not None and method.mixture.rule in NETWORKS:
-        networks |= NETWORKS[method.mixture.rule](method.mixture, networks)
+    if method.mixture is not None:
+        networks |= method.mixture.networks(networks)
     return [Learner(name, settings, networks[name], backend) for name, settings in method.learners.items()]
 
 
@@ -360,19 +358,7 @@ def build_network(experiment: Experiment, learner: str, backend: Backend, ranks:
     return backend.place(synchronise_batch_norm(model, ranks, backend.device))
 
 
-NETWORKS: dict[str, Callable[[Any, dict[str, nn.Module]], dict[str, nn.Module]]] = {"mode_connectivity": path_between}
-"""By the name of a rule that has learners train another network than their own: those networks by learner."""
-MIXTURES: dict[str, Callable[[Any, list[Learner], int, Mesh], Mixture]] = {
-    "single": lambda settings, learners, epochs, mesh: Single(learners[0]),
-    "moving_average": GlobalLearner,
-    "gradient_projection": lambda settings, learners, epochs, mesh: GradientProjection(settings, learners),
-    "mode_connectivity": lambda settings, learners, epochs, mesh: ModeConnectivity(settings, learners, epochs),
-}
-"""By the name of the rule. A table, so that a change of one rule is no change of experiments with another."""
-
-
-def build_mixture(
-    settings: MixtureSettings | SingleSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS
-) -> Mixture:
+def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
     """The rule that `settings` names."""
-    return MIXTURES[settings.rule](settings, learners, epochs, mesh)
+    mixture: Mixture = settings.build(learners, epochs, mesh)
+    return mixture

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.evaluation_only import MarginPGD, MomentumPGD, RandomNoise, margin
 from pipeline.attacks.geometry import norms
 from pipeline.attacks.pgd import PGD
 from pipeline.core.values import Norm
 from pipeline.data.images import ImageSplit
+from pipeline.evaluation.attacks.cw import MarginPGD, margin
+from pipeline.evaluation.attacks.mim import MomentumPGD
+from pipeline.evaluation.attacks.noise import NoiseAttack
 
 EPSILON: dict[Norm, float] = {"linf": 0.08, "l2": 0.3}
 STEPS: dict[str, Any] = {"steps": 5, "step_size": 0.02}
@@ -28,11 +30,11 @@ def batch(tiny_split: ImageSplit) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("kind", [MomentumPGD, MarginPGD, RandomNoise])
+@pytest.mark.parametrize("kind", [MomentumPGD, MarginPGD, NoiseAttack])
 def test_it_stays_in_the_ball_and_the_box_and_repeats(
     digits_model: nn.Module, batch: tuple[Tensor, Tensor], norm: Norm, kind: Any
 ) -> None:
-    options = {"draws": 3} if kind is RandomNoise else STEPS
+    options = {"name": "noise", "draws": 3} if kind is NoiseAttack else STEPS
     attack = kind(norm=norm, epsilon=EPSILON[norm], **options)
     found = attack.perturb(digits_model, *batch, generator())
     assert norms(norm, found - batch[0]).max() <= EPSILON[norm] + 1e-5
@@ -76,7 +78,9 @@ def test_noise_returns_a_draw_that_fools_where_there_is_one() -> None:
 
     images = torch.full((8, 1, 2, 2), 0.49)
     labels = torch.zeros(8, dtype=torch.long)
-    one = RandomNoise(norm="linf", epsilon=0.1, draws=1).perturb(Threshold(), images, labels, generator())
-    many = RandomNoise(norm="linf", epsilon=0.1, draws=20).perturb(Threshold(), images, labels, generator())
+    one = NoiseAttack(name="noise", norm="linf", epsilon=0.1, draws=1).perturb(Threshold(), images, labels, generator())
+    many = NoiseAttack(name="noise", norm="linf", epsilon=0.1, draws=20).perturb(
+        Threshold(), images, labels, generator()
+    )
     assert 0 < int((Threshold()(one).argmax(1) == 1).sum()) < 8
     assert bool((Threshold()(many).argmax(1) == 1).all())

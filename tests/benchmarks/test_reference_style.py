@@ -20,7 +20,7 @@ from benchmarks.reference_style import (
 )
 from pipeline.attacks import pgd
 from pipeline.attacks.pgd import PGD
-from pipeline.config import Params
+from pipeline.config import ModeConnectivitySettings, Params
 from pipeline.core.devices import Backend
 from pipeline.models import build_model
 from pipeline.objectives import part, trades
@@ -124,7 +124,7 @@ def test_a_learner_that_rests_counts_for_its_share_of_the_epochs(params: Params)
     loop = Loop.of(params.experiment("rmc", 1), CPU)
     shares = [share for share, _ in loop.parts(*minibatch("cifar10", 2, CPU.device))]
     settings, epochs = params.methods["rmc"].mixture, params.training.epochs
-    assert settings is not None and settings.rule == "mode_connectivity"
+    assert isinstance(settings, ModeConnectivitySettings)
     until = settings.path_starts_after / epochs
     expected = {True: 1 - until, False: until}
     assert shares[:-1] == [pytest.approx(expected[name == settings.middle]) for name in params.methods["rmc"].learners]

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import (
-    AblationFigure,
     AdamSettings,
     Experiment,
     MovingAverageSettings,
     Params,
-    TradeOffFigure,
     parse_params,
 )
 from pipeline.core.errors import RequestError
+from pipeline.reporting.figure_kinds.ablation import AblationFigure
+from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.studies.cells import Cell, cells
 from tests.conftest import REPOSITORY, MakeParams, composed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import parse_params
+from pipeline.config import MovingAverageSettings, parse_params
 from pipeline.core.errors import RequestError
 
 T = "generalist_t"
@@ -56,7 +56,7 @@ def test_methods_extend_each_other_in_any_order(raw: Content) -> None:
     }
     found = parse_params(with_methods(raw, **methods))
     mixtures = [found.methods[name].mixture for name in ("second", "third")]
-    assert [(one.warmup_epochs, one.decay) for one in mixtures if one is not None and one.rule == "moving_average"] == [
+    assert [(one.warmup_epochs, one.decay) for one in mixtures if isinstance(one, MovingAverageSettings)] == [
         (3, 0.25),
         (3, 0.5),
     ]

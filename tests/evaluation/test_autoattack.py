@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import AutoAttackMember, AutoAttackSettings
 from pipeline.data.images import ImageSet
+from pipeline.evaluation.attacks.autoattack import AutoAttack, AutoAttackMember
 from pipeline.evaluation.autoattack import ensemble, flags
 from pipeline.models import build_model
 
@@ -26,7 +26,7 @@ def test_colour_images_in_channels_last(norm: Literal["linf", "l2"], part: str) 
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         labels = model(images).argmax(1)
-    settings = AutoAttackSettings(name="autoattack", norm=norm, epsilon=0.01)
+    settings = AutoAttack(name="autoattack", norm=norm, epsilon=0.01)
     attacks = ensemble(model, settings, seed=0)
     assert list(attacks) == ["apgd_ce", "apgd_t", "fab_t", "square"]
     adversarial = attacks[part](images, labels)  # type: ignore[index]
@@ -44,7 +44,7 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = model(images).argmax(1)
-    settings = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.5)
+    settings = AutoAttack(name="autoattack", norm="linf", epsilon=0.5)
     adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
     with torch.no_grad():
         assert (model(adversarial).argmax(1) != labels).any()
@@ -83,7 +83,7 @@ def test_a_smaller_effort_asks_less(part: str, changed: dict[str, int], share: f
     asked = []
     for effort in ({"queries": 100, "targets": 9}, changed):
         counting = Counting(model).eval()
-        settings = AutoAttackSettings.model_validate({"name": "autoattack", "norm": "l2", "epsilon": 0.001} | effort)
+        settings = AutoAttack.model_validate({"name": "autoattack", "norm": "l2", "epsilon": 0.001} | effort)
         ensemble(counting, settings, seed=0)[part](images, labels)  # type: ignore[index]
         asked.append(counting.asked)
     assert asked[1] < share * asked[0]
@@ -92,7 +92,7 @@ def test_a_smaller_effort_asks_less(part: str, changed: dict[str, int], share: f
 def test_what_square_asked_before_is_not_forwarded_again() -> None:
     """The same examples as without memory: 64 pixels have few neighbours to try."""
     model, images, labels = small_network()
-    settings = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.02, queries=1500)
+    settings = AutoAttack(name="autoattack", norm="linf", epsilon=0.02, queries=1500)
     found = []
     for memory in (0, 64):
         counting = Counting(model).eval()
@@ -105,13 +105,13 @@ def test_what_square_asked_before_is_not_forwarded_again() -> None:
 
 def test_says_how_it_differs_from_the_standard_ensemble() -> None:
     standard = {"name": "autoattack", "norm": "linf", "epsilon": 0.1}
-    assert AutoAttackSettings.model_validate(standard).differences() == []
-    assert AutoAttackSettings.model_validate(standard | {"targets": 9, "queries": 5000}).differences() == []
-    assert AutoAttackSettings.model_validate(standard | {"targets": 3, "queries": 1000}).differences() == [
+    assert AutoAttack.model_validate(standard).differences() == []
+    assert AutoAttack.model_validate(standard | {"targets": 9, "queries": 5000}).differences() == []
+    assert AutoAttack.model_validate(standard | {"targets": 3, "queries": 1000}).differences() == [
         "targeted attacks at 3 classes instead of 9",
         "Square with 1,000 queries instead of 5,000",
     ]
-    alone = AutoAttackSettings.model_validate(standard | {"members": ["apgd_ce"], "queries": 10})
+    alone = AutoAttack.model_validate(standard | {"members": ["apgd_ce"], "queries": 10})
     assert alone.differences() == ["APGD-CE alone"]
 
 
@@ -129,7 +129,7 @@ def test_members_take_as_many_steps_as_the_package_gives_them(part: AutoAttackMe
     with torch.no_grad():
         labels = model(images).argmax(1)
     # In linf Square is answered from memory on images as small as these.
-    attack = ensemble(model, AutoAttackSettings(name="autoattack", norm="l2", epsilon=1e-6), seed=0)[part]
+    attack = ensemble(model, AutoAttack(name="autoattack", norm="l2", epsilon=1e-6), seed=0)[part]
     calls.clear()
     attack(images, labels)
     assert least <= len(calls) <= most

@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from pipeline.config import Params, ProtocolsFigure, TheoryFigure, parse_params
-from pipeline.config.evaluation import CWAttackSettings
+from pipeline.config import FigureSource, Params, parse_params
 from pipeline.config.figures import Group
 from pipeline.core.errors import RequestError
-from pipeline.reporting.figures import draw_figure, write_figures
+from pipeline.evaluation.attacks.cw import CWAttack
+from pipeline.reporting.figure_kinds.protocols import ProtocolsFigure
+from pipeline.reporting.figure_kinds.theory import TheoryFigure
+from pipeline.reporting.figures import write_figures
 from pipeline.reporting.figures.coverage import COVERAGE, read_coverage
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
@@ -150,7 +152,7 @@ def runs(suite: Params, store: Path) -> pd.DataFrame:
 def drawn(name: str, suite: Params, runs: pd.DataFrame, **changes: Any) -> Figure:
     settings = suite.figures[name].model_copy(update=changes)
     with style():
-        figure = draw_figure(settings, suite, runs, grid(suite))
+        figure = settings.draw(FigureSource(suite, runs, grid(suite)))
         figure.draw_without_rendering()
         return figure
 
@@ -273,14 +275,13 @@ def test_the_attack_of_carlini_and_wagner_is_drawn_where_the_suite_has_it(
     }
     params = parse_params(full)
     attack, budget = params.evaluation.attacks["cw_linf"], params.threat_model["linf"]
-    assert isinstance(attack, CWAttackSettings)
+    assert isinstance(attack, CWAttack)
     assert (attack.steps, attack.confidence) == (30, 50)
     assert (attack.epsilon, attack.step_size) == (budget.epsilon, budget.step_size)
     plant(tmp_path / "at", params.experiment("at", 1), {"natural": 0.8, "cw_linf": 0.45})
     with style():
-        figure = draw_figure(
-            params.figures["trade_off_natural"], params, finished_runs(params.experiments()), cells(params, [])
-        )
+        source = FigureSource(params, finished_runs(params.experiments()))
+        figure = params.figures["trade_off_natural"].draw(source)
     assert points(figure.axes[0]) == {(80, 45)}
     assert figure.axes[0].get_ylabel() == "C&W accuracy (%)"
     cells_of_table = fill(params, params.tables["attacks_linf"], finished_runs(params.experiments()))
@@ -398,7 +399,7 @@ def test_protocols_are_side_by_side_and_one_without_a_run_says_so(
 ) -> None:
     settings = ProtocolsFigure(kind="protocols", caption="both", method=method, protocols=["paper", "reference_code"])
     with style():
-        figure = draw_figure(settings, suite, runs)
+        figure = settings.draw(FigureSource(suite, runs))
         figure.draw_without_rendering()
     paper, theirs = (figure.axes[column::2][0] for column in range(2))
     assert [axes.get_title() for axes in (paper, theirs)] == ["paper", "reference code"]
@@ -421,7 +422,7 @@ def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
 ) -> None:
     settings = TheoryFigure(kind="theory", caption="", method="generalist_t")
     with style():
-        figure = draw_figure(settings, suite, runs)
+        figure = settings.draw(FigureSource(suite, runs))
     regret, term, cosine, minibatches, barrier = figure.axes
     assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2", "mean"}
     curve = regret.get_lines()[0]

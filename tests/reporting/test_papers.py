@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.config import AblationFigure, FigureSettings, Params
+from pipeline.config import FigureSettings, Params
 from pipeline.reporting import papers
+from pipeline.reporting.figure_kinds.ablation import AblationFigure
 from pipeline.reporting.papers import CELL, TITLES, printed_cells, printed_figures, readings
 from tests.conftest import REPOSITORY, composed
 

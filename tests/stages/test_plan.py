@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import AutoAttackSettings
 from pipeline.core import machine
+from pipeline.evaluation.attacks.autoattack import AutoAttack
 from pipeline.grid import plan
 from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
 from pipeline.studies.cells import cells
@@ -79,10 +79,10 @@ def test_more_epochs_and_more_images_cost_more(
 
 
 def test_a_smaller_ensemble_costs_less() -> None:
-    standard = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.1)
-    less = AutoAttackSettings(name="autoattack", norm="linf", epsilon=0.1, targets=3, queries=1000)
-    assert plan._seconds_per_image(standard, 1, 1) == 100 + 900 + 1800 + 5000
-    assert plan._seconds_per_image(less, 1, 1) == 100 + 300 + 600 + 1000
+    standard = AutoAttack(name="autoattack", norm="linf", epsilon=0.1)
+    less = AutoAttack(name="autoattack", norm="linf", epsilon=0.1, targets=3, queries=1000)
+    assert standard.passes() == (100 + 900 + 1800, 5000)
+    assert less.passes() == (100 + 300 + 600, 1000)
 
 
 def test_workers_share_the_cores(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from pipeline.core.devices import Backend
 from pipeline.data.images import ImageSplit
-from pipeline.objectives import objective_names
+from pipeline.objectives import OBJECTIVES
 from tests.training.golden import TOLERANCE, cases, deviation, measure, read
 from tests.training.plants import PLANTS, Plant, planted
 
@@ -84,7 +84,7 @@ def test_a_wrong_formula_is_caught(tiny_split: ImageSplit, tmp_path: Path, plant
 
 
 def test_every_objective_has_a_wrong_formula() -> None:
-    assert {f"objectives.{name}" for name in objective_names()} <= {plant.module for plant in PLANTS}
+    assert {f"objectives.{name}" for name in OBJECTIVES.names()} <= {plant.module for plant in PLANTS}
 
 
 def test_a_plant_is_gone_afterwards_and_must_fit() -> None:

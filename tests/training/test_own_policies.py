@@ -18,7 +18,7 @@ from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
-from pipeline.objectives import Moment, build_objective, objective_names, resolve_objective
+from pipeline.objectives import OBJECTIVES, Moment, build_objective, resolve_objective
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.run import TrainingRun
@@ -72,7 +72,7 @@ def test_attacks_climb_the_plain_cross_entropy() -> None:
     torch.testing.assert_close(loss("adversarial", 0.3), expected)
 
 
-@pytest.mark.parametrize("name", objective_names())
+@pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_every_objective_is_smoothed_or_refuses(make_params: MakeParams, name: str) -> None:
     plain, smoothed = loss(name, 0.0), loss(name, 0.3)
     options = {"name": name, **OPTIONS.get(name, {"norm": "linf"})}
@@ -85,7 +85,7 @@ def test_every_objective_is_smoothed_or_refuses(make_params: MakeParams, name: s
 
 
 def test_only_the_squared_distance_has_no_cross_entropy(make_params: MakeParams) -> None:
-    refused = [name for name in objective_names() if loss(name, 0.3) == loss(name, 0.0)]
+    refused = [name for name in OBJECTIVES.names() if loss(name, 0.3) == loss(name, 0.0)]
     assert refused == ["score"]
 
 

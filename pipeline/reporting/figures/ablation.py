@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Transform
 
-from pipeline.config import AblationFigure, MovingAverageSettings, Params
+from pipeline.config import MovingAverageSettings, Params
 from pipeline.config.studies import FirstRatioStudy
 from pipeline.core.errors import RequestError
+from pipeline.reporting.figure_kinds.ablation import AblationFigure
 from pipeline.reporting.results import measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING, Look, figure_text, looks, new_figure, note_below
 from pipeline.studies.cells import Cell

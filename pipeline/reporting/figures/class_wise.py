@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import ClassWiseFigure, Params
+from pipeline.config import Params
+from pipeline.reporting.figure_kinds.class_wise import ClassWiseFigure
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, note_below
 from pipeline.tracking import read_class_accuracies

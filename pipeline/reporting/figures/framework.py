@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from pipeline.config import Experiment, FrameworkFigure, LearnerSettings, MovingAverageSettings, Params
+from pipeline.config import Experiment, LearnerSettings, MovingAverageSettings, Params
 from pipeline.core.errors import RequestError
+from pipeline.reporting.figure_kinds.framework import FrameworkFigure
 from pipeline.reporting.layout import NORM_SYMBOLS, radius
 from pipeline.reporting.style import COLUMN_WIDTH, PAGE_WIDTH, REDISTRIBUTION, Look, learner_looks, new_figure
 

@@ -12,10 +12,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import GradCAMFigure, Params, PGDAttackSettings
+from pipeline.config import Params
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data.images import ImageSet
+from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.reporting.examples import NATURAL, Pictures, View, correctness, disputed
+from pipeline.reporting.figure_kinds.grad_cam import GradCAMFigure
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, PAGE_WIDTH, figure_text, new_figure
 from pipeline.tracking import read_artifacts
@@ -68,7 +70,7 @@ def draw(settings: GradCAMFigure, params: Params, runs: pd.DataFrame, pictures: 
 
 def _check_view(settings: GradCAMFigure, params: Params) -> None:
     attacks = params.evaluation.attacks
-    valid = [NATURAL, *(name for name, attack in attacks.items() if isinstance(attack, PGDAttackSettings))]
+    valid = [NATURAL, *(name for name, attack in attacks.items() if isinstance(attack, PGDAttack))]
     if settings.view not in valid:
         raise RequestError(
             f"a grad_cam figure cannot show '{settings.view}': only images of PGD can be crafted again alone. "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.config import Experiment, Params, ProtocolsFigure
+from pipeline.config import Experiment, Params
+from pipeline.reporting.figure_kinds.protocols import ProtocolsFigure
 from pipeline.reporting.figures.training_curves import Curves, add_legend, draw_columns, learners_of, read_curves
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import PAGE_WIDTH, note_below

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from pipeline.config import Params, StabilityFigure
+from pipeline.config import Params
 from pipeline.config.studies import ReplacedExampleStudy
 from pipeline.core.errors import RequestError
+from pipeline.reporting.figure_kinds.stability import StabilityFigure
 from pipeline.reporting.figures.ablation import MISSING_NOTE, ROW, mark_missing
 from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, note_below
 from pipeline.studies.cells import Cell

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, TheoryFigure
+from pipeline.config import Params
+from pipeline.reporting.figure_kinds.theory import TheoryFigure
 from pipeline.reporting.figures.training_curves import Curves, draw_curves, read_curves
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, learner_looks, new_figure, note_below

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.config import Experiment, Params, TradeOffFigure
-from pipeline.reporting.results import UNRANKED, measure
+from pipeline.config import Experiment, Params
+from pipeline.config.metrics import metric_named
+from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
+from pipeline.reporting.results import measure
 from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
 from pipeline.studies.cells import Cell
 
@@ -47,7 +49,7 @@ def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Seq
     """
     points = points_between(settings, params, runs, grid)
     measured = points.dropna(subset=["x", "y"])
-    signs = [-1 if axis.metric in UNRANKED else 1 for axis in (settings.x, settings.y)]
+    signs = [1 if metric_named(axis.metric).is_accuracy else -1 for axis in (settings.x, settings.y)]
     missing = points.drop(measured.index)
     figure = new_figure(COLUMN_WIDTH, 2.4 + 0.05 * len(points))
     axes = figure.add_subplot()

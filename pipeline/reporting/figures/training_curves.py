@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.config import Experiment, Params, TrainingCurvesFigure
+from pipeline.config import Experiment, Params
+from pipeline.reporting.figure_kinds.training_curves import TrainingCurvesFigure
 from pipeline.reporting.results import latest_runs
 from pipeline.reporting.style import (
     COLUMN_WIDTH,

@@ -13,9 +13,10 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from pipeline.config import Experiment, PGDAttackSettings
+from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
 from pipeline.data.split import Split
+from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
 from pipeline.reporting.page.charts import LineChart, line_chart
@@ -114,7 +115,7 @@ class ExperimentPage:
         return f"experiment-{self.experiment.identifier}"
 
     @property
-    def attacks(self) -> dict[str, PGDAttackSettings]:
+    def attacks(self) -> dict[str, PGDAttack]:
         """The attacks whose images are shown."""
         return shown_attacks(self.experiment.evaluation)
 

@@ -12,15 +12,17 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.config import Params, TradeOffFigure
+from pipeline.config import Params
+from pipeline.config.metrics import metric_named
 from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
+from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.reporting.figures import trade_off
 from pipeline.reporting.layout import Layout, lay_out, lay_out_difference
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import Point, Scatter, scatter
 from pipeline.reporting.page.experiments import ExperimentPage, RunFiles, experiment_page
-from pipeline.reporting.results import UNRANKED, awaits_corrupted_images, beside_paper, collect, measure
+from pipeline.reporting.results import awaits_corrupted_images, beside_paper, collect, measure
 from pipeline.reporting.style import RESOLUTION
 from pipeline.tracking import finished_runs
 
@@ -157,7 +159,7 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
         points = trade_off.points_between(figure, params, runs).dropna(subset=["x", "y"])
         if points.empty:
             continue
-        signs = [-1 if axis.metric in UNRANKED else 1 for axis in (figure.x, figure.y)]
+        signs = [1 if metric_named(axis.metric).is_accuracy else -1 for axis in (figure.x, figure.y)]
         best = set(trade_off.frontier(points, *signs).index)
         groups = [group.label for group in figure.groups if points["group"].eq(group.label).any()]
         shown = [

@@ -19,7 +19,6 @@ PICTURE_SIZE = 96
 """Larger images are scaled down to this many pixels: a report must not weigh what its data set does."""
 MAP_SIZE = 16
 """Maps are smooth: more pixels would show nothing more."""
-ATTACK_NAMES = {"pgd": "PGD", "mim": "MIM", "cw": "CW", "noise": "random noise", "autoattack": "AutoAttack"}
 
 
 def html(source: str) -> Markup:
@@ -47,11 +46,9 @@ def plain(source: str) -> str:
 
 def describe(attack: EvaluationAttack) -> str:
     """An attack in a few words: kind, effort, norm and radius."""
-    effort = {"steps": "steps", "draws": "draws"}
-    shown = [f"{getattr(attack, key)} {unit}" for key, unit in effort.items() if hasattr(attack, key)]
     norm = NORM_SYMBOLS[attack.norm]
     ball = rf"$\ell_{norm}$ $\epsilon = {radius(attack.epsilon)}$"
-    return ", ".join([ATTACK_NAMES[attack.name], *shown, ball])
+    return ", ".join(filter(None, [attack.label or attack.name, attack.effort(), ball]))
 
 
 def duration(seconds: float) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import MEMBER_NAMES, STANDARD_MEMBERS
 from pipeline.core.values import in_epochs
+from pipeline.evaluation.attacks.autoattack import MEMBER_NAMES, STANDARD_MEMBERS
 from pipeline.reporting.papers import stated_claims
 from pipeline.reporting.reproduction.intervals import (
     Contrast,

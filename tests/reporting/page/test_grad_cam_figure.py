@@ -11,11 +11,11 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from pipeline.config import Params, parse_params
+from pipeline.config import FigureSource, Params, parse_params
 from pipeline.core.errors import RequestError
 from pipeline.provenance.folders import RUNS, prepared_folder, results_folder
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import draw_figure, grad_cam, write_figures
+from pipeline.reporting.figures import grad_cam, write_figures
 from pipeline.reporting.style import style
 from pipeline.tracking import finished_runs
 from tests.reporting.page.conftest import MEASURED, Suite
@@ -31,7 +31,7 @@ def draw(here: Suite) -> Draw:
         settings = params.figures["grad_cam_l2"].model_copy(update=changes)
         pictures = Pictures(prepared or prepared_folder("digits"), RUNS)
         with style():
-            return draw_figure(settings, params, finished_runs(params.experiments()), (), pictures)
+            return settings.draw(FigureSource(params, finished_runs(params.experiments()), (), pictures))
 
     return make
 

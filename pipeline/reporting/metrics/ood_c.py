@@ -1,0 +1,5 @@
+"""Accuracy under corruptions of all severities."""
+
+from pipeline.reporting.metrics.base import CorruptionMetric
+
+METRIC = CorruptionMetric

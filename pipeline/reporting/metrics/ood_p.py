@@ -1,0 +1,5 @@
+"""Accuracy along sequences of perturbed images."""
+
+from pipeline.reporting.metrics.base import CorruptionMetric
+
+METRIC = CorruptionMetric
