@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -86,7 +88,21 @@ def choose_backend(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     bfloat16 = precision == "bfloat16" or (precision == "auto" and _fast_bfloat16(chosen))
+    compiled = compiled and _can_compile(chosen)
     return Backend(chosen, bfloat16, compiled, deferred=chosen.type == "cuda")
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs: on a CPU the compiler that it calls, a C++ compiler."""
+    compiler = os.environ.get("CXX") or "g++"
+    if device.type != "cpu" or shutil.which(compiler):
+        return True
+    print(
+        f"training.compile needs a C++ compiler, and '{compiler}' is not found: networks run without it. On Debian "
+        "'apt-get install g++' brings one, the variable CXX names another.",
+        flush=True,
+    )
+    return False
 
 
 def _fast_bfloat16(device: torch.device) -> bool:
