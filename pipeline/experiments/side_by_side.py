@@ -74,7 +74,7 @@ class _Piece:
         return bool(said)
 
     def exit_code(self) -> int:
-        """Of the process, which has ended."""
+        """The exit code of the process, which has ended."""
         os.close(self.output)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return code if code >= 0 else 128 - code
