@@ -38,29 +38,41 @@ def main(arguments: list[str] | None = None) -> int:
 
         if not given.check and not given.pages:
             publish(load_params(given.params), given.replace, print)
-        expected = _expected()
-        differ = [path for path, content in expected.items() if not path.exists() or path.read_text() != content]
+        differ = []
+        for part in (_beside_records, _pages):  # pages read what lies beside records
+            expected = part()
+            changed = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
+            differ += changed
+            for path in [] if given.check else changed:
+                write_text(path, expected[path])
+                print(f"wrote {path}")
         if given.check and differ:
             names = ", ".join(map(str, differ))
             raise PipelineError(f"not up to date: {names}; 'python -m stages.publish --pages' writes them")
-        for path in differ:
-            write_text(path, expected[path])
-            print(f"wrote {path}")
 
     return cli.run(stage)
 
 
-def _expected() -> dict[Path, str]:
-    """What follows from all that is published: the files beside each record, and the pages that this folder has."""
-    from pipeline.reporting import answers, beyond, reproduction
+def _beside_records() -> dict[Path, str]:
+    """The files that follow from each published record."""
+    from pipeline.reporting import reproduction
     from pipeline.reporting.publishing import PUBLISHED
 
     records = reproduction.read_records(PUBLISHED)
     findings = {folder: reproduction.find(record) for folder, record in records.items()}
-    expected = {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
-    steps = reproduction.read_steps()
+    return {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
+
+
+def _pages() -> dict[Path, str]:
+    """What follows from all that is published, for those pages that this folder has."""
+    from pipeline.reporting import answers, beyond, reproduction
+    from pipeline.reporting.publishing import PUBLISHED
+
+    records = reproduction.read_records(PUBLISHED)
+    findings = [reproduction.find(record) for record in records.values()]
+    expected, steps = {}, reproduction.read_steps()
     if reproduction.PAGE.exists():
-        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings.values(), steps)
+        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings, steps)
     if beyond.PAGE.exists():
         expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records.values(), PUBLISHED)
     if answers.PAGE.exists():

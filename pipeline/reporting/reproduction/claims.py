@@ -26,7 +26,14 @@ METHOD = "generalist_d_nt_linf"
 """Generalist-D (NT + linf), which the papers' ablations and the authors' code are about."""
 SHOWN = ("natural", "pgd20_linf", "aa_linf")
 """What settings of the grid are compared by."""
-Verdict = Literal["confirmed", "not confirmed", "cannot be told at this size", "not measured"]
+Verdict = Literal[
+    "confirmed",
+    "not confirmed",
+    "one seed speaks for it",
+    "one seed speaks against it",
+    "cannot be told at this size",
+    "not measured",
+]
 BLURRED: Verdict = "cannot be told at this size"
 NOT_TESTED: Verdict = "not measured"
 
@@ -101,9 +108,11 @@ def ensemble(record: Record) -> str:
 
 def judge(found: Estimate | None) -> Verdict:
     """What an estimate says of the claim that its number is above zero: confirmed where both of its intervals are, not
-    confirmed where both are below."""
+    confirmed where both are below. One seed has an interval over images alone, which confirms nothing."""
     if found is None:
         return NOT_TESTED
+    if found.seeds == 1 and not found.images_low <= 0 <= found.images_high:
+        return "one seed speaks for it" if found.images_low > 0 else "one seed speaks against it"
     return "confirmed" if found.is_above else "not confirmed" if found.is_below else BLURRED
 
 

@@ -183,7 +183,9 @@ NAN = float("nan")
         (BELOW, "not confirmed"),
         (AROUND, BLURRED),
         (CLOSE, BLURRED),
-        (number(1, 2, NAN, NAN), BLURRED),
+        (replace(number(1, 2, NAN, NAN), seeds=1), "one seed speaks for it"),
+        (replace(number(-2, -1, NAN, NAN), seeds=1), "one seed speaks against it"),
+        (replace(number(-1, 1, NAN, NAN), seeds=1), BLURRED),
         (None, "not measured"),
     ],
 )
