@@ -87,7 +87,7 @@ def project(make_workplace: MakeWorkplace) -> Project:
         shutil.copytree(REPOSITORY / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for method in (ROBUST, MIXED):
         made.train(method)
-        made.run("evaluate", ROBUST, "--seed", "1")
+        made.run("evaluate", method, "--seed", "1")
     return made
 
 
