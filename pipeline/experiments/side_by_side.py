@@ -15,7 +15,9 @@ from typing import NoReturn
 from pipeline.core.errors import Interrupted
 
 FAILED = 1
+"""The exit code of work that raised."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""Ask a process to save and stop."""
 
 
 def side_by_side(work: Callable[[str], int], names: Iterable[str], jobs: int) -> dict[str, int]:

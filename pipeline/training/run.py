@@ -123,7 +123,11 @@ class TrainingRun:
             self._theory = TheoryMeter(experiment, split, backend, self.learners, snapshots, mesh)
 
     def epochs_left(self) -> Iterator[int]:
-        """The epochs from the newest checkpoint on, which is loaded first."""
+        """The epochs (from 1) after the newest checkpoint, which is loaded first; none where training has ended.
+
+        Raises:
+            PipelineError: every checkpoint is damaged, or another rank was lost.
+        """
         self.restore()
         epochs, first, steps = self._experiment.training.epochs, self.progress.epoch + 1, 0
         for epoch in range(first, epochs + 1):
