@@ -36,6 +36,7 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture("pipeline.models.small_cnn:SmallCNN"),
     "resnet18": Architecture("pipeline.models.resnet:resnet18", sizes=(32, 28)),
+    "resnet18_width16": Architecture("pipeline.models.resnet:resnet18_width16", sizes=(32, 28, 8)),
     "wrn32_10": Architecture("pipeline.models.wide_resnet:wrn32_10", sizes=(32, 28)),
     "resnet50": Architecture("pipeline.models.imagenet:resnet50", channels=3, sizes=(224,), standardises=True),
     "wrn50_2": Architecture("pipeline.models.imagenet:wrn50_2", channels=3, sizes=(224,), standardises=True),

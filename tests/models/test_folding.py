@@ -17,6 +17,7 @@ from pipeline.models.folding import folded
 NETWORKS = [
     ("small_cnn", "digits", (1, 8, 8), 0),
     ("resnet18", "cifar10", (3, 32, 32), 0),
+    ("resnet18_width16", "digits", (1, 8, 8), 0),
     # Pre-activation: the BatchNorm of a block's end reads a sum, not a convolution.
     ("wrn32_10", "cifar10", (3, 32, 32), 15),
     ("resnet50", "imagenet", (3, 64, 64), 0),

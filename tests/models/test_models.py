@@ -16,6 +16,7 @@ FITTING = [
     ("resnet18", "cifar10", 3, 32),
     ("resnet18", "mnist", 1, 28),
     ("wrn32_10", "mnist", 1, 28),
+    ("resnet18_width16", "digits", 1, 8),
 ]
 
 
@@ -25,6 +26,7 @@ FITTING = [
         ("resnet18", "cifar10", 11_173_962, 20),
         ("wrn32_10", "cifar10", 46_160_474, 34),
         ("small_cnn", "digits", 24_698, 3),
+        ("resnet18_width16", "cifar10", 701_466, 20),
         ("resnet18", "cifar100", 11_173_962 + 90 * 513, 20),
         ("resnet18", "mnist", 11_173_962 - 2 * 9 * 64, 20),
         ("wrn32_10", "mnist", 46_160_474 - 2 * 9 * 16, 34),
@@ -52,12 +54,15 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 
 def test_a_network_that_cannot_take_the_data_is_refused() -> None:
-    expected = "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1 x 8 x 8; networks that take it: small_cnn"
+    expected = (
+        "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1 x 8 x 8; networks that take it: small_cnn, "
+        "resnet18_width16"
+    )
     with pytest.raises(RequestError, match=expected):
         build_model("resnet18", "digits")
     expected = (
         "resnet50 takes images of 3 x 224 x 224, but mnist has 1 x 28 x 28; networks that take it: small_cnn, "
-        "resnet18, wrn32_10"
+        "resnet18, resnet18_width16, wrn32_10"
     )
     with pytest.raises(RequestError, match=expected):
         build_model("resnet50", "mnist")
@@ -69,9 +74,9 @@ def test_who_takes_which_images() -> None:
         name: [architecture for architecture in ARCHITECTURES if takes(architecture, name)]
         for name in ("digits", "cifar10", "cifar100", "svhn", "mnist", "imagenet")
     }
-    cifar = ["small_cnn", "resnet18", "wrn32_10"]
+    cifar = ["small_cnn", "resnet18", "resnet18_width16", "wrn32_10"]
     assert taken == {
-        "digits": ["small_cnn"],
+        "digits": ["small_cnn", "resnet18_width16"],
         **dict.fromkeys(("cifar10", "cifar100", "svhn", "mnist"), cifar),
         "imagenet": ["small_cnn", "resnet50", "wrn50_2"],
     }
