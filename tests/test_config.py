@@ -118,6 +118,14 @@ def test_suites_compose_with_networks_that_take_their_images(suite: str, archite
     assert len({experiment.fingerprint for experiment in experiments}) == len(experiments)
 
 
+@pytest.mark.parametrize("suite", names("suite"))
+def test_nothing_is_trained_that_neither_a_table_nor_figure_1_shows(suite: str) -> None:
+    params = composed(f"suite={suite}", *(["architecture=resnet50"] if suite == "imagenet" else []))
+    points = [group for figure in params.figures.values() for group in getattr(figure, "groups", [])]
+    shown = {method for table in params.tables.values() for method in table.rows}
+    assert set(params.methods) == shown | {method for group in points for method in group.methods}
+
+
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
