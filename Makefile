@@ -54,13 +54,13 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, [JOBS=n] at a time, [EXPERIMENTS="at-1 nt-1"] alone
 	@if [ -n "$$SUITE" ]; then $(COMPOSE) "suite=$$SUITE" $(SET); fi
 	$(run-experiments)
-	$(if $(EXPERIMENTS),python -m stages.report,dvc repro)
+	$(if $(EXPERIMENTS),python -m stages.tables,dvc repro)
 
 cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
 cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
 	$(COMPOSE) suite=cifar10_reduced
 	$(run-experiments)
-	python -m stages.report
+	python -m stages.tables
 
 plan: setup ## Say what repro and the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)
@@ -83,7 +83,7 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 		xargs -P $(JOBS) -I ARGUMENTS sh -c 'python -m stages.ood ARGUMENTS --grid || exit 255'
 	python -m stages.reproduction
 	python -m stages.figures
-	python -m stages.html --examples 0
+	python -m stages.report --examples 0
 
 faults-grid: setup ## Stop and kill the grid, its server, workers and runs, and see it come to its end (minutes)
 	python -m pytest -n 0 tests/stages/faults_grid.py
@@ -99,14 +99,14 @@ test-all: setup ## Run every test, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder --durations 25
 
 tables: setup ## Write tables from MLflow alone: the suite's, [PRINTED=table1] suites side by side as the papers print them
-	python -m stages.report
+	python -m stages.tables
 	$(if $(PRINTED),python -m stages.printed $(PRINTED))
 
 figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
 	python -m stages.figures
 
 report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each
-	python -m stages.html $(if $(EXAMPLES),--examples $(EXAMPLES))
+	python -m stages.report $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 reproduction: setup ## Say what the suite's runs tell of the papers: claims, switches, verdicts of every image
 	python -m stages.reproduction

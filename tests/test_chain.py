@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline.reporting.figures.coverage import COVERAGE
-from stages import addresses, figures, report
+from stages import addresses, figures, tables
 from tests.conftest import PATIENCE, REPOSITORY, TINY, content_of
 
 pytestmark = pytest.mark.timeout(1800)
@@ -63,8 +63,8 @@ class Checkout:
     """What the training of all experiments said, as `make repro` begins it."""
     would_run: set[str] = field(default_factory=set)
     """What DVC would run where one method's learning rate is another."""
-    reports: dict[str, str] = field(default_factory=dict)
-    """What the report stage said."""
+    tables_said: dict[str, str] = field(default_factory=dict)
+    """What the stage that writes tables said."""
 
     def call(self, *command: str) -> str:
         """Run a command that must succeed; returns what it says."""
@@ -85,7 +85,7 @@ class Checkout:
         if (self.folder / "mlflow.db").exists():
             self.look(moment, "reports/digits/small_cnn/tables")
 
-    def report(self, moment: str, store: Path) -> None:
+    def write(self, moment: str, store: Path) -> None:
         """Write tables and figures into folders of this moment, and keep what that says and leaves.
 
         In this process, which keeps a database open, even one that was deleted since: each moment has its own `store`.
@@ -94,9 +94,9 @@ class Checkout:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
             patch.chdir(self.folder)
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-            assert report.main(["--output", moment]) == 0, said.getvalue()
+            assert tables.main(["--output", moment]) == 0, said.getvalue()
             assert figures.main(["--output", f"{moment}, drawn"]) == 0, said.getvalue()
-        self.reports[moment] = said.getvalue()
+        self.tables_said[moment] = said.getvalue()
         self.look(moment, moment)
         self.figures[moment] = contents(self.folder / f"{moment}, drawn")
 
@@ -146,10 +146,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     place.would_run = place.outdated()
     write_params(place.folder, learning_rate=0.05)
     place.remove("runs", "results")
-    place.report("from MLflow alone", place.folder.parent / "first.db")
+    place.write("from MLflow alone", place.folder.parent / "first.db")
     place.remove("mlflow.db", "mlartifacts")
-    place.repro("restored", "report")
-    place.report("logged again", place.folder / "mlflow.db")
+    place.repro("restored", "tables")
+    place.write("logged again", place.folder / "mlflow.db")
     return place
 
 
@@ -157,7 +157,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def changed(checkout: Checkout) -> Checkout:
     """The same, with another learning rate of one method in the end."""
     write_params(checkout.folder, learning_rate=0.04)
-    checkout.repro("changed", "report")
+    checkout.repro("changed", "tables")
     return checkout
 
 
@@ -216,7 +216,7 @@ def cells(table: bytes) -> pd.DataFrame:
 def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
     for method in METHODS:
         assert f"trained {method}-1" in checkout.trained_beside and f"evaluated {method}-1" in checkout.trained_beside
-    assert checkout.repros["first"].ran == {"corrupt", "report", "figures", "html"}, "DVC knows what was trained"
+    assert checkout.repros["first"].ran == {"corrupt", "tables", "figures", "report"}, "DVC knows what was trained"
     assert [run.info.status for run in checkout.runs["first"]] == ["FINISHED"] * 2
     tables = checkout.tables["first"]
     found = cells(tables["table1.csv"])
@@ -236,12 +236,12 @@ def test_nothing_runs_when_nothing_has_changed(checkout: Checkout) -> None:
 
 
 def test_a_change_outdates_what_depends_on_it_alone(checkout: Checkout) -> None:
-    assert checkout.would_run == {"train@nt-1", "evaluate@nt-1", "report", "figures", "html"}
+    assert checkout.would_run == {"train@nt-1", "evaluate@nt-1", "tables", "figures", "report"}
 
 
 @pytest.mark.slow
 def test_a_change_reruns_what_depends_on_it_alone(changed: Checkout) -> None:
-    assert changed.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "report"}
+    assert changed.repros["changed"].ran == {"train@nt-1", "evaluate@nt-1", "tables"}
     assert len(changed.runs["changed"]) == 3
     before, after = (cells(changed.tables[moment]["table1.csv"]) for moment in ("first", "changed"))
     for method in METHODS:
@@ -250,7 +250,7 @@ def test_a_change_reruns_what_depends_on_it_alone(changed: Checkout) -> None:
 
 
 def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
-    assert "logged" not in checkout.reports["from MLflow alone"]
+    assert "logged" not in checkout.tables_said["from MLflow alone"]
     assert checkout.tables["from MLflow alone"] == checkout.tables["first"]
 
 
@@ -263,7 +263,7 @@ def test_figures_are_drawn_from_mlflow_alone_to_the_same_bytes(checkout: Checkou
 def test_results_that_dvc_restores_reach_mlflow_again(checkout: Checkout) -> None:
     assert checkout.repros["restored"].ran == set(), "all results are in DVC's cache"
     for method in METHODS:
-        assert f"logged {method}-1 to MLflow from its files" in checkout.reports["logged again"]
+        assert f"logged {method}-1 to MLflow from its files" in checkout.tables_said["logged again"]
     runs = checkout.runs["logged again"]
     assert {run.data.tags["method"] for run in runs} == set(METHODS)
     assert [(run.info.status, run.data.tags["evaluated"]) for run in runs] == [("FINISHED", "true")] * 2

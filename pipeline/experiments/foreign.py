@@ -1,4 +1,4 @@
-"""A model from elsewhere, from its file to verdicts: what `stages.attack` does."""
+"""A model from elsewhere, from its file to verdicts: what `stages.evaluate_weights` does."""
 
 from __future__ import annotations
 

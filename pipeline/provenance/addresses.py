@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "prepare": ("pipeline.experiments.prepare:prepare_data", WATCHERS),
     "corrupt": ("pipeline.experiments.ood:prepare_corrupted", WATCHERS),
-    "report": ("stages.report:main", ()),
+    "tables": ("stages.tables:main", ()),
     "figures": ("stages.figures:main", ()),
-    "html": ("stages.html:main", ()),
+    "report": ("stages.report:main", ()),
 }
 """Stages that are not of one experiment: what they start from, and what of it makes no difference to what they make."""
 SHOWN = {
-    "report": ("evaluation", "tables"),
+    "tables": ("evaluation", "tables"),
     "figures": ("evaluation", "tables", "figures"),
-    "html": ("evaluation", "tables", "figures"),
+    "report": ("evaluation", "tables", "figures"),
 }
 """Sections whose attacks, metrics and figures a program shows."""
 EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")

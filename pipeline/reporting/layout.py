@@ -81,7 +81,7 @@ class Layout:
     """Footnotes of the table as a whole."""
     headings: list[Heading] = field(default_factory=list)
     """Over the labels of all columns after the first; []: there are none."""
-    command: str = "dvc repro report"
+    command: str = "dvc repro tables"
     """What writes it."""
 
 

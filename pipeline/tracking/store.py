@@ -285,7 +285,7 @@ def _damaged(database: Path, what: str) -> PipelineError:
     return PipelineError(
         f"MLflow's database {database} is damaged: {what}. Nothing was written to it. Move it away and put in its "
         f"place a backup, or what can be saved ('sqlite3 {database} .recover | sqlite3 saved.db'), or nothing: then "
-        "'python -m stages.report' logs what results/ has to a new one. Or point MLFLOW_TRACKING_URI elsewhere."
+        "'python -m stages.tables' logs what results/ has to a new one. Or point MLFLOW_TRACKING_URI elsewhere."
     )
 
 

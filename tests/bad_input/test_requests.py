@@ -97,7 +97,7 @@ def test_a_params_file_of_other_bytes(folder: Path, content: bytes) -> None:
     [*OTHERS.values(), lambda path: path.symlink_to("/dev/zero"), lambda path: path.write_bytes(bytes(100_000_000))],
     ids=[*OTHERS, "a device without an end", "100 MB"],
 )
-@pytest.mark.parametrize("stage", ["report", "plan", "doctor"])
+@pytest.mark.parametrize("stage", ["tables", "plan", "doctor"])
 def test_something_else_in_the_place_of_params(folder: Path, stage: str, make: Make) -> None:
     make(folder / "größe.yaml")
     refused(folder, stage, "--params", "größe.yaml", names="größe.yaml")
@@ -108,9 +108,9 @@ OPTIONS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ("train", ("nt",), "--seed", (*WHOLE, "-1", "2")),
     ("evaluate", ("nt", "--seed", "1"), "--shard", ("0/2", "3/2", "1", "1/²", "/", "1/2/3", "1/" + "9" * 5000)),
     ("compare", ("nt", "at", "--seed", "1"), "--attack", ("pgd", "", "../outside")),
-    ("attack", ("weights.pt", "--mean", "0"), "--std", ("x", "nan", "0", "-1", "1,5")),
-    ("attack", ("weights.pt",), "--architecture", ("resnet", "", "$(touch written)")),
-    ("attack", ("weights.pt",), "--attacks", ("pgd", "aa_linf,x", "a b")),
+    ("evaluate_weights", ("weights.pt", "--mean", "0"), "--std", ("x", "nan", "0", "-1", "1,5")),
+    ("evaluate_weights", ("weights.pt",), "--architecture", ("resnet", "", "$(touch written)")),
+    ("evaluate_weights", ("weights.pt",), "--attacks", ("pgd", "aa_linf,x", "a b")),
     ("plan", (), "--workers", (*WHOLE, "0")),
     ("plan", (), "--suite", ("x", "../base", "${x}", "a=b", "{a}", "digits,mnist")),
     ("search", (), "--trials", (*WHOLE, "0")),
@@ -120,7 +120,7 @@ OPTIONS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ("explain", (), "--", ("table1", "table1:nt", "::", "table9:nt:natural", "table1:x:natural", "table1:nt:x", "")),
     ("export", (), "--", ("nt-", "nt-²", "nt-" + "9" * 5000, "-1", "table1:x:natural", "../outside", "")),
     ("figures", (), "--", ("trade_off", "framework.pdf", "../outside")),
-    ("attack", (), "--", ("missing.pt", ".", "/dev/null", "x" * 300 + ".pt", "")),
+    ("evaluate_weights", (), "--", ("missing.pt", ".", "/dev/null", "x" * 300 + ".pt", "")),
     ("prepare_imagefolder", ("--", "missing"), "shards", ("",)),
 ]
 

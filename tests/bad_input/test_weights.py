@@ -86,7 +86,7 @@ WEIGHTS: dict[str, tuple[str, Make]] = {
 def test_wrong_weights_from_elsewhere(folder: Path, prepared_digits: Path, name: str, make: Make) -> None:
     shutil.copytree(prepared_digits, folder / "data/prepared/digits")
     make(folder / name)
-    refused(folder, "attack", name)
+    refused(folder, "evaluate_weights", name)
 
 
 OWN: dict[str, tuple[str, Make]] = {

@@ -19,7 +19,7 @@ WRITTEN = {
     "experiment": ("data", "runs", "results"),
     "corrupt": ("data",),
     "ood": ("results",),
-    "report": ("reports",),
+    "tables": ("reports",),
 }
 """Where each stage writes; MLflow's store has faults of its own (docs/tracking.md)."""
 KIBIBYTE = 1024

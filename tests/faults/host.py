@@ -43,7 +43,7 @@ PRELOADED = (
     "stages.evaluate",
     "stages.ood",
     "stages.prepare",
-    "stages.report",
+    "stages.tables",
     "stages.train",
 )
 

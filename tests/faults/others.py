@@ -120,7 +120,7 @@ def clock(workshop: Workshop, generator: random.Random) -> Outcome:
 
 def memory(workshop: Workshop, generator: random.Random) -> Outcome:
     """The system refuses memory (RLIMIT_AS) from a random amount on."""
-    stage = generator.choice(("prepare", "train", "evaluate", "ood", "report"))
+    stage = generator.choice(("prepare", "train", "evaluate", "ood", "tables"))
     place, outcome = workshop.place(stage), Outcome()
     with watched(place, outcome):
         ended = run(workshop, place, stage, memory=generator.randint(0, 48) * MEBIBYTE)

@@ -72,7 +72,7 @@ STAGES = {
         Stage("experiment", "tests.faults.complete", (), (), (PREPARED, RESULTS)),
         Stage("corrupt", "stages.corrupt", ("--processes", "1"), (PREPARED,), (CORRUPTED,), uses_store=False),
         Stage("ood", "stages.ood", EXPERIMENT, (PREPARED, CORRUPTED, f"{RESULTS}/train"), (f"{RESULTS}/ood",)),
-        Stage("report", "stages.report", (), (PREPARED, "results"), ("reports/digits/small_cnn/tables",)),
+        Stage("tables", "stages.tables", (), (PREPARED, "results"), ("reports/digits/small_cnn/tables",)),
     )
 }
 
@@ -225,7 +225,7 @@ class Workshop:
         return folder
 
     def _begin(self) -> None:
-        for name in ("prepare", "train", "evaluate", "corrupt", "ood", "report", "experiment"):
+        for name in ("prepare", "train", "evaluate", "corrupt", "ood", "tables", "experiment"):
             self._run(STAGES[name])
 
     def _run(self, stage: Stage) -> None:

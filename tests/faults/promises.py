@@ -35,7 +35,7 @@ KILLS = {
     "experiment": (0.20, " At most one epoch or one batch of one attack is repeated."),
     "corrupt": (0.05, " Finished files are kept."),
     "ood": (0.08, " The stage is repeated."),
-    "report": (0.07, " The stage is repeated."),
+    "tables": (0.07, " The stage is repeated."),
 }
 """Share and repeated work of each stage; `experiment` is what a worker of the grid does: prepare, train, evaluate."""
 

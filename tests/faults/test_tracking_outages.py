@@ -108,13 +108,13 @@ def test_a_server_that_is_down_from_the_start_stops_nothing_and_misses_nothing(
     waiting = len(spooled(place))
     assert waiting == 16 + 2 * 3, "every epoch, and of both stages the start, what was left, and the end"
     assert not [path for path in (place.folder / "runs").rglob("*.json") if "s3cr3t" in path.read_text()]
-    report = place.run("deliver", MLFLOW_TRACKING_URI=address)
-    report.expect(1, f"{waiting} records could not be delivered to MLflow, nothing of them is lost", "out of reach")
+    delivery = place.run("deliver", MLFLOW_TRACKING_URI=address)
+    delivery.expect(1, f"{waiting} records could not be delivered to MLflow, nothing of them is lost", "out of reach")
 
     server.start()
-    report = place.run("report", MLFLOW_TRACKING_URI=address)
-    assert f"delivered {waiting} records to MLflow that had waited" in report.out
-    assert "logged" not in report.out, "what was delivered is not logged again"
+    tables = place.run("tables", MLFLOW_TRACKING_URI=address)
+    assert f"delivered {waiting} records to MLflow that had waited" in tables.out
+    assert "logged" not in tables.out, "what was delivered is not logged again"
     assert curves(server.address, "down") == curves(store, "digits")
     assert artifacts(server.address, "down") == artifacts(store, "digits")
     run, reference = only_run(server.address, "down"), only_run(store, "digits")

@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def table(params: Params, missing: Collection[tuple[str, str]] = (), images: int = 360, value: str = "50.00") -> None:
-    """Write table1 as `stages.report` does."""
+    """Write table1 as `stages.tables` does."""
     rows = [
         {"method": method, "metric": metric, "value": value, "images": images, "missing": (method, metric) in missing}
         for method, metric in KEYS

@@ -136,7 +136,7 @@ def test_a_changed_evaluation_measures_anew(project: Project) -> None:
 
 
 def table(project: Project) -> str:
-    project.run("report")
+    project.run("tables")
     return (project.folder / "reports/digits/small_cnn/tables/table1.md").read_text()
 
 
@@ -196,7 +196,7 @@ def test_runs_from_before_digests_are_shown_as_such_and_kept(project: Project) -
         if path.is_dir() and (path / "code.json").exists():
             shutil.rmtree(path)
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.rmtree(project.folder / f"results/digits/{MIXED}-1")  # a report logs what lies there and is of this code
+    shutil.rmtree(project.folder / f"results/digits/{MIXED}-1")  # what lies there is logged anew
     assert "Made by unknown code, not by this checkout's" in table(project)
     said = project.train(MIXED)
     assert f"{MIXED}-1: trained anew, runs/{fingerprint}/checkpoints does not say which code made it" in said

@@ -28,7 +28,7 @@ def several_mistakes(content: dict[str, Any]) -> None:
 def test_all_mistakes_of_the_file_are_listed_before_anything_is_written(make_workplace: MakeWorkplace) -> None:
     place = make_workplace(several_mistakes)
     before = place.files()
-    for stage, arguments in (("train", NT), ("report", ())):
+    for stage, arguments in (("train", NT), ("tables", ())):
         place.call(stage, *arguments).expect(
             2,
             "error: params.yaml: 5 mistakes, nothing was started\n",
@@ -101,7 +101,7 @@ def test_a_server_that_does_not_answer_is_named_where_runs_are_read(workplace: W
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     before = workplace.files()
-    workplace.run("report", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}").expect(
+    workplace.run("tables", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}").expect(
         1,
         f"error: MLflow at http://127.0.0.1:{port} is out of reach",
         "Start the server, or correct or unset MLFLOW_TRACKING_URI.",

@@ -62,7 +62,7 @@ def test_an_experiment_is_measured_on_regenerated_images_and_the_tables_say_so(p
     assert len(by_severity) == 19 * 5 and set(by_severity["images"]) == {IMAGES}
     assert set(by_severity["provenance"]) == {"regenerated"}
     (place.folder / "mlflow.db").unlink()  # DVC has restored the files, MLflow is new
-    done = place.run("report")
+    done = place.run("tables")
     done.expect(0)
     assert f"logged {METHOD}-1 on corrupted images to MLflow from its files" in done.out
     (table,) = place.folder.glob("reports/**/table4.csv")

@@ -61,6 +61,7 @@ def write_figures(
             f"MLflow at {mask(tracking_uri())} has no finished run of what the figures of suite '{params.suite}' show, "
             "nothing was drawn. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another store."
         )
+    gc.freeze()  # what is imported stays, and need not be looked through after every figure
     for name, settings in figures.items():
         shown = _shown(settings, params, grid)
         last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")

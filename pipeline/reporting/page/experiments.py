@@ -291,7 +291,7 @@ def _classes(experiment: Experiment, classes: pd.DataFrame, attacks: list[str]) 
 
 def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: int) -> None:
     if count == 0:
-        page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.html` has them."
+        page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.report` has them."
         return
     try:
         split = pictures.split(page.experiment)

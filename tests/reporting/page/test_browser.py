@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from stages import figures, html
+from stages import figures, report
 from tests.reporting.page.conftest import MEASURED, Suite
 
 Open = Callable[..., Page]
@@ -18,19 +18,19 @@ COLUMN = "() => Array.from(document.querySelectorAll('[data-table=table1] tbody 
 
 
 @pytest.fixture(scope="module")
-def report(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the suite, with its figures."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(suite.folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert figures.main([]) == 0
-        assert html.main(["--output", str(path)]) == 0
+        assert report.main(["--output", str(path)]) == 0
     return path
 
 
 @pytest.fixture
-def open_report(browser: Browser, report: Path) -> Iterator[Open]:
+def open_report(browser: Browser, page_file: Path) -> Iterator[Open]:
     """`open_report("#costs", viewport=..., color_scheme=...)`; nothing may be asked of a network, nothing may fail."""
     asked: list[str] = []
     failed: list[str] = []
@@ -43,13 +43,13 @@ def open_report(browser: Browser, report: Path) -> Iterator[Open]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: failed.append(message.text))
         page.on("pageerror", lambda error: failed.append(str(error)))
-        page.goto(report.as_uri() + place)
+        page.goto(page_file.as_uri() + place)
         return page
 
     yield open_it
     for context in contexts:
         context.close()
-    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} <= {report.as_uri()}
+    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} <= {page_file.as_uri()}
     assert failed == []
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.reporting.layout import lay_out
 from pipeline.reporting.results import collect
-from stages import figures, html
+from stages import figures, report
 from tests.reporting.page.conftest import ATTACK, MEASURED, Suite
 
 
@@ -49,7 +49,7 @@ class Tables(HTMLParser):
 
 def written(suite: Suite, folder: Path, *arguments: str) -> str:
     path = folder / "report.html"
-    assert html.main(["--output", str(path), *arguments]) == 0
+    assert report.main(["--output", str(path), *arguments]) == 0
     return path.read_text()
 
 
@@ -179,7 +179,7 @@ def test_a_store_without_runs_is_said_plainly(
     message: str,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("EMPTY", str(empty_store)))
-    assert html.main(["--output", str(tmp_path / "report.html")]) == code
+    assert report.main(["--output", str(tmp_path / "report.html")]) == code
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert not (tmp_path / "report.html").exists()
@@ -189,12 +189,12 @@ def test_an_unknown_method_is_said_plainly(here: Suite, tmp_path: Path, capsys: 
     content = yaml.safe_load((here.folder / "params.yaml").read_text())
     content["tables"]["table1"]["rows"] = ["generalist_d_nt_lin"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    assert html.main(["--params", str(tmp_path / "params.yaml")]) == 2
+    assert report.main(["--params", str(tmp_path / "params.yaml")]) == 2
     assert "did you mean 'generalist_d_nt_linf'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["-1", "many"])
 def test_a_number_of_examples_is_a_number(count: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        html.main([f"--examples={count}"])
+        report.main([f"--examples={count}"])
     assert f"expected a number of images from 0, got '{count}'" in capsys.readouterr().err

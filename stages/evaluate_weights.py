@@ -1,6 +1,6 @@
 """Evaluate weights from elsewhere on the suite of params.yaml: a state dict as .safetensors or .pt.
 
-    python -m stages.attack model.pt --architecture resnet18 --attacks pgd20_linf,aa_linf --images 1000
+    python -m stages.evaluate_weights model.pt --architecture resnet18 --attacks pgd20_linf,aa_linf --images 1000
 
 The file must hold tensors alone; names may differ from the project's where order and shapes agree. Verdicts, metrics,
 accuracies by class and the signs of gradient masking go to --output; a killed run goes on where it was.

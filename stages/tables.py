@@ -1,0 +1,74 @@
+"""Write the tables of params.yaml from MLflow: LaTeX fragments, CSV, Markdown, and pictures and one PDF
+where pdflatex exists.
+
+Cells without a finished run show a dash, and a footnote says which command fills them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", type=Path, help="default: tables/ in reports_folder of params.yaml")
+    given = parser.parse_args(arguments)
+
+    def stage() -> None:
+        from pipeline.config import load_params
+        from pipeline.core.files import remove_half_written
+        from pipeline.reporting.results import awaits_corrupted_images, collect
+        from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
+
+        params = load_params(given.params)
+        output = given.output or params.reports / "tables"
+        cli.deliver_what_waits()
+        _log_restored(params)
+        remove_half_written(output)
+        written: list[Path] = []
+        for name, results in collect(params).items():
+            if awaits_corrupted_images(results):
+                print(f"{name}: left out, no method is measured on corrupted images (ood.methods of params.yaml)")
+                continue
+            for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
+                print(f"{name}: {note}")
+            paths = write_table(name, params, results, output)
+            written += paths
+            for path in paths:
+                print(f"wrote {path}")
+        for line in write_pictures([path for path in written if path.suffix == ".tex"], output):
+            print(line)
+        for path in remove_leftovers(output, written):
+            print(f"removed {path}, of a table that is not written any more")
+
+    return cli.run(stage)
+
+
+def _log_restored(params: Params) -> None:
+    """Log to MLflow what DVC restored."""
+    from pipeline.experiments.ood import check_ood_results
+    from pipeline.experiments.results import check_results
+    from pipeline.grid.settings import unfinished
+    from pipeline.provenance.folders import ood_folder, results_folder
+    from pipeline.tracking import ensure_logged, ensure_ood_logged
+
+    for experiment in unfinished(params.experiments()):
+        check_results(experiment)
+    for experiment in params.experiments():
+        if ensure_logged(experiment, results_folder(experiment)):
+            print(f"logged {experiment.identifier} to MLflow from its files")
+        check_ood_results(experiment)
+        if ensure_ood_logged(experiment, ood_folder(experiment)):
+            print(f"logged {experiment.identifier} on corrupted images to MLflow from its files")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
