@@ -9,7 +9,6 @@ One that fails takes no other along. Ctrl-C or SIGTERM saves first; the same com
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -86,7 +85,6 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
     """
     for module in IMPORTED:
         import_module(module)
-    gc.freeze()  # what is imported stays: no process looks through it, or copies its pages, to collect garbage
     from pipeline.experiments.side_by_side import side_by_side
 
     def work(name: str) -> int:

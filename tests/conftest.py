@@ -106,6 +106,7 @@ SLOW = (
     "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",
     "tests/faults/",
     "tests/models/test_folding.py::test_crafted_examples_agree_to_rounding[wrn32_10",
+    "tests/provenance/test_keeping.py",
     "tests/reporting/page/test_browser.py",
     "tests/reporting/page/test_report.py::test_mlflow_alone_gives_the_same_bytes_again",
     "tests/reporting/reproduction/test_reproduction.py::test_the_committed_page_and_files_are_up_to_date",

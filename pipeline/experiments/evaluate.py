@@ -23,7 +23,7 @@ from pipeline.experiments.prepare import check_same_data
 from pipeline.experiments.results import load_trained
 from pipeline.provenance.code import Code, code_of, digest_of
 from pipeline.provenance.folders import evaluation_folder, journal_folder, prepared_folder, working_folder
-from pipeline.provenance.keeping import EVALUATION_CODE_FILE, begin, newest
+from pipeline.provenance.keeping import EVALUATION_CODE_FILE, begin, is_of, newest
 from pipeline.tracking import DataDescription, track
 
 
@@ -57,7 +57,10 @@ def evaluate_experiment(
 
     def measure() -> pd.DataFrame:
         beside, name = journaled.parent, experiment.evaluation_fingerprint
-        earlier = [evaluation_folder(experiment) / EVALUATION_CODE_FILE, *newest(beside, f"{name}-*")]
+        earlier = newest(beside, f"{name}-*")
+        of_these = {"fingerprint": experiment.fingerprint, "evaluation_fingerprint": name}
+        if is_of(evaluation_folder(experiment) / "metrics.json", **of_these):
+            earlier.insert(0, evaluation_folder(experiment) / EVALUATION_CODE_FILE)
         begin("evaluate", experiment, journaled, earlier, beside / name)
         with EvaluationDisplay(experiment.identifier) as display:
             return Evaluation(model, test, experiment.evaluation, journal, display, check).run(chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import signal
@@ -93,6 +94,7 @@ def _live(work: Callable[[str], int], name: str, reading: int, output: int | Non
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        gc.freeze()  # what is imported stays: it is not looked through, and its pages not copied, to collect garbage
         code = work(name)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED

@@ -21,7 +21,7 @@ from pipeline.experiments.prepare import check_same_data
 from pipeline.provenance.code import code_of, digest_of
 from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder, state_folder, training_folder, working_folder
-from pipeline.provenance.keeping import CODE_FILE, begin, newest
+from pipeline.provenance.keeping import CODE_FILE, begin, is_of, newest
 from pipeline.tracking import DataDescription, track
 from pipeline.training.distributed import joined
 from pipeline.training.loop import train
@@ -60,7 +60,9 @@ def train_experiment(
         data = DataDescription(experiment.data.name, split.digest, split.counts)
         with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
             check_same_data(folder, split.digest)
-            earlier = [training_folder(experiment) / CODE_FILE, *newest(folder, "*")]
+            earlier = newest(folder, "*")
+            if is_of(training_folder(experiment) / "summary.json", fingerprint=experiment.fingerprint):
+                earlier.insert(0, training_folder(experiment) / CODE_FILE)
             begin("train", experiment, state, earlier, folder / "checkpoints")
             with track(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config import Experiment
-from pipeline.core.files import write_json
+from pipeline.core.files import Damaged, read_record, write_json
 from pipeline.provenance.code import Code, Stage, changes, code_of, named
 
 CODE_FILE, EVALUATION_CODE_FILE = "code.json", "evaluation_code.json"
@@ -22,7 +22,8 @@ def begin(stage: Stage, experiment: Experiment, folder: Path, before: Iterable[P
         stage: Of the experiment.
         experiment: Which one.
         folder: Where the work of this code is kept.
-        before: Files that describe the code of earlier work, the one to compare with first; they need not exist.
+        before: Files that describe the code of earlier work of the same settings, the one to compare with first; they
+            need not exist.
         unmarked: Where work by code which is not known lies, if there is any.
     """
     path = folder / CODE_FILE
@@ -35,6 +36,15 @@ def begin(stage: Stage, experiment: Experiment, folder: Path, before: Iterable[P
     elif unmarked != folder and unmarked.exists():
         print(f"{experiment.identifier}: {DONE[stage]} anew, {unmarked} does not say which code made it", flush=True)
     write_json(path, now.as_json())
+
+
+def is_of(record: Path, **fingerprints: str) -> bool:
+    """Whether the record of a result is of settings with these fingerprints; False where none can be read."""
+    try:
+        found = read_record(record)
+    except (FileNotFoundError, Damaged):
+        return False
+    return fingerprints.items() <= found.items()
 
 
 def newest(folder: Path, pattern: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -61,7 +62,6 @@ def write_figures(
             f"MLflow at {mask(tracking_uri())} has no finished run of what the figures of suite '{params.suite}' show, "
             "nothing was drawn. 'make repro' trains and evaluates; MLFLOW_TRACKING_URI names another store."
         )
-    gc.freeze()  # what is imported stays, and need not be looked through after every figure
     for name, settings in figures.items():
         shown = _shown(settings, params, grid)
         last = runs[runs["fingerprint"].isin(shown)].drop_duplicates("fingerprint", keep="last")
@@ -72,13 +72,31 @@ def write_figures(
                 (destination / f"{name}.{ending}").unlink(missing_ok=True)
             skip(name, coverage)
             continue
-        with style():
-            figure = settings.draw(source)
-            _note_older_code(figure, last)
-            paths = save(figure, destination, name, _plain(settings))
+        with _freed_afterwards():
+            paths = _write(settings, source, last, destination / name)
         write_coverage(destination, {name: coverage})
-        gc.collect()  # artists refer to each other: without it, every figure's pixels stay
         yield from paths
+
+
+def _write(settings: FigureSettings, source: FigureSource, last: pd.DataFrame, path: Path) -> list[Path]:
+    with style():
+        figure = settings.draw(source)
+        _note_older_code(figure, last)
+        return save(figure, path.parent, path.name, _plain(settings))
+
+
+@contextmanager
+def _freed_afterwards() -> Iterator[None]:
+    """Free a figure once it is written: artists refer to each other, so that its pixels would stay.
+
+    What was there before is not looked through, which takes longer than most figures.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
 
 
 def _shown(settings: FigureSettings, params: Params, grid: Sequence[Cell]) -> set[str]:
