@@ -38,7 +38,6 @@ from pipeline.core.machine import usable_cores
 from pipeline.data.images import ImageSet, ImageSplit
 from pipeline.data.prepare import prepare
 from pipeline.data.split import open_split
-from pipeline.objectives import build_objective
 from pipeline.training.loop import train
 from pipeline.training.loss_gaps import LOSSES, NATURAL, losses_under, worst_cases
 from pipeline.training.run import build_network
@@ -233,7 +232,7 @@ def gradients(runs: Sequence[Trained], learners: Sequence[str]) -> dict[str, dic
 
 def task_of(experiment: Experiment, learner: str) -> str:
     """The view that a learner trains for."""
-    norms = build_objective(experiment.method.learners[learner].objective).norms()
+    norms = experiment.method.learners[learner].objective.norms()
     return next((view for view, attack in worst_cases(experiment).items() if attack and attack.norm in norms), NATURAL)
 
 

@@ -177,8 +177,8 @@ def test_every_competitor_has_its_own_recipe_too() -> None:
         assert found == pytest.approx(rates, abs=1e-4, rel=1e-2)
         unified = params.experiment(name.removesuffix("_source"), 1)
         assert unified.training.epochs == 120
-        objectives = [entry.objective["name"] for entry in experiment.method.learners.values()]
-        assert objectives == [entry.objective["name"] for entry in unified.method.learners.values()]
+        objectives = [entry.objective.name for entry in experiment.method.learners.values()]
+        assert objectives == [entry.objective.name for entry in unified.method.learners.values()]
 
 
 def test_a_method_may_have_its_own_number_of_epochs_and_batch_size(raw: Content) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Params, Sizes, parse_params
+from pipeline.config import LearnerSettings, Params, Sizes, parse_params
 from pipeline.core.errors import RequestError
 from tests.conftest import MakeParams, composed, content_of
 
@@ -49,7 +49,12 @@ def test_fast_ats_phases_are_the_sources(imagenet: Params) -> None:
     assert [rate * learner.schedule.at(epoch) for epoch in (1, 6, 12, 15)] == pytest.approx([0.4, 0.04, 0.004, 0.0004])
     assert rate * learner.schedule.at(1, 0.25) == pytest.approx(0.1)
     assert rate * learner.schedule.at(2, 0.5) == pytest.approx(0.364)
-    assert learner.objective["attack"]["epsilon"] == 4 / 255
+    assert attack_of(learner).epsilon == 4 / 255
+
+
+def attack_of(learner: LearnerSettings) -> Any:
+    """The attack that a learner trains with; None for natural training."""
+    return getattr(learner.objective, "attack", None)
 
 
 def test_the_other_rows_of_table_3_share_their_settings(imagenet: Params) -> None:
@@ -64,11 +69,11 @@ def test_the_other_rows_of_table_3_share_their_settings(imagenet: Params) -> Non
         experiment = imagenet.experiment(method, 1)
         assert {experiment.sizes_in(epoch) for epoch in (1, 100, 240)} == {Sizes(256, 224, 256)}
         for name, learner in experiment.method.learners.items():
-            attack = learner.objective.get("attack")
+            attack = attack_of(learner)
             assert learner.optimizer.weight_decay == (2e-4 if name == "natural" else 1e-4)
-            assert attack is None or (attack["steps"], attack["step_size"]) == (3, attack["epsilon"] / 4)
-    source = imagenet.methods["at_source"].learners["linf"].objective["attack"]
-    assert source["step_size"] * source["steps"] == pytest.approx(2 * source["epsilon"]) and source["start"] == "zero"
+            assert attack is None or (attack.steps, attack.step_size) == (3, attack.epsilon / 4)
+    source = attack_of(imagenet.methods["at_source"].learners["linf"])
+    assert source.step_size * source.steps == pytest.approx(2 * source.epsilon) and source.start == "zero"
 
 
 @pytest.mark.parametrize(

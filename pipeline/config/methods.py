@@ -1,7 +1,4 @@
-"""Networks, learners and methods: the sections `model`, `threat_model` and `methods` of `params.yaml`.
-
-This module is free of torch until an objective's options are checked.
-"""
+"""Networks, learners and methods: the sections `model`, `threat_model` and `methods` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -9,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.data import AugmentationSettings
 from pipeline.config.mixture import MIXTURES, AnyMixture
@@ -29,6 +33,7 @@ from pipeline.core.values import (
     mapping,
 )
 from pipeline.models import check_input
+from pipeline.objectives import OBJECTIVES, Objective, refuse_label_smoothing
 
 
 def _check_architecture(value: str, info: ValidationInfo) -> str:
@@ -48,12 +53,6 @@ class ModelSettings(Closed):
     normalization: Normalization | None = None
 
 
-def _check_objective(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    from pipeline.objectives import resolve_objective
-
-    return resolve_objective(value, context(info, "threat_model") or {})
-
-
 class WeightAveraging(Closed):
     """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
 
@@ -65,8 +64,9 @@ class WeightAveraging(Closed):
 class LearnerSettings(Closed):
     """One learner: a network with its own objective, optimizer and schedule."""
 
-    objective: Annotated[dict[str, Any], AfterValidator(_check_objective)]
-    """`name` of a module in `pipeline/objectives/` (or a dotted module path) and that objective's options."""
+    objective: Annotated[Objective, OBJECTIVES]
+    """In the file: `name` of a module in `pipeline/objectives/` (or a dotted module path), that objective's options,
+    and `norm` or `norms` for the budgets of `threat_model`."""
     optimizer: OptimizerSettings
     schedule: Schedule
     """Factor on the learning rate, per epoch."""
@@ -83,10 +83,8 @@ class LearnerSettings(Closed):
     @field_validator("label_smoothing")
     @classmethod
     def _is_of_a_cross_entropy(cls, value: float, info: ValidationInfo) -> float:
-        from pipeline.objectives import refuse_label_smoothing
-
         if value and "objective" in info.data:
-            refuse_label_smoothing(info.data["objective"]["name"])
+            refuse_label_smoothing(info.data["objective"])
         return value
 
 

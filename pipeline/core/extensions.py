@@ -76,9 +76,10 @@ class Family(Generic[K]):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """How pydantic checks a field that is annotated with this family."""
-        return core_schema.with_info_plain_validator_function(self._check)
+        return core_schema.with_info_plain_validator_function(self.check)
 
-    def _check(self, given: Any, info: ValidationInfo) -> K:
+    def check(self, given: Any, info: ValidationInfo) -> K:
+        """A section of the file as the class that it names; mistakes are told at their own places in it."""
         if isinstance(given, self.kind):
             return given
         if not isinstance(given, dict):

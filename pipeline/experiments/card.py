@@ -46,7 +46,9 @@ def robustbench_info(
     reduced = f" AutoAttack on {images:,} of {everything:,} test images." if images < (everything or 0) else ""
     return {
         **(GENERALIST if experiment.name.startswith("generalist") else paper),
-        "additional_data": any(item.objective.get("extra_images") for item in experiment.method.learners.values()),
+        "additional_data": any(
+            getattr(item.objective, "extra_images", None) for item in experiment.method.learners.values()
+        ),
         "number_forward_passes": 1,
         "dataset": experiment.data.name,
         "architecture": experiment.architecture,
@@ -121,7 +123,7 @@ def _training(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
         rows.append([f"threat model, {norm}", text])
     for name, learner in experiment.method.learners.items():
         optimizer = learner.optimizer
-        text = f"{learner.objective['name']}, {optimizer.name}, rate {optimizer.learning_rate:g}"
+        text = f"{learner.objective.name}, {optimizer.name}, rate {optimizer.learning_rate:g}"
         rows.append([f"learner `{name}`", text])
     mixture = experiment.method.mixture
     rows += [

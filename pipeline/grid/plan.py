@@ -104,7 +104,12 @@ def _kind(experiment: Experiment) -> str:
         "model": experiment.model.model_dump(mode="json"),
         "training": experiment.training.model_dump(mode="json"),
         "learners": [
-            (learner.objective, learner.optimizer.name, learner.weight_averaging is None, learner.architecture)
+            (
+                learner.objective.model_dump(mode="json"),
+                learner.optimizer.name,
+                learner.weight_averaging is None,
+                learner.architecture,
+            )
             for learner in learners
         ],
         "mixture": experiment.method.mixture and experiment.method.mixture.rule,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
+from typing_extensions import override
 
 from pipeline.core.errors import did_you_mean
 from pipeline.core.extensions import Family
+from pipeline.core.values import context
 from pipeline.objectives.base import Losses, Moment, Objective
 
 __all__ = [
@@ -19,17 +21,27 @@ __all__ = [
     "Losses",
     "Moment",
     "Objective",
-    "build_objective",
     "refuse_label_smoothing",
     "resolve_objective",
 ]
 
 
-OBJECTIVES = Family("objective", "pipeline.objectives.*:OBJECTIVE", Objective)  # type: ignore[type-abstract]
+class _Objectives(Family[Objective]):
+    """Objectives, whose attacks have the budgets of `threat_model` where a section of the file names norms alone."""
+
+    @override
+    def check(self, given: Any, info: ValidationInfo) -> Objective:
+        if not isinstance(given, dict):
+            return super().check(given, info)
+        return resolve_objective(given, context(info, "threat_model") or {})
 
 
-def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the attack budgets and check the options; the result is complete and resolves to itself.
+OBJECTIVES = _Objectives("objective", "pipeline.objectives.*:OBJECTIVE", Objective)  # type: ignore[type-abstract]
+
+
+def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> Objective:
+    """The objective that a section of the file describes, with the attack budgets of its norms; its own dump gives it
+    again.
 
     Args:
         options: `name`, the objective's own options, and `norm` (or `norms`) instead of complete attack settings;
@@ -54,23 +66,18 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
         (attack_kind,) = get_args(kind.model_fields["attacks"].annotation)
         options["attacks"] = [_fitting(_budget(norm, threat_model), attack_kind) for norm in norms]
     try:
-        return kind.model_validate(options).model_dump(mode="json")
+        return kind.model_validate(options)
     except ValidationError as error:
         raise ValueError(_describe(kind, error)) from None
 
 
-def build_objective(resolved: dict[str, Any]) -> Objective:
-    """The objective that `resolve_objective` described."""
-    return OBJECTIVES.find(resolved["name"]).model_validate(resolved)
-
-
-def refuse_label_smoothing(name: str) -> None:
+def refuse_label_smoothing(objective: Objective) -> None:
     """Refuse (ValueError) label smoothing for an objective whose loss has no `Moment.cross_entropy`."""
-    if not OBJECTIVES.find(name).takes_label_smoothing:
+    if not objective.takes_label_smoothing:
         fitting = [other for other in OBJECTIVES.names() if OBJECTIVES.find(other).takes_label_smoothing]
         raise ValueError(
-            f"the loss of objective '{name}' has no cross-entropy whose targets could be smoothed; expected 0 (leave "
-            f"it out), or one of the objectives {', '.join(fitting)}"
+            f"the loss of objective '{objective.name}' has no cross-entropy whose targets could be smoothed; expected "
+            f"0 (leave it out), or one of the objectives {', '.join(fitting)}"
         )
 
 

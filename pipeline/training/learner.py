@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import AdamSettings, LearnerSettings, SGDSettings
 from pipeline.core.devices import Arrival, Backend
 from pipeline.core.errors import DivergedError
-from pipeline.objectives import Moment, build_objective
+from pipeline.objectives import Moment
 from pipeline.training.weights import MovingAverage
 
 
@@ -49,7 +49,7 @@ class Learner:
     def __init__(self, name: str, settings: LearnerSettings, model: nn.Module, backend: Backend) -> None:
         self.name = name
         self.model = model
-        self.objective = build_objective(settings.objective)
+        self.objective = settings.objective
         self.label_smoothing = settings.label_smoothing
         self.augmentation = settings.augmentation
         self.optimizer = build_optimizer(settings.optimizer, model, fused=backend.deferred)

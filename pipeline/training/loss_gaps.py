@@ -25,7 +25,6 @@ from pipeline.core.streams import stream
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.pieces import fitting
 from pipeline.evaluation.predictions import channels_last
-from pipeline.objectives import build_objective
 from pipeline.training.learner import Learner
 from pipeline.training.run import build_mixture
 
@@ -85,7 +84,7 @@ def worst_cases(experiment: Experiment) -> dict[str, PGD | None]:
 
 
 def _norms(learner: LearnerSettings) -> tuple[str, ...]:
-    return build_objective(learner.objective).norms()
+    return learner.objective.norms()
 
 
 def _name(norm: str) -> str:

@@ -16,7 +16,6 @@ from pipeline.core.streams import stream_seed
 from pipeline.core.values import Norm
 from pipeline.data.split import Split
 from pipeline.evaluation.predictions import predictions
-from pipeline.objectives import build_objective
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import ONE_PROCESS, Mesh
 
@@ -39,7 +38,7 @@ class Validation:
         self._backend = backend
         self._split_name = "test" if experiment.training.selection.split == "test" else "held_out"
         self._images = getattr(split, self._split_name).to(backend.device)
-        objectives = [build_objective(learner.objective) for learner in experiment.method.learners.values()]
+        objectives = [learner.objective for learner in experiment.method.learners.values()]
         self._trained_norms = sorted({norm for objective in objectives for norm in objective.norms()})
         measured = {*self._trained_norms, *(attack.norm for attack in experiment.evaluation.attacks.values())}
         self._attacks = {

@@ -414,7 +414,7 @@ def test_the_cvpr_papers_appendix_is_a_grid_of_every_suite_that_has_trades(suite
     params = composed(f"suite={suite}", "ablation=appendix")
     found, plain = cells(params, seeds=[1]), {method: params.experiment(method, 1) for method in ("trades_1", D)}
     betas = of(found, "trades_frontier", "trades_1")
-    objectives = [one.method.learners["linf"].objective for one in betas.values()]
+    objectives = [one.method.learners["linf"].objective.model_dump() for one in betas.values()]
     assert [objective["beta"] for objective in objectives] == [0.5, 1, 2, 6]
     assert all(one == {**objectives[0], "beta": one["beta"]} for one in objectives)
     assert betas["beta = 1"].fingerprint == plain["trades_1"].fingerprint

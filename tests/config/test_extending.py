@@ -66,7 +66,7 @@ def test_an_objective_and_a_section_of_another_kind_are_replaced(raw: Content) -
     learner = {"objective": {"name": "natural"}, "optimizer": {"name": "adam", "learning_rate": 0.001}}
     found = parse_params(with_methods(raw, mine={"extends": "at", "label": "x", "learners": {"linf": learner}}))
     settings = found.methods["mine"].learners["linf"]
-    assert settings.objective["name"] == "natural" and "attack" not in settings.objective
+    assert settings.objective.name == "natural" and settings.objective.norms() == ()
     assert settings.optimizer.name == "adam" and settings.schedule == found.methods["at"].learners["linf"].schedule
 
 

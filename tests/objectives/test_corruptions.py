@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.core.streams import stream
-from pipeline.objectives import build_objective, resolve_objective
+from pipeline.objectives import resolve_objective
 from pipeline.objectives.corruptions import KINDS, Corruptions, Kind
 
 
 def corruptions(**options: Any) -> Corruptions:
-    objective = build_objective(resolve_objective({"name": "corruptions", **options}, {}))
+    objective = resolve_objective({"name": "corruptions", **options}, {})
     assert isinstance(objective, Corruptions)
     return objective
 

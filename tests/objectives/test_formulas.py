@@ -18,7 +18,7 @@ from pipeline.attacks.pgd import PGD
 from pipeline.core.errors import RequestError
 from pipeline.models import build_model
 from pipeline.models.bezier import BezierPath
-from pipeline.objectives import Losses, Moment, build_objective, resolve_objective
+from pipeline.objectives import Losses, Moment, resolve_objective
 from pipeline.objectives.agr import reconstruct
 from pipeline.objectives.eat import norm_probabilities
 from pipeline.objectives.iat import beta_sample, mixup_loss
@@ -54,7 +54,7 @@ def images(seed: int = 1) -> Tensor:
 
 
 def losses(options: dict[str, Any], budgets: dict[str, Any] = BUDGETS, epoch: int = 100, model: Any = None) -> Losses:
-    objective = build_objective(resolve_objective(options, budgets))
+    objective = resolve_objective(options, budgets)
     return objective(model or network(), images(), LABELS, Moment(epoch, 120, generator()))
 
 
@@ -231,7 +231,7 @@ def test_jet_goes_from_blue_over_green_to_red() -> None:
 def test_averages_and_maxima() -> None:
     single = {"name": "average", "norms": ["linf"]}
     assert_equal(gradients(single), gradients(AT))
-    twice = build_objective(resolve_objective({"name": "average", "norms": ["linf", "linf"]}, NO_BUDGET))
+    twice = resolve_objective({"name": "average", "norms": ["linf", "linf"]}, NO_BUDGET)
     model = network()
     result = twice(model, images(), LABELS, Moment(1, 2, generator()))
     assert_equal(list(torch.autograd.grad(result.loss, list(model.parameters()))), gradients(NATURAL), 1e-5)
@@ -272,7 +272,7 @@ def test_extreme_norms_are_drawn_by_their_errors() -> None:
 
 
 def test_extreme_norms_remember_what_they_met() -> None:
-    objective = build_objective(resolve_objective({"name": "eat", "norms": ["linf", "l1"]}, BUDGETS))
+    objective = resolve_objective({"name": "eat", "norms": ["linf", "l1"]}, BUDGETS)
     state: dict[str, Any] = {}
     for step in range(8):
         objective(network(), images(), LABELS, Moment(1, 2, generator(step), state))
@@ -315,9 +315,9 @@ def test_ramp_pairs_nothing_where_nothing_is_right() -> None:
         model = network()
         with torch.no_grad():
             model.get_parameter("linear.bias")[0] += 1000.0  # every image is taken for a 0
-        options = resolve_objective({"name": "ramp", "norms": ["linf", "l2"], "pairing": pairing}, BUDGETS)
+        objective = resolve_objective({"name": "ramp", "norms": ["linf", "l2"], "pairing": pairing}, BUDGETS)
         wrong = torch.ones(16, dtype=torch.long)
-        return build_objective(options)(model, images(), wrong, Moment(1, 1, generator())).loss.item()
+        return objective(model, images(), wrong, Moment(1, 1, generator())).loss.item()
 
     assert math.isfinite(loss(5)) and loss(5) == loss(0)
 

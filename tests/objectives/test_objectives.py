@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.core.errors import RequestError
 from pipeline.models import build_model
-from pipeline.objectives import Moment, build_objective, resolve_objective
+from pipeline.objectives import Moment, resolve_objective
 from tests.conftest import MakeParams
 from tests.running import RunExperiment
 
@@ -32,7 +32,7 @@ def gradients(objective: dict[str, Any]) -> list[Tensor]:
         torch.manual_seed(0)
         model = build_model("small_cnn", "digits").train()
     images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    losses = build_objective(objective)(model, images, torch.arange(16) % 10, moment())
+    losses = resolve_objective(objective, {})(model, images, torch.arange(16) % 10, moment())
     torch.autograd.backward(losses.loss)
     assert losses.logits.shape == (16, 10) and not losses.logits.requires_grad
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -49,8 +49,9 @@ def test_without_a_budget_adversarial_training_is_natural_training() -> None:
 
 def test_the_norm_brings_its_budget_and_overrides_count() -> None:
     resolved = resolve_objective({"name": "adversarial", "norm": "linf", "attack": {"steps": 7}}, THREAT_MODEL)
-    assert resolved["attack"] == {"norm": "linf", "start": "ball", **BUDGET, "steps": 7}
-    assert resolve_objective(resolved, {}) == resolved
+    content = resolved.model_dump(mode="json")
+    assert content["attack"] == {"norm": "linf", "start": "ball", **BUDGET, "steps": 7}
+    assert resolve_objective(content, {}) == resolved
 
 
 @pytest.mark.parametrize(

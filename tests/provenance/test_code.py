@@ -154,7 +154,7 @@ def test_a_changed_objective_is_the_code_of_those_who_name_it_alone(params: Para
     modules = Sources({"pipeline": copy}, PACKAGE / "__pycache__/digests")
     for experiment in params.experiments():
         before, after = code_of("train", experiment), code_of("train", experiment, modules)
-        named_by = {str(learner.objective["name"]) for learner in experiment.method.learners.values()}
+        named_by = {str(learner.objective.name) for learner in experiment.method.learners.values()}
         reached = any(one.startswith(f"pipeline.objectives.{name}:") and "__call__" in one for one in before.objects)
         assert (before.digest != after.digest) == reached
         assert reached or name not in named_by

@@ -14,7 +14,7 @@ from pipeline.config import Experiment, parse_params
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted
 from pipeline.data.images import ImageSplit
-from pipeline.objectives import Moment, build_objective
+from pipeline.objectives import Moment
 from pipeline.training.loop import train
 from pipeline.training.run import build_learners, build_network
 from tests.conftest import TINY, content_of
@@ -108,5 +108,5 @@ def test_crafting_costs_the_input_gradients_that_the_algorithm_needs_and_no_othe
     monkeypatch.setattr(torch.autograd, "grad", counting)
     images, labels = tiny_split.train.batch(torch.arange(16))
     moment = Moment(epoch=2, epochs=2, generator=torch.Generator().manual_seed(0), state={})
-    build_objective(settings.objective)(learner.model.train(), images, labels, moment)
+    settings.objective(learner.model.train(), images, labels, moment)
     assert counted == GRADIENTS[method]

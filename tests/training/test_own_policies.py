@@ -18,7 +18,7 @@ from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
-from pipeline.objectives import OBJECTIVES, Moment, build_objective, resolve_objective
+from pipeline.objectives import OBJECTIVES, Moment, resolve_objective
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.run import TrainingRun
@@ -53,7 +53,7 @@ def loss(name: str, label_smoothing: float) -> Tensor:
     """Of one minibatch, with the same network and noise every time."""
     options = {"name": name, **OPTIONS.get(name, {"norm": "linf"})}
     moment = Moment(100, 120, generator(), label_smoothing=label_smoothing)
-    return build_objective(resolve_objective(options, BUDGETS))(network(), images(), LABELS, moment).loss
+    return resolve_objective(options, BUDGETS)(network(), images(), LABELS, moment).loss
 
 
 # --- Label smoothing

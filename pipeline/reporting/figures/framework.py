@@ -86,7 +86,7 @@ def _draw_diagram(
 
 def _describe(learner: LearnerSettings) -> Iterator[str]:
     """Its objective, its attacks and its optimizer, a line each."""
-    objective: dict[str, Any] = learner.objective
+    objective: dict[str, Any] = learner.objective.model_dump(mode="json")
     yield str(objective["name"]).rpartition(".")[2].replace("_", " ")
     attack = objective.get("attack")
     for each in [attack] if attack else objective.get("attacks", []):
