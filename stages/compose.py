@@ -14,7 +14,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.config.composing import compose_suite, with_header, write_composed
 from stages import cli
 
 
@@ -29,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def stage() -> None:
+        from pipeline.config.composing import compose_suite, with_header, write_composed
+
         composition = compose_suite(given.overrides, Path("conf"))
         text = with_header(given.overrides, composition.content)
         if kept := write_composed(given.output, text, given.overwrite):

@@ -4,6 +4,8 @@
     python -m stages.experiments at-1 generalist_t-1    # these alone
 
 Does what 'dvc repro' would do with the stages 'train' and 'evaluate', one process for both and all imports done once.
+Learners that several experiments have in common are trained once, until their mixtures hand back: the results have the
+same bits ('training: {share_warm_ups: false}' in params.yaml trains each by itself).
 One that fails takes no other along. Ctrl-C or SIGTERM saves first; the same command continues.
 """
 
@@ -24,6 +26,7 @@ from stages import cli, evaluate, train
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment
+    from pipeline.studies.warm_ups import WarmUp
 
 IMPORTED = (
     "mlflow.store.tracking.sqlalchemy_store",
@@ -86,13 +89,20 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
     for module in IMPORTED:
         import_module(module)
     from pipeline.experiments.side_by_side import side_by_side
+    from pipeline.experiments.warm_up import open_warm_ups
+
+    warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments.values())}
+    after = {member.identifier: name for name, one in warm_ups.items() for member in one.experiments}
 
     def work(name: str) -> int:
+        if name in warm_ups:
+            return _share(warm_ups[name])
         one = experiments[name]
         arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
         return train.main(arguments) or evaluate.main(arguments)
 
-    codes = side_by_side(work, experiments, jobs)
+    ended = side_by_side(work, [*warm_ups, *experiments], jobs, after)
+    codes = {name: code for name, code in ended.items() if name in experiments}
     done = [name for name, code in codes.items() if code == 0]
     if done:
         _dvc("commit", "--force", "--quiet", *(f"{stage}@{name}" for name in done for stage in STAGES))
@@ -105,6 +115,19 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
         )
     if len(done) < len(experiments):
         raise Interrupted(f"{len(done)} of {len(experiments)} experiments are done; the same command continues")
+
+
+def _share(warm_up: WarmUp) -> int:
+    """Train what experiments have in common; where that fails, each of them is trained by itself."""
+
+    def stage() -> None:
+        from pipeline.core.signals import stop_on_signal
+        from pipeline.experiments.warm_up import share_warm_up
+
+        with stop_on_signal() as should_stop:
+            share_warm_up(warm_up, should_stop)
+
+    return cli.run(stage)
 
 
 def _dvc(*arguments: str) -> str:

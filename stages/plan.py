@@ -76,7 +76,7 @@ def announce(
     """
     from pipeline.core.errors import PipelineError
 
-    total, disk = tell(experiments, given.workers, each)
+    total, disk = tell(experiments, given.workers, given.workers, each)
     budget = params.ablation
     if (total > 3600 * budget.budget_hours or disk > 1e9 * budget.budget_gigabytes) and not given.yes:
         raise PipelineError(
@@ -85,14 +85,21 @@ def announce(
         )
 
 
-def tell(experiments: Sequence[Experiment], workers: int, each: bool = False) -> tuple[float, int]:
-    """Print what experiments will cost, with so many at a time; seconds of one worker, and bytes on the disk.
+def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool = False) -> tuple[float, int]:
+    """Print what experiments will cost; seconds of one worker, and bytes on the disk.
+
+    Args:
+        experiments: What is to be done.
+        workers: At a time.
+        parts: In which those that share a warm-up are done.
+        each: Also a line for every experiment.
 
     Raises:
         RequestError: the data cannot be prepared.
     """
     from pipeline.experiments.prepare import ensure_prepared
-    from pipeline.grid.plan import costs, describe_bytes, describe_seconds
+    from pipeline.grid.groups import parts_of_warm_ups
+    from pipeline.grid.plan import costs, describe_bytes, describe_seconds, seconds_saved
 
     ensure_prepared(experiments[0])
     found = costs(experiments, workers)
@@ -102,6 +109,14 @@ def tell(experiments: Sequence[Experiment], workers: int, each: bool = False) ->
         sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
         print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
     total, disk = sum(cost.seconds for cost in expected), sum(cost.disk_bytes for cost in expected)
+    if shared := parts_of_warm_ups(experiments, parts):
+        epochs = sum(len(one.method.learners) * one.training.epochs for one in experiments)
+        less, saved = sum(one.learner_epochs_saved for one in shared), seconds_saved(shared, found)
+        print(
+            f"shared warm-ups: {epochs - less:,} instead of {epochs:,} epochs of one learner, "
+            f"about {describe_seconds(saved)} less"
+        )
+        total -= saved
     memory = max(cost.memory_bytes for cost in expected)
     print(
         f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / workers)} with "
@@ -118,7 +133,7 @@ def plan_suite(given: argparse.Namespace) -> None:
     missing = unfinished(experiments)
     print(f"make repro: {len(experiments)} experiments, {len(missing)} of them not done")
     if missing:
-        tell(missing, given.workers, each=True)
+        tell(missing, given.workers, 1, each=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -43,6 +43,10 @@ class MixtureSettings(Closed):
         """Whether a learner is updated in `epoch`: always."""
         return True
 
+    def apart_until(self, epochs: int) -> int:
+        """The last of `epochs` (from 1) in all whose steps each learner is trained as it would be alone: none."""
+        return 0
+
 
 class SingleSettings(MixtureSettings):
     """The rule of a method that has one learner, and so none in `params.yaml`."""
@@ -52,6 +56,10 @@ class SingleSettings(MixtureSettings):
     @override
     def complete_from(self, epochs: int) -> int:
         return 1
+
+    @override
+    def apart_until(self, epochs: int) -> int:
+        return epochs
 
     @override
     def build(self, learners: list[Any], epochs: int, mesh: Any) -> Any:

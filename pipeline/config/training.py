@@ -29,7 +29,7 @@ class TheorySettings(Closed):
     """On the first so many held-out images, or all where there are fewer."""
 
 
-HOW_TO_TRAIN = {"device", "threads", "compile", "theory"}
+HOW_TO_TRAIN = {"device", "threads", "compile", "theory", "share_warm_ups"}
 """Settings of training that are not part of an experiment's identity."""
 
 
@@ -53,6 +53,9 @@ class TrainingSettings(Closed):
     compile: TruthValue = False
     """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
     kernels. Not part of an experiment's identity."""
+    share_warm_ups: TruthValue = Field(default=True, exclude_if=lambda value: value)
+    """Train learners that several methods have in common once, until their mixtures hand back. The result has the same
+    bits. Not part of an experiment's identity."""
     theory: TheorySettings | None = Field(default=None, exclude_if=is_none)
     """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
     experiment's identity."""

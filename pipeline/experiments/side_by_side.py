@@ -8,7 +8,7 @@ import selectors
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -21,7 +21,9 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 """Ask a process to save and stop."""
 
 
-def side_by_side(work: Callable[[str], int], names: Iterable[str], jobs: int) -> dict[str, int]:
+def side_by_side(
+    work: Callable[[str], int], names: Iterable[str], jobs: int, after: Mapping[str, str] | None = None
+) -> dict[str, int]:
     """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
 
     One that fails takes no other along. SIGTERM and Ctrl-C reach those that run, which save and stop; no other begins.
@@ -30,6 +32,7 @@ def side_by_side(work: Callable[[str], int], names: Iterable[str], jobs: int) ->
         work: Gives an exit code. Must not be called where this process has threads that compute, or has used a GPU.
         names: What to do, in this order.
         jobs: Processes at a time. One alone has the terminal; lines of several are printed as they are finished.
+        after: By name another one that must have ended before it begins, however it ended.
 
     Returns:
         The exit code by name, of those that were begun; one that a signal has killed has 128 and its number.
@@ -37,9 +40,14 @@ def side_by_side(work: Callable[[str], int], names: Iterable[str], jobs: int) ->
     left, running, codes = list(names), dict[int, _Piece](), dict[str, int]()
     with selectors.DefaultSelector() as outputs, _passing_on(running) as stopped:
         while running or (left and not stopped):
-            while left and len(running) < jobs and not stopped:
+            while len(running) < jobs and not stopped:
+                pending = {*left, *(piece.name for piece in running.values())}
+                ready = next((name for name in left if (after or {}).get(name) not in pending), None)
+                if ready is None:
+                    break
+                left.remove(ready)
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none is missed by a process that just begins
-                piece = _Piece(work, left.pop(0), has_terminal=jobs == 1)
+                piece = _Piece(work, ready, has_terminal=jobs == 1)
                 running[piece.pid] = piece
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
                 outputs.register(piece.output, selectors.EVENT_READ, piece)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def train_experiment(
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
     """
-    settings, folder, state = experiment.training, working_folder(experiment), state_folder(experiment)
+    settings, state = experiment.training, state_folder(experiment)
     code = digest_of("train", experiment)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
@@ -58,12 +59,8 @@ def train_experiment(
             train(experiment, split, backend, state, Silent(), should_stop, ranks, learner_parallel, code)
             return training_folder(experiment)
         data = DataDescription(experiment.data.name, split.digest, split.counts)
-        with exclusive(folder / "lock", f"experiment {experiment.identifier}"):
-            check_same_data(folder, split.digest)
-            earlier = newest(folder, "*")
-            if is_of(training_folder(experiment) / "summary.json", fingerprint=experiment.fingerprint):
-                earlier.insert(0, training_folder(experiment) / CODE_FILE)
-            begin("train", experiment, state, earlier, folder / "checkpoints")
+        with locked(experiment):
+            begin_training(experiment, split.digest)
             with track(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
                     result = train(
@@ -74,6 +71,25 @@ def train_experiment(
                 )
                 run.log_training(training_folder(experiment))
     return training_folder(experiment)
+
+
+def locked(experiment: Experiment) -> AbstractContextManager[None]:
+    """Keep other processes from an experiment."""
+    return exclusive(working_folder(experiment) / "lock", f"experiment {experiment.identifier}")
+
+
+def begin_training(experiment: Experiment, data_digest: str) -> None:
+    """Note with an experiment's checkpoints which data and which code they are of, and say what is trained anew.
+
+    Raises:
+        RequestError: what is there was trained on other data.
+    """
+    folder = working_folder(experiment)
+    check_same_data(folder, data_digest)
+    earlier = newest(folder, "*")
+    if is_of(training_folder(experiment) / "summary.json", fingerprint=experiment.fingerprint):
+        earlier.insert(0, training_folder(experiment) / CODE_FILE)
+    begin("train", experiment, state_folder(experiment), earlier, folder / "checkpoints")
 
 
 def _write_training(

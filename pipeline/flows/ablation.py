@@ -42,8 +42,8 @@ def ablation_grid(
         seeds: Of every cell (null: those of the file).
         suite: Compose this suite from conf/ instead of reading `params`.
         limit: Runs of `experiment` at once (null: as many as workers take).
-        group_seconds: Experiments that are expected to be short share a run, one for each worker if none takes more
-            than so many seconds; 0 keeps each apart.
+        group_seconds: Experiments that share a warm-up share a run, in a part for each worker; others that are expected
+            to be short do, too, one for each worker if none takes more than so many seconds; 0 keeps each apart.
         dry_run: Only say what would be submitted.
         params: The file.
     """

@@ -32,19 +32,37 @@ LINES = 20
 def experiment(experiments: list[dict[str, Any]]) -> State[Any]:
     """Train and evaluate experiments one after the other, each from where it stands; a failure spares the others.
 
+    What several of them have in common is trained once before.
+
     Args:
         experiments: As `Experiment.model_dump(mode="json")` gives them.
     """
     from pipeline.core.signals import stop_on_signal
 
-    failed = []
+    failed, ours = [], [Experiment.model_validate(content) for content in experiments]
     with _sign_of_life(), stop_on_signal(second_at_once=False) as should_stop, gpu_slot(print, should_stop):
-        for number, content in enumerate(experiments, start=1):
-            one = Experiment.model_validate(content)
-            print(f"{number}/{len(experiments)}: {one.identifier}, {one.fingerprint}")
+        _share_warm_ups(ours, should_stop)
+        for number, one in enumerate(ours, start=1):
+            print(f"{number}/{len(ours)}: {one.identifier}, {one.fingerprint}")
             if not _complete(one, should_stop):
                 failed.append(one.identifier)
     return Failed(message=f"failed: {', '.join(failed)}") if failed else Completed()
+
+
+def _share_warm_ups(ours: list[Experiment], should_stop: Callable[[], str | None]) -> None:
+    """Train once what the experiments of this run have in common; where that fails, each is trained by itself."""
+    from pipeline.experiments.prepare import ensure_prepared
+    from pipeline.experiments.warm_up import open_warm_ups, share_warm_up
+
+    for warm_up in open_warm_ups(ours):
+        try:
+            ensure_prepared(warm_up.experiments[0], should_stop)
+            share_warm_up(warm_up, should_stop)
+        except Interrupted as stopped:
+            print(stopped)
+            raise TerminationSignal(signal.SIGTERM) from stopped
+        except PipelineError as error:
+            print(f"error: {error}\nThe experiments of this warm-up are trained each by itself.")
 
 
 def _complete(one: Experiment, should_stop: Callable[[], str | None]) -> bool:

@@ -67,8 +67,8 @@ class Submission:
         self._waiting: list[list[Experiment]] = []
         self._active: dict[UUID, list[Experiment]] = {}
         self._failures: dict[str, int] = {}
-        self._progress: dict[str, tuple[int, int]] = {}
-        """Epochs and pieces of the evaluation that were finished at the last crash, by fingerprint."""
+        self._progress: dict[str, tuple[int, int, int]] = {}
+        """Epochs, pieces of the evaluation and shared epochs that were finished at the last crash, by fingerprint."""
         self._suspects: set[UUID] = set()
         self._pending: dict[UUID, float] = {}
         """When each was first seen waiting for its worker, by a clock that nobody sets: the server's may differ."""
@@ -188,24 +188,27 @@ class Submission:
         elif not run.state.is_crashed():
             for one in left:
                 self._count(one, run)
-        elif self._moved(left[0]):
+        elif self._moved(left):
             print(f"{run.name}: crashed in {left[0].identifier}; what it left is submitted again")
             self._waiting.append(left)
         else:
             self._count(left[0], run)
             self._waiting += [left[1:]] if left[1:] else []
 
-    def _moved(self, one: Experiment) -> bool:
+    def _moved(self, left: Sequence[Experiment]) -> bool:
         """Whether something was finished since the last crash: then it was killed, and does not itself fail.
 
-        That is an epoch, or a piece of the evaluation where the grid sees the journal, on the same file system.
+        That is an epoch of the first one that is left, or where the grid sees them, on the same file system, a piece of
+        its evaluation or an epoch of the warm-up that all of them share.
         """
         from pipeline.evaluation.journal import Journal
+        from pipeline.experiments.warm_up import epochs_of_warm_ups
         from pipeline.provenance.folders import journal_folder
         from pipeline.tracking import last_epoch
 
-        before = self._progress.get(one.fingerprint, (0, 0))
-        now = self._progress[one.fingerprint] = last_epoch(one), len(Journal(journal_folder(one)))
+        one, shared = left[0], epochs_of_warm_ups(left)
+        before = self._progress.get(one.fingerprint, (0, 0, 0))
+        now = self._progress[one.fingerprint] = last_epoch(one), len(Journal(journal_folder(one))), shared
         return now > before
 
     def _count(self, one: Experiment, run: FlowRun) -> None:

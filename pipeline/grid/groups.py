@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.config import Experiment
 from pipeline.grid.plan import Cost, costs
+from pipeline.studies.warm_ups import WarmUp, shared_warm_ups
 
 SHORT = 30.0
 """Expected seconds below which a run would spend more on its start than is won by spreading experiments."""
@@ -17,14 +18,30 @@ LARGEST = 32
 
 
 def grouped(experiments: Sequence[Experiment], seconds: float, workers: int) -> list[list[Experiment]]:
-    """What share a run, as `group`, by what each will cost on this machine; with 0 seconds each stays alone."""
+    """What share a run: those that share a warm-up, and others as `group`; with 0 seconds each stays alone."""
+    if not seconds or not experiments:
+        return group(experiments, {}, seconds, max(workers, 1))
     from pipeline.experiments.prepare import ensure_prepared
 
-    expected: dict[str, Cost] = {}
-    if seconds and experiments:
-        ensure_prepared(experiments[0])
-        expected = costs(experiments)
-    return group(experiments, expected, seconds, max(workers, 1))
+    together = [part.experiments for part in parts_of_warm_ups(experiments, max(workers, 1))]
+    placed = {one.fingerprint for part in together for one in part}
+    others = [one for one in experiments if one.fingerprint not in placed]
+    ensure_prepared(experiments[0])
+    return [*together, *group(others, costs(others), seconds, max(workers, 1))]
+
+
+def parts_of_warm_ups(experiments: Iterable[Experiment], workers: int) -> list[WarmUp]:
+    """The warm-ups that experiments share, each in a part for every worker: each part is trained where its members are.
+
+    What members of different parts have in common is trained once for each part.
+    """
+    found: list[WarmUp] = []
+    for warm_up in shared_warm_ups(experiments):
+        members = warm_up.experiments
+        size = min(LARGEST, -(-len(members) // workers))
+        for first in range(0, len(members), size):
+            found += shared_warm_ups(members[first : first + size])
+    return found
 
 
 def group(

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.machine import threads_each
+from pipeline.studies.warm_ups import WarmUp
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,21 @@ def costs(experiments: Iterable[Experiment], sharers: int = 1, say: Callable[[st
             for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
                 write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
     return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
+
+
+def seconds_saved(warm_ups: Iterable[WarmUp], expected: Mapping[str, Cost]) -> float:
+    """What training equal learners once saves, as if every learner of an experiment took as long.
+
+    Args:
+        warm_ups: That experiments share.
+        expected: Their costs alone, by fingerprint.
+    """
+    saved = 0.0
+    for one in warm_ups:
+        shares = ((member.experiment, one.lasts_for(member)) for member in one.members)
+        alone = sum(expected[each.fingerprint].training_seconds * last / each.training.epochs for each, last in shares)
+        saved += alone * one.learner_epochs_saved / (one.learner_epochs + one.learner_epochs_saved)
+    return saved
 
 
 def _sharing(experiment: Experiment, sharers: int) -> Experiment:

@@ -27,7 +27,11 @@ UNKNOWN = "unknown"
 Stage = Literal["train", "evaluate", "ood", "stability"]
 EXPERIMENT = "pipeline.config.experiment:Experiment"
 ROOTS: dict[Stage, tuple[str, ...]] = {
-    "train": (EXPERIMENT, "pipeline.experiments.train:train_experiment"),
+    "train": (
+        EXPERIMENT,
+        "pipeline.experiments.train:train_experiment",
+        "pipeline.training.warm_up:train_warm_up",
+    ),
     "evaluate": (EXPERIMENT, "pipeline.experiments.evaluate:evaluate_experiment"),
     "ood": (EXPERIMENT, "pipeline.experiments.ood:measure_ood"),
     "stability": (EXPERIMENT, "pipeline.experiments.stability:measure_stability"),

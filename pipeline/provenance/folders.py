@@ -25,6 +25,11 @@ def state_folder(experiment: Experiment) -> Path:
     return folder if digest == UNKNOWN else folder / digest
 
 
+def warm_up_folder(fingerprint: str) -> Path:
+    """The state of a warm-up that several experiments share, until the last of them has its own checkpoint."""
+    return RUNS / "warm_ups" / fingerprint
+
+
 def prepared_folder(dataset: str) -> Path:
     """What `prepare` makes of a data set."""
     return Path("data/prepared") / dataset

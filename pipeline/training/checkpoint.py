@@ -40,6 +40,16 @@ class CheckpointFolder:
         """Where the state after `step` steps of the epoch that follows `epoch` finished ones is, or will be."""
         return self.folder / f"{epoch:05d}-{step:07d}.pt"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether none was ever finished here."""
+        return not self._finished()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are over in the newest one, damaged or not; 0 where there is none."""
+        return max((int(commit.name.partition("-")[0]) for commit in self._finished()), default=0)
+
     def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
         """Write the state after `step` steps of the epoch that follows `epoch` finished ones; drop older ones."""
         path = self.path(epoch, step)

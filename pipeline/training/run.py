@@ -85,6 +85,7 @@ class TrainingRun:
         mesh: Which learners and which part of a minibatch are this process's.
         observer: Told of the progress.
         should_stop: Asked after every step; one process that is to stop stops all.
+        learners: Those of the experiment, where other experiments have them too; None: its own.
 
     Raises:
         RequestError: the minibatches cannot be shared out among the processes.
@@ -99,9 +100,10 @@ class TrainingRun:
         mesh: Mesh = ONE_PROCESS,
         observer: Observer | None = None,
         should_stop: StopRequest = lambda: None,
+        learners: list[Learner] | None = None,
     ) -> None:
         self._rule, epochs = experiment.method.mixture or SingleSettings(), experiment.training.epochs
-        self.learners = build_learners(experiment, backend, mesh.data)
+        self.learners = learners or build_learners(experiment, backend, mesh.data)
         self.mixture = build_mixture(self._rule, self.learners, epochs, mesh)
         self.progress = Progress()
         self._observer = observer or Silent()
@@ -146,9 +148,13 @@ class TrainingRun:
         """
         self._since = time.perf_counter()
         for images, labels in self.batches(epoch, first=self.progress.step):
-            for learner in self.training_in(epoch):
-                learner.set_learning_rate(epoch, (self.progress.step + 1) / self.steps_in(epoch))
+            self.set_learning_rates(epoch)
             yield images, labels
+
+    def set_learning_rates(self, epoch: int) -> None:
+        """Let the learners have the rates of the step that is due."""
+        for learner in self.training_in(epoch):
+            learner.set_learning_rate(epoch, (self.progress.step + 1) / self.steps_in(epoch))
 
     def training_in(self, epoch: int) -> list[Learner]:
         """The learners that this process updates in `epoch`."""
@@ -179,7 +185,7 @@ class TrainingRun:
         for images, labels in self._minibatches.of_epoch(epoch, self._experiment.sizes_in(epoch), first):
             yield channels_last(to_unit_interval(images)), labels
 
-    def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> None:
+    def step(self, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> Step:
         """theta_a <- Z(theta_a): one update of one learner on one minibatch; its loss is for `read_losses`.
 
         Raises:
@@ -195,7 +201,13 @@ class TrainingRun:
             placing = stream(seed, "augmentation", learner.name, epoch, step, device=device, part=part)
             images = channels_last(augment(images, learner.augmentation, placing))
         with self._located(epoch, step):
-            self._unread.append(Step(epoch, step, learner.step(images, labels, moment)))
+            done = Step(epoch, step, learner.step(images, labels, moment))
+        self.take(done)
+        return done
+
+    def take(self, step: Step) -> None:
+        """Count a learner's step as this run's."""
+        self._unread.append(step)
 
     def follow(self, epoch: int) -> None:
         """Let the mixture follow the learners after a step; under some settings it hands back within the epoch."""
@@ -208,18 +220,20 @@ class TrainingRun:
             Interrupted: this or another process is to stop; a checkpoint was written first.
             DivergedError: a loss is not finite.
         """
-        progress, steps = self.progress, self.steps_in(epoch)
-        losses = self.read_losses(all_steps=progress.step + 1 == steps)
-        elapsed = time.perf_counter() - self._since
-        progress.step += 1
-        progress.seconds += elapsed
-        rate = self.batch_length(epoch, progress.step - 1) / elapsed
-        self._observer.on_step(epoch, progress.step, losses, rate)
+        losses = self.read_losses(all_steps=self.progress.step + 1 == self.steps_in(epoch))
+        self.count_step(epoch, losses, time.perf_counter() - self._since)
         reason = self._should_stop()
         if self._mesh.everyone.any(reason is not None):
             reason = reason or "another process was asked to stop"
             raise Interrupted(f"{reason}: saved {self.save()}; the same command continues from there")
         self._since = time.perf_counter()
+
+    def count_step(self, epoch: int, losses: dict[str, float], seconds: float) -> None:
+        """Count a step that took so long, and tell of it."""
+        rate = self.batch_length(epoch, self.progress.step) / seconds
+        self.progress.step += 1
+        self.progress.seconds += seconds
+        self._observer.on_step(epoch, self.progress.step, losses, rate)
 
     def read_losses(self, all_steps: bool = False) -> dict[str, float]:
         """Losses by learner of those steps that were not read before, and add them to the epoch's sums.
@@ -290,18 +304,20 @@ class TrainingRun:
         place = self.progress.epoch, self.progress.step
         own = {learner.name: learner.state_dict() for learner in self.learners if self._mesh.trains(learner.name)}
         learners = self._mesh.gather(own, torch.device("cpu"))
-        progress = vars(self.progress) | {"sums": self._mesh.merge(self.progress.sums)}
+        state = self.own_state()
         if self._mesh.everyone.is_first:
-            state = {
-                "progress": progress,
-                "learners": learners,
-                "mixture": self.mixture.state_dict(),
-                "best": self._best.state_dict(),
-                "theory": None if self._theory is None else self._theory.state_dict(),
-            }
-            self._checkpoints.save(state, *place)
+            self._checkpoints.save({**state, "learners": learners}, *place)
         self._mesh.everyone.any(False)
         return self._checkpoints.path(*place)
+
+    def own_state(self) -> dict[str, Any]:
+        """All of a checkpoint but the learners; tensors are references, not copies."""
+        return {
+            "progress": vars(self.progress) | {"sums": self._mesh.merge(self.progress.sums)},
+            "mixture": self.mixture.state_dict(),
+            "best": self._best.state_dict(),
+            "theory": None if self._theory is None else self._theory.state_dict(),
+        }
 
     def restore(self) -> None:
         """Continue from the newest undamaged checkpoint, if there is one."""
@@ -313,17 +329,21 @@ class TrainingRun:
         state = everyone.share(state)
         if state is None:
             return
+        for learner in self.learners:
+            learner.load_state_dict(state["learners"][learner.name])
+        self.load_own_state(state)
+        if self.progress.epoch < self._experiment.training.epochs:
+            self._observer.message(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from `own_state`."""
         self.progress = Progress(**state["progress"])
         sums = self.progress.sums.items()
         self.progress.sums = {key: value for key, value in sums if self._mesh.trains(key.partition("/")[2])}
-        for learner in self.learners:
-            learner.load_state_dict(state["learners"][learner.name])
         self.mixture.load_state_dict(state["mixture"])
         self._best.load_state_dict(state["best"])
         if self._theory is not None and state.get("theory") is not None:
             self._theory.load_state_dict(state["theory"])
-        if self.progress.epoch < self._experiment.training.epochs:
-            self._observer.message(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def result(self) -> TrainingResult:
         """The selected weights, after the last epoch."""

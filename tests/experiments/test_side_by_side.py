@@ -22,13 +22,15 @@ def work(name):
     Path(name).touch()
     {work}
 
-print(json.dumps(side_by_side(work, {names}, {jobs})), flush=True)
+print(json.dumps(side_by_side(work, {names}, {jobs}, {after})), flush=True)
 """
 
 
-def start(folder: Path, work: str, names: list[str], jobs: int) -> subprocess.Popen[str]:
+def start(
+    folder: Path, work: str, names: list[str], jobs: int, after: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """The program, with what one piece of work does."""
-    text = PROGRAM.format(work=work, names=names, jobs=jobs)
+    text = PROGRAM.format(work=work, names=names, jobs=jobs, after=after)
     return subprocess.Popen(
         [sys.executable, "-c", text],
         cwd=folder,
@@ -70,6 +72,15 @@ def test_no_more_run_at_a_time_than_jobs(tmp_path: Path) -> None:
     work += "time.sleep(0.2); Path('on' + name).unlink(); print('beside', n, flush=True); return 0"
     lines = said(start(tmp_path, work, ["a", "b", "c", "d"], 2))
     assert {line for line in lines if line.startswith("beside")} <= {"beside 0", "beside 1"}
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_one_begins_after_the_other_however_that_ended(tmp_path: Path, jobs: int) -> None:
+    work = "print(name, flush=True); name == 'a' and (time.sleep(0.3), os.kill(os.getpid(), 9)); return 0"
+    lines = said(start(tmp_path, work, ["b", "a", "c", "d"], jobs, {"b": "a", "d": "a", "c": "nobody"}))
+    assert lines.index("a") < min(lines.index("b"), lines.index("d"))
+    assert sorted(lines[-1].strip("{}").split(", ")) == ['"a": 137', '"b": 0', '"c": 0', '"d": 0']
+    assert jobs == 1 or lines.index("c") < lines.index("b"), "who waits for nobody does not wait"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

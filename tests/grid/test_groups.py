@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.grid.groups import SHORT, group
+from pipeline.grid.groups import SHORT, group, parts_of_warm_ups
 from pipeline.grid.plan import Cost
 from pipeline.studies.cells import cells
 from tests.conftest import MakeParams
@@ -35,6 +35,19 @@ def test_one_group_for_each_worker_where_that_is_enough() -> None:
     members = [SimpleNamespace(fingerprint=str(number)) for number in range(16)]
     expected = {str(number): Cost(9.0 + number / 10, 0.0, 0, 0) for number in range(16)}
     assert [len(found) for found in group(cast(Any, members), expected, 120.0, 2)] == [8, 8]
+
+
+def test_those_that_share_a_warm_up_are_in_a_part_for_each_worker(make_params: MakeParams) -> None:
+    experiments = list({cell.experiment.fingerprint: cell.experiment for cell in cells(make_params())}.values())
+    (whole,) = parts_of_warm_ups(experiments, 1)
+    halves = parts_of_warm_ups(experiments, 2)
+    size = len(whole.experiments)
+    assert [len(part.experiments) for part in halves] == [-(-size // 2), size // 2]
+    assert {one.fingerprint for part in halves for one in part.experiments} == {
+        one.fingerprint for one in whole.experiments
+    }
+    assert 0 < sum(part.learner_epochs_saved for part in halves) < whole.learner_epochs_saved
+    assert all(len(part.experiments) <= 2 for part in parts_of_warm_ups(experiments, size // 2))
 
 
 def test_without_expectations_each_stays_alone(make_params: MakeParams) -> None:

@@ -39,6 +39,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(experiments, "_dvc", record)
     monkeypatch.setattr(experiments, "IMPORTED", ())
+    monkeypatch.setattr("pipeline.experiments.warm_up.open_warm_ups", lambda experiments: [])
     return found
 
 

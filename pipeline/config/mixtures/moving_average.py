@@ -143,6 +143,15 @@ class MovingAverageSettings(MixtureSettings):
                     entered.setdefault(learner, epoch)
         return max(entered.values())
 
+    @override
+    def apart_until(self, epochs: int) -> int:
+        restarts = (epoch for epoch in range(1, epochs + 1) if self.redistributes_in(epoch, epochs))
+        first = next(restarts, None)
+        if first is None:
+            return epochs
+        whole = in_epochs(self.communication_interval, epochs).denominator == 1
+        return first if whole and self.redistribution == "epoch_end" else first - 1
+
     def redistributes_in(self, epoch: int, epochs: int) -> bool:
         """Whether the learners restart from the global learner in this one of `epochs`: from t' on, every c epochs."""
         return self.redistributes_between(Fraction(epoch - 1), Fraction(epoch), epochs)
