@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline.reporting.figures.coverage import COVERAGE
-from stages import addresses, figures, tables
+from stages import addresses, explain, figures, tables
 from tests.conftest import PATIENCE, REPOSITORY, TINY, content_of
 
 pytestmark = pytest.mark.timeout(1800)
@@ -64,7 +64,7 @@ class Checkout:
     would_run: set[str] = field(default_factory=set)
     """What DVC would run where one method's learning rate is another."""
     tables_said: dict[str, str] = field(default_factory=dict)
-    """What the stage that writes tables said."""
+    """What the stages that write tables and explain a cell said."""
 
     def call(self, *command: str) -> str:
         """Run a command that must succeed; returns what it says."""
@@ -96,6 +96,7 @@ class Checkout:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
             assert tables.main(["--output", moment]) == 0, said.getvalue()
             assert figures.main(["--output", f"{moment}, drawn"]) == 0, said.getvalue()
+            assert explain.main(["table1:nt:natural"]) == 0, said.getvalue()
         self.tables_said[moment] = said.getvalue()
         self.look(moment, moment)
         self.figures[moment] = contents(self.folder / f"{moment}, drawn")
@@ -216,6 +217,11 @@ def cells(table: bytes) -> pd.DataFrame:
 def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:
     for method in METHODS:
         assert f"trained {method}-1" in checkout.trained_beside and f"evaluated {method}-1" in checkout.trained_beside
+    assert "nt-1" in checkout.trained_beside.split(" have learners in common")[0].split("warm-up of 2: ")[1]
+    assert {run.data.tags["shared_warm_up"] for run in checkout.runs["first"]} == {
+        "epochs 1 to 2 with nt-1",
+        "epochs 1 to 2 with generalist_d_nt_linf-1",
+    }
     assert checkout.repros["first"].ran == {"corrupt", "tables", "figures", "report"}, "DVC knows what was trained"
     assert [run.info.status for run in checkout.runs["first"]] == ["FINISHED"] * 2
     tables = checkout.tables["first"]
@@ -251,6 +257,7 @@ def test_a_change_reruns_what_depends_on_it_alone(changed: Checkout) -> None:
 
 def test_tables_are_made_from_mlflow_alone(checkout: Checkout) -> None:
     assert "logged" not in checkout.tables_said["from MLflow alone"]
+    assert re.search(r"warm-up +epochs 1 to 2 with generalist_d_nt_linf-1", checkout.tables_said["from MLflow alone"])
     assert checkout.tables["from MLflow alone"] == checkout.tables["first"]
 
 

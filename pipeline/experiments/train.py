@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 
@@ -27,6 +26,7 @@ from pipeline.tracking import DataDescription, track
 from pipeline.training.distributed import joined
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
+from pipeline.training.run import TrainingResult
 
 
 def train_experiment(
@@ -66,9 +66,7 @@ def train_experiment(
                     result = train(
                         experiment, split, backend, state, display, should_stop, ranks, learner_parallel, code
                     )
-                _write_training(
-                    experiment, result.model, result.history, result.selected_epoch, split.digest, str(backend.device)
-                )
+                _write_training(experiment, result, split.digest, str(backend.device))
                 run.log_training(training_folder(experiment))
     return training_folder(experiment)
 
@@ -92,22 +90,14 @@ def begin_training(experiment: Experiment, data_digest: str) -> None:
     begin("train", experiment, state_folder(experiment), earlier, folder / "checkpoints")
 
 
-def _write_training(
-    experiment: Experiment,
-    model: Any,
-    history: list[dict[str, float]],
-    selected_epoch: int,
-    data_digest: str,
-    device: str,
-) -> None:
-
+def _write_training(experiment: Experiment, result: TrainingResult, data_digest: str, device: str) -> None:
     folder = training_folder(experiment)
     remove_half_written(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as stream:
         stream.write(save(weights, metadata={"fingerprint": experiment.fingerprint}))
     write_json(folder / "experiment.json", experiment.model_dump(mode="json"))
-    write_json(folder / "history.json", history)
+    write_json(folder / "history.json", result.history)
     write_json(folder / CODE_FILE, code_of("train", experiment).as_json())
     summary = {
         "fingerprint": experiment.fingerprint,
@@ -115,8 +105,9 @@ def _write_training(
         "data_digest": data_digest,
         "weights_sha256": file_digest(folder / "model.safetensors"),
         "epochs": experiment.training.epochs,
-        "selected_epoch": selected_epoch,
-        "seconds": sum(record["seconds"] for record in history),
+        "selected_epoch": result.selected_epoch,
+        "seconds": sum(record["seconds"] for record in result.history),
+        **({"shared_warm_up": result.shared} if result.shared else {}),
         "device": device,
         "host": socket.gethostname(),
         "git_commit": git_commit(),

@@ -147,6 +147,8 @@ def _run(experiment: Experiment, column: TableColumn, run: StoredRun, row: Run) 
     yield _line("run", f"{run.run_id}, {run.status}, ended {run.ended}")
     yield _line("commit", f"{run.tags.get('git.commit', 'unknown')}{dirty}")
     yield from _code(experiment, column, run)
+    if shared := run.tags.get("shared_warm_up"):
+        yield _line("warm-up", shared)
     yield _line("data", f"sha256 {run.tags.get('data_digest', 'unknown')}")
     yield _line("weights", f"sha256 {run.tags.get('weights_sha256', 'unknown')}")
     yield _line("gradient masking", run.tags.get("gradient_masking", "not measured"))

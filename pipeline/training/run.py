@@ -52,6 +52,8 @@ class Progress:
     """Sums over the images of the epoch under way: losses and correct predictions by learner."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One record per finished epoch."""
+    shared: str = ""
+    """Which epochs' steps were taken together with which other experiments, in words."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class TrainingResult:
     """The selected weights, in eval mode: the global learner's, or the only learner's."""
     history: list[dict[str, float]]
     selected_epoch: int
+    shared: str = ""
+    """As `Progress.shared`."""
 
 
 class TrainingRun:
@@ -347,8 +351,8 @@ class TrainingRun:
 
     def result(self) -> TrainingResult:
         """The selected weights, after the last epoch."""
-        selected = self._best.load_into(self.mixture.model)
-        return TrainingResult(self.mixture.model.eval(), self.progress.history, selected or self.progress.epoch)
+        progress, selected = self.progress, self._best.load_into(self.mixture.model)
+        return TrainingResult(self.mixture.model.eval(), progress.history, selected or progress.epoch, progress.shared)
 
 
 def open_minibatches(experiment: Experiment, split: Split, device: torch.device, ranks: Ranks) -> Minibatches:

@@ -20,6 +20,7 @@ from pipeline.training.run import Step, StopRequest, TrainingRun, build_learners
 class _Rider:
     """An experiment whose mixture follows learners that others have, too."""
 
+    identifier: str
     fingerprint: str
     run: TrainingRun
     learners: Mapping[str, Learner]
@@ -79,6 +80,7 @@ class _Riding:
         observer: Observer,
     ) -> None:
         self._backend, self._under_way, self._observer = backend, under_way, observer
+        self._members = sorted(one.identifier for one in warm_up.experiments)
         self._learners: dict[str, Learner] = {}
         self.riders: list[_Rider] = []
         for member in warm_up.members:
@@ -88,7 +90,9 @@ class _Riding:
                 self._learners = {**dict(fresh), **self._learners}
             learners, checkpoints = {key: self._learners[key] for key in member.learners}, own[fingerprint]
             run = TrainingRun(experiment, split, backend, checkpoints, learners=list(learners.values()))
-            self.riders.append(_Rider(fingerprint, run, learners, warm_up.lasts_for(member), checkpoints))
+            self.riders.append(
+                _Rider(experiment.identifier, fingerprint, run, learners, warm_up.lasts_for(member), checkpoints)
+            )
 
     @property
     def _first(self) -> TrainingRun:
@@ -138,6 +142,8 @@ class _Riding:
         epoch = self._first.progress.epoch + 1
         for rider in self.riders:
             if rider.leaves_after == epoch and rider.checkpoints.is_empty:
+                others = ", ".join(name for name in self._members if name != rider.identifier)
+                rider.run.progress.shared = f"epochs 1 to {epoch} with {others}"
                 rider.run.save()
         self.riders = [rider for rider in self.riders if rider.leaves_after > epoch]
 

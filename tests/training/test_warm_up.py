@@ -79,6 +79,8 @@ def check(warm_up: WarmUp, split: ImageSplit, backend: Backend, folder: Path, al
         assert len(observer.records) == experiment.training.epochs - shared + 1
         expected = alone(experiment).result
         assert_same(dict(result.model.state_dict()), dict(expected.model.state_dict()))
+        others = sorted(one.identifier for one in warm_up.experiments if one != experiment)
+        assert result.shared == f"epochs 1 to {shared} with {', '.join(others)}" and expected.shared == ""
         assert without_times(result.history) == without_times(expected.history)
         assert result.selected_epoch == expected.selected_epoch
         assert all(row["seconds"] > 0 for row in result.history)

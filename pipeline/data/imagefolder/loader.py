@@ -268,22 +268,27 @@ def _load(batches: _Batches, workers: Workers) -> Iterator[Batch]:
         worker_init_fn=_leave_stopping_to_the_trainer,
     )
     iterator = iter(loader)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise PipelineError(
-                f"a process that decodes images was killed, often for want of memory; use fewer than {workers.count} "
-                "workers. The last checkpoint is kept"
-            ) from None
-        if isinstance(batch, PipelineError):
-            raise batch
-        images, labels = batch  # a list, where it was pinned
-        yield images, labels
+    try:
+        while (batch := _next(iterator, workers)) is not None:
+            if isinstance(batch, PipelineError):
+                raise batch
+            images, labels = batch  # a list, where it was pinned
+            yield images, labels
+    finally:
+        del iterator  # its processes end with it, and an error's traceback would keep both
+
+
+def _next(iterator: Iterator[Batch | PipelineError], workers: Workers) -> Batch | PipelineError | None:
+    """The next batch, or the error that a worker met; None after the last."""
+    try:
+        return next(iterator, None)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PipelineError(
+            f"a process that decodes images was killed, often for want of memory; use fewer than {workers.count} "
+            "workers. The last checkpoint is kept"
+        ) from None
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:

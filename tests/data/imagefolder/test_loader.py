@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,7 @@ def test_a_shard_that_is_damaged_later_is_named_without_a_traceback(own_copy: Pa
     ) as caught:
         list(TrainingStream(images, CROP, 8, 0, workers=workers).batches(1))
     assert "Traceback" not in str(caught.value)
+    assert active_children() == [], "although the error is kept"
 
 
 class Deadly(RandomCrop):
