@@ -24,7 +24,7 @@ EXPERIMENTS ?=
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 
 # What `make bench` runs, the headline first; benchmarks.grid is run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder warm_ups equality
 
 define run-experiments
 	dvc repro prepare # and addresses before it

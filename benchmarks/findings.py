@@ -330,6 +330,25 @@ def growth_picture(results: Results) -> str:
     return f"![{words}](../reports/published/performance/growth.png)"
 
 
+def warm_ups(results: Results) -> str:
+    """What sharing warm-ups saves."""
+    found, names = need(results, "warm_ups"), {"make repro": "`make repro`", "study": "c of all three variants"}
+    rows = [
+        [
+            f"{names[name]}, {one['experiments']} experiments",
+            f"{one['learner_epochs']['alone']:,}",
+            f"{one['learner_epochs']['shared']:,}",
+            ranged(one["seconds"]["alone"]),
+            ranged(one["seconds"]["shared"]),
+            ranged(one["ratio"]),
+        ]
+        for name, one in found["sets"].items()
+    ]
+    header = ["digits", "epochs of a learner, alone", "shared", "seconds, alone", "shared", "ratio"]
+    rounds = f"{found['rounds']} round{'s' if found['rounds'] > 1 else ''}"
+    return f"{table(header, rows)}\n\nTraining alone, {rounds}. {source(results, 'warm_ups')}"
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     render.__name__: render
     for render in (
@@ -348,6 +367,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         imagefolder,
         equality,
         grid,
+        warm_ups,
         theory,
         theorem_2,
         learners_epsilons,

@@ -60,12 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str, Experiment]:
-    """The experiments that are named, all where none is; those that take longest first, so that none is last alone.
+    """The experiments that are named, all where none is.
 
     Raises:
         RequestError: there is none of such a name.
     """
-    by_name = {one.identifier: one for one in sorted(experiments, key=lambda one: -len(one.method.learners))}
+    by_name = {one.identifier: one for one in experiments}
     for name in names:
         if name not in by_name:
             raise RequestError(f"unknown experiment '{name}': {did_you_mean(name, list(by_name))}")
@@ -93,6 +93,10 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
 
     warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments.values())}
     after = {member.identifier: name for name, one in warm_ups.items() for member in one.experiments}
+    shared = {
+        member.experiment.identifier: one.lasts_for(member) for one in warm_ups.values() for member in one.members
+    }
+    longest_first = sorted(experiments, key=lambda name: -passes_left(experiments[name], shared.get(name, 0)))
 
     def work(name: str) -> int:
         if name in warm_ups:
@@ -101,7 +105,7 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
         arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
         return train.main(arguments) or evaluate.main(arguments)
 
-    ended = side_by_side(work, [*warm_ups, *experiments], jobs, after)
+    ended = side_by_side(work, [*warm_ups, *longest_first], jobs, after)
     codes = {name: code for name, code in ended.items() if name in experiments}
     done = [name for name, code in codes.items() if code == 0]
     if done:
@@ -115,6 +119,17 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
         )
     if len(done) < len(experiments):
         raise Interrupted(f"{len(done)} of {len(experiments)} experiments are done; the same command continues")
+
+
+def passes_left(experiment: Experiment, shared: int) -> float:
+    """How long the training of an experiment takes beside that of others: passes for each image and step of an attack.
+
+    Args:
+        experiment: Which one.
+        shared: The epochs that it shares with others.
+    """
+    passes = sum(1 + len(learner.objective.norms()) for learner in experiment.method.learners.values())
+    return passes * (experiment.training.epochs - shared)
 
 
 def _share(warm_up: WarmUp) -> int:

@@ -87,7 +87,11 @@ there are, wait for each other's locksteps, and meet time limits."""
 TOGETHER = (("tests/reporting/page/",), ("tests/config/", "tests/test_config"))
 """How the names of files begin that share what takes long: a suite that is trained, suites that are composed."""
 LONG = (
+    "tests/test_tutorial.py",
     "tests/test_chain.py",
+    "tests/stages/test_code_changes.py",
+    "tests/stages/test_addresses.py",
+    "tests/reporting/reproduction/test_reproduction.py",
     "tests/reporting/page/test_report.py",
     "tests/test_config.py",
     "tests/reporting/test_figures.py",
@@ -105,6 +109,7 @@ SLOW = (
     "tests/evaluation/test_autoattack.py::test_colour_images",
     "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",
     "tests/faults/",
+    "tests/experiments/test_warm_up.py::test_a_killed",
     "tests/models/test_folding.py::test_crafted_examples_agree_to_rounding[wrn32_10",
     "tests/provenance/test_keeping.py",
     "tests/reporting/page/test_browser.py",
@@ -137,6 +142,7 @@ SLOW = (
     "tests/training/test_golden.py",
     "tests/training/test_loop.py::test_a_compiled_network_trains_alike",
     "tests/training/test_mesh.py",
+    "tests/training/test_warm_up.py::test_a_",
 )
 """How the names of tests begin that `make test` leaves to `make test-all`: stories that others tell in less time (one
 of DVC, one of Prefect, one of MLflow stay), campaigns, and golden numbers."""

@@ -33,6 +33,7 @@ KEYS = {
     "ood_memory": {"peak_mebibytes"},
     "imagefolder": {"milliseconds_per_image", "resident_mebibytes_after_each_round"},
     "equality": {"suites"},
+    "warm_ups": {"sets"},
 }
 BY_BENCHMARK = {
     "headline": "step",

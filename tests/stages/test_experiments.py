@@ -18,9 +18,16 @@ def chosen(names: list[str]) -> list[str]:
     return list(experiments.chosen(list(load_params(REPOSITORY / "params.yaml").experiments()), names))
 
 
-def test_those_with_most_learners_come_first() -> None:
-    assert chosen(NAMES) == ["generalist_t-1", "nt-1", "at-1"]
-    assert chosen([])[0] == "generalist_t-1" and len(chosen([])) == 8
+def test_the_experiments_are_those_that_are_named_or_all() -> None:
+    assert chosen(["at-1", "nt-1"]) == ["nt-1", "at-1"] and len(chosen([])) == 8
+
+
+def test_what_is_left_of_a_training_counts_attacks_learners_and_epochs() -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    order = ["generalist_t", "at_linf_l2", "trades_1", "at", "nt"]
+    left = [experiments.passes_left(params.experiment(name, 1), 0) for name in order]
+    assert left == sorted(left, reverse=True) and left[0] == 5 * 15
+    assert experiments.passes_left(params.experiment("generalist_t", 1), 9) < left[1]
 
 
 def test_an_unknown_experiment_is_refused_with_the_likely_one() -> None:
