@@ -64,6 +64,10 @@ class ImageSplit:
     digest: str
     """sha256 over all images and labels of the prepared data set; names the data in tracking."""
 
+    def to(self, device: torch.device | str) -> ImageSplit:
+        """The same images on `device`."""
+        return ImageSplit(self.train.to(device), self.held_out.to(device), self.test.to(device), self.digest)
+
     @property
     def counts(self) -> dict[str, int]:
         """The number of images by part."""

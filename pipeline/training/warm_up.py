@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted, PipelineError
+from pipeline.data.images import ImageSplit
 from pipeline.data.split import Split
 from pipeline.studies.warm_ups import WarmUp
 from pipeline.training.checkpoint import CheckpointFolder
@@ -80,6 +81,8 @@ class _Riding:
         observer: Observer,
     ) -> None:
         self._backend, self._under_way, self._observer = backend, under_way, observer
+        if isinstance(split, ImageSplit):
+            split = split.to(backend.device)  # once for all of them
         self._members = sorted(one.identifier for one in warm_up.experiments)
         self._learners: dict[str, Learner] = {}
         self.riders: list[_Rider] = []
