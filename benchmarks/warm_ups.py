@@ -52,7 +52,7 @@ class Set:
 
     @property
     def learner_epochs(self) -> int:
-        """Of all experiments, each by itself."""
+        """Epochs of one learner, where each experiment is trained by itself."""
         return sum(len(one.method.learners) * one.training.epochs for one in self.experiments)
 
     def train(self, is_shared: bool) -> None:

@@ -19,7 +19,7 @@ class Member:
 
     experiment: Experiment
     learners: tuple[str, ...]
-    """Of each learner, in their order, a digest of all that decides what it becomes as long as it is alone."""
+    """A digest for each learner, in their order, of all that decides what it becomes as long as it is alone."""
     apart_until: int
     """The last epoch in all whose steps its learners are alone."""
 
@@ -48,7 +48,7 @@ class WarmUp:
     """What several experiments of the same data, network, seed and steps train alike, from the first epoch on."""
 
     members: tuple[Member, ...]
-    """Those with most learners first; at least one has a mixture."""
+    """Ordered by the number of their learners, most first; at least one has a mixture."""
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -75,7 +75,7 @@ class WarmUp:
 
     @property
     def learner_epochs_saved(self) -> int:
-        """Those that members would train besides, each by itself."""
+        """Epochs of one learner that members would train besides, each by itself."""
         alone = sum(len(member.learners) * self.lasts_for(member) for member in self.members)
         return alone - self.learner_epochs
 
