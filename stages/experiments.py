@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         experiments = chosen(list(load_params(given.params).experiments()), given.experiment)
         changed = changed_in_dvc(list(experiments))
         if changed:
-            run(given.params, {name: experiments[name] for name in changed}, given.jobs)
+            to_train = {name for name, stages in changed.items() if "train" in stages}
+            run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs)
 
     return cli.run(stage)
 
@@ -72,15 +73,21 @@ def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str,
     return {name: one for name, one in by_name.items() if name in (names or by_name)}
 
 
-def changed_in_dvc(names: Sequence[str]) -> list[str]:
-    """The experiments that DVC would train or evaluate."""
-    targets = [f"{stage}@{name}" for name in names for stage in STAGES]
-    status = json.loads(_dvc("status", "--json", *targets))
-    return [name for name in names if any(f"{stage}@{name}" in status for stage in STAGES)]
+def changed_in_dvc(names: Sequence[str]) -> dict[str, list[str]]:
+    """The experiments of which DVC would run a stage, each with those stages."""
+    status = json.loads(_dvc("status", "--json", *(f"{stage}@{name}" for name in names for stage in STAGES)))
+    found = {name: [stage for stage in STAGES if f"{stage}@{name}" in status] for name in names}
+    return {name: stages for name, stages in found.items() if stages}
 
 
-def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
+def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jobs: int) -> None:
     """Train and evaluate experiments side by side, and record what is done.
+
+    Args:
+        params: The file that has them.
+        experiments: What is to be evaluated, by name.
+        to_train: Which of them are to be trained before.
+        jobs: Experiments at a time.
 
     Raises:
         Interrupted: a signal stopped them; all is saved.
@@ -91,7 +98,7 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
     from pipeline.experiments.side_by_side import side_by_side
     from pipeline.experiments.warm_up import open_warm_ups
 
-    warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments.values())}
+    warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments[name] for name in to_train)}
     after = {member.identifier: name for name, one in warm_ups.items() for member in one.experiments}
     shared = {
         member.experiment.identifier: one.lasts_for(member) for one in warm_ups.values() for member in one.members
@@ -103,7 +110,7 @@ def run(params: Path, experiments: dict[str, Experiment], jobs: int) -> None:
             return _share(warm_ups[name])
         one = experiments[name]
         arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
-        return train.main(arguments) or evaluate.main(arguments)
+        return (name in to_train and train.main(arguments)) or evaluate.main(arguments)
 
     ended = side_by_side(work, [*warm_ups, *longest_first], jobs, after)
     codes = {name: code for name, code in ended.items() if name in experiments}

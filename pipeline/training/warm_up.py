@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+
+import torch
 
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted, PipelineError
@@ -125,8 +128,7 @@ class _Riding:
                     if key in done:
                         run.take(done[key][0])
                     else:
-                        begun = time.perf_counter()
-                        done[key] = run.step(learner, images, labels, epoch), time.perf_counter() - begun
+                        done[key] = self._timed(partial(run.step, learner, images, labels, epoch))
                     seconds += done[key][1]
                 begun = time.perf_counter()
                 run.follow(epoch)
@@ -139,6 +141,13 @@ class _Riding:
             if reason := should_stop():
                 raise Interrupted(f"{reason}: saved {self._save()}; the same command continues from there")
             since = time.perf_counter()
+
+    def _timed(self, step: Callable[[], Step]) -> tuple[Step, float]:
+        """A learner's step, and the seconds that the device needs for it: they are those of every rider that has it."""
+        begun = time.perf_counter()
+        done = step()
+        torch.get_device_module(self._backend.device).synchronize()
+        return done, time.perf_counter() - begun
 
     def let_go(self) -> None:
         """Leave a checkpoint to every experiment that shares no more than the steps of this epoch."""

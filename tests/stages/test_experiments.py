@@ -55,12 +55,18 @@ def run(monkeypatch: pytest.MonkeyPatch, training: dict[str, int], evaluation: d
     monkeypatch.setattr(train, "main", lambda arguments: training.get(arguments[0], 0))
     monkeypatch.setattr(evaluate, "main", lambda arguments: evaluation.get(arguments[0], 0))
     params = load_params(REPOSITORY / "params.yaml")
-    experiments.run(Path("params.yaml"), {name: params.experiment(name[:-2], 1) for name in NAMES}, jobs=2)
+    wanted = {name: params.experiment(name[:-2], 1) for name in NAMES}
+    experiments.run(Path("params.yaml"), wanted, to_train={"nt-1", "generalist_t-1"}, jobs=2)
 
 
 def test_what_is_done_is_recorded(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
     run(monkeypatch, {}, {})
     assert set(recorded) >= {f"{stage}@{name}" for stage in ("train", "evaluate") for name in NAMES}
+
+
+def test_what_is_trained_already_is_evaluated_alone(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
+    run(monkeypatch, {"at": 1}, {})
+    assert "evaluate@at-1" in recorded, "its training would have failed"
 
 
 def test_one_that_fails_takes_no_other_along(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
