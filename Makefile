@@ -24,7 +24,7 @@ EXPERIMENTS ?=
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 
 # What `make bench` runs, the headline first; benchmarks.grid is run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder warm_ups equality
+BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
 define run-experiments
 	dvc repro prepare # and addresses before it
@@ -44,7 +44,8 @@ ifneq ($(shell cat $(BIN)/.installed 2>/dev/null),$(CURDIR))
 endif
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv --clear .venv
+	rm -rf .venv # which the path begins with: a broken one must not be what makes the new one
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .

@@ -37,13 +37,13 @@ def test_an_installation_in_its_place_is_left_alone(checkout: Path) -> None:
 def test_a_moved_checkout_is_installed_anew(checkout: Path) -> None:
     """Scripts in .venv name the folder that they were installed in: none of them would start."""
     moved = checkout.rename(checkout.with_name("moved"))
-    assert "-m venv --clear" in make(moved, "setup").stdout
-    assert make(moved, "repro").stdout.index("-m venv --clear") < make(moved, "repro").stdout.index("dvc repro")
+    assert "-m venv .venv" in make(moved, "setup").stdout
+    assert make(moved, "repro").stdout.index("-m venv .venv") < make(moved, "repro").stdout.index("dvc repro")
 
 
 def test_a_copy_is_installed_anew_and_the_original_left_alone(checkout: Path) -> None:
     copied = shutil.copytree(checkout, checkout.with_name("copy"))
-    assert "-m venv --clear" in make(copied, "setup").stdout
+    assert "-m venv .venv" in make(copied, "setup").stdout
     assert "-m venv" not in make(checkout, "setup").stdout
 
 

@@ -50,12 +50,15 @@ SEARCH = {
 
 
 def eight_and_a_broken_one(content: dict[str, Any]) -> None:
-    """A grid of eight experiments that last seconds, and of one whose loss is soon not finite."""
+    """A grid of eight experiments that last seconds, and of one whose loss is soon not finite; each trains by itself.
+
+    Grids whose experiments share a warm-up: tests/stages/test_local_grid.py, tests/stages/faults_grid.py.
+    """
     content["methods"] = {METHOD: content["methods"][METHOD], "broken": deepcopy(content["methods"][METHOD])}
     content["methods"]["broken"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
     content["tables"] = {}
     content["ablation"]["attempts"] = 2
-    content["training"]["epochs"] = EPOCHS
+    content["training"].update(epochs=EPOCHS, share_warm_ups=False)
     content["data"]["train_images"] = 160
     attacks = content["evaluation"]["attacks"]
     content["evaluation"]["attacks"] = {
