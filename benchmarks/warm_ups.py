@@ -34,10 +34,10 @@ OPTIONS = {
     "rounds": Option(3, 1, "trainings of each set, alone and shared"),
     "studies": Option(
         ["communication_interval", "communication_interval_nt_linf", "communication_interval_linf_l2"],
-        ["communication_interval"],
+        [],
         "of the grid",
     ),
-    "train_images": Option(1300, 64, "of the digits"),
+    "train_images": Option(1300, 32, "of the digits"),
 }
 
 
@@ -94,6 +94,7 @@ def params_of(train_images: int) -> Params:
     """The suite `digits` with the whole grid."""
     raw = yaml.safe_load(compose(["suite=digits", "ablation=full"], Path(__file__).parent.parent / "conf"))
     raw["data"]["train_images"] = train_images
+    raw["data"]["held_out_images"] = min(train_images, raw["data"]["held_out_images"])
     return parse_params(raw)
 
 
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         prepare(params.data, Path(folder))
         split = open_split(Path(folder), params.data, [])
-        sets = {"make repro": list(params.experiments()), "study": list(of_study.values())}
+        sets = {"make repro": list(params.experiments())} | ({"study": list(of_study.values())} if of_study else {})
         found = {name: measure(one, split, backend, given.rounds) for name, one in sets.items()}
     publish(given.output, {"sets": found, "studies": given.studies, "rounds": given.rounds}, backend.device)
     return 0
