@@ -332,7 +332,8 @@ def growth_picture(results: Results) -> str:
 
 def warm_ups(results: Results) -> str:
     """What sharing warm-ups saves."""
-    found, names = need(results, "warm_ups"), {"make repro": "`make repro`", "study": "c of all three variants"}
+    found = need(results, "warm_ups")
+    names = {"make repro": "`make repro`", "study": ", ".join(f"`{study}`" for study in found["studies"])}
     rows = [
         [
             f"{names[name]}, {one['experiments']} experiments",
