@@ -23,6 +23,7 @@ from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.files import Busy, exclusive
 from pipeline.grid.slots import gpu_slot
+from pipeline.studies.warm_ups import WarmUp
 
 LINES = 20
 """Lines of a run's log that are kept for a cell that failed."""
@@ -55,14 +56,13 @@ def _share_warm_ups(ours: list[Experiment], should_stop: Callable[[], str | None
     from pipeline.experiments.warm_up import open_warm_ups, share_warm_up
 
     for warm_up in open_warm_ups(ours):
-        try:
-            ensure_prepared(warm_up.experiments[0], should_stop)
-            share_warm_up(warm_up, should_stop)
-        except Interrupted as stopped:
-            print(stopped)
-            raise TerminationSignal(signal.SIGTERM) from stopped
-        except PipelineError as error:
-            print(f"error: {error}\nThe experiments of this warm-up are trained each by itself.")
+
+        def share(one: WarmUp = warm_up) -> None:
+            ensure_prepared(one.experiments[0], should_stop)
+            share_warm_up(one, should_stop)
+
+        if not _attempt(share):
+            print("The experiments of this warm-up are trained each by itself.")
 
 
 def _complete(one: Experiment, should_stop: Callable[[], str | None]) -> bool:
@@ -70,18 +70,25 @@ def _complete(one: Experiment, should_stop: Callable[[], str | None]) -> bool:
     from pipeline.experiments.complete import complete_experiment
 
     with _last_lines() as lines:
-        try:
-            complete_experiment(one, should_stop)
-        except Interrupted as stopped:
-            print(stopped)
-            raise TerminationSignal(signal.SIGTERM) from stopped
-        except PipelineError as error:
-            print(f"error: {error}")
-        except Exception:
-            print(traceback.format_exc())
-        else:
+        if _attempt(lambda: complete_experiment(one, should_stop)):
             return True
     create_markdown_artifact(f"```\n{''.join(lines)}```", key=artifact_key(one), description=one.identifier)
+    return False
+
+
+def _attempt(work: Callable[[], None]) -> bool:
+    """Do a piece of work, and say whether it came to its end: a failure is logged, a stop ends this run."""
+    try:
+        work()
+    except Interrupted as stopped:
+        print(stopped)
+        raise TerminationSignal(signal.SIGTERM) from stopped
+    except PipelineError as error:
+        print(f"error: {error}")
+    except Exception:
+        print(traceback.format_exc())
+    else:
+        return True
     return False
 
 
