@@ -28,7 +28,7 @@ from pipeline.studies.warm_ups import shared_warm_ups
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
-from pipeline.training.warm_up import train_warm_up
+from pipeline.training.warm_up import SharedTraining
 
 OPTIONS = {
     "rounds": Option(3, 1, "trainings of each set, alone and shared"),
@@ -66,7 +66,7 @@ class Set:
             own = {key: CheckpointFolder(place / "checkpoints", key) for key, place in places.items()}
             for number, warm_up in enumerate(self.warm_ups if is_shared else []):
                 kept = CheckpointFolder(Path(folder) / f"shared {number}", warm_up.fingerprint)
-                train_warm_up(warm_up, self._split, self._backend, kept, own, Silent())
+                SharedTraining(warm_up, self._split, self._backend, kept, own, Silent()).train()
             for one in self.experiments:
                 place = places[one.fingerprint]
                 weights = dict(train(one, self._split, self._backend, place, Silent()).model.state_dict())

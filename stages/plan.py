@@ -99,7 +99,7 @@ def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool
     """
     from pipeline.experiments.prepare import ensure_prepared
     from pipeline.grid.groups import parts_of_warm_ups
-    from pipeline.grid.plan import costs, describe_bytes, describe_seconds, seconds_saved
+    from pipeline.grid.plan import branch_bytes, costs, describe_bytes, describe_seconds, seconds_saved
 
     ensure_prepared(experiments[0])
     found = costs(experiments, workers)
@@ -108,7 +108,8 @@ def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool
         seconds = f"{describe_seconds(cost.training_seconds)} + {describe_seconds(cost.evaluation_seconds)}"
         sizes = f"{describe_bytes(cost.disk_bytes)} on the disk, {describe_bytes(cost.memory_bytes)} of memory"
         print(f"  {one.identifier}: {seconds} (training + evaluation), {sizes}")
-    total, disk = sum(cost.seconds for cost in expected), sum(cost.disk_bytes for cost in expected)
+    branches = branch_bytes(experiments, found)
+    total, disk = sum(cost.seconds for cost in expected), branches + sum(cost.disk_bytes for cost in expected)
     if shared := parts_of_warm_ups(experiments, parts):
         epochs = sum(len(one.method.learners) * one.training.epochs for one in experiments)
         less, saved = sum(one.learner_epochs_saved for one in shared), seconds_saved(shared, found)
@@ -120,7 +121,8 @@ def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool
     memory = max(cost.memory_bytes for cost in expected)
     print(
         f"in all about {describe_seconds(total)} of one worker, {describe_seconds(total / workers)} with "
-        f"{workers}; {describe_bytes(disk)} on the disk; {describe_bytes(memory)} of memory for each worker"
+        f"{workers}; {describe_bytes(disk)} on the disk, {describe_bytes(branches)} of it to branch from "
+        f"(training.branch_gigabytes); {describe_bytes(memory)} of memory for each worker"
     )
     return total, disk
 

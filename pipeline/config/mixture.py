@@ -47,6 +47,18 @@ class MixtureSettings(Closed):
         """The last of `epochs` (from 1) in all whose steps each learner is trained as it would be alone: none."""
         return 0
 
+    def lasting(self, epochs: int) -> dict[str, Any]:
+        """All that the rule does in every one of `epochs` alike, as plain values: whatever is not in `course`."""
+        return {**self.model_dump(mode="json"), "epochs": epochs}
+
+    def course(self, epoch: int, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All that the rule does in the steps of one of `epochs`, and after its last step, as plain values: nothing."""
+        return {}, {}
+
+    def branch_points(self, epochs: int) -> list[int]:
+        """The epochs after whose last step a checkpoint is kept, for others that differ only afterwards: none."""
+        return []
+
 
 class SingleSettings(MixtureSettings):
     """The rule of a method that has one learner, and so none in `params.yaml`."""
@@ -60,6 +72,10 @@ class SingleSettings(MixtureSettings):
     @override
     def apart_until(self, epochs: int) -> int:
         return epochs
+
+    @override
+    def lasting(self, epochs: int) -> dict[str, Any]:
+        return {}
 
     @override
     def build(self, learners: list[Any], epochs: int, mesh: Any) -> Any:

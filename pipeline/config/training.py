@@ -29,7 +29,7 @@ class TheorySettings(Closed):
     """On the first so many held-out images, or all where there are fewer."""
 
 
-HOW_TO_TRAIN = {"device", "threads", "compile", "theory", "share_warm_ups"}
+HOW_TO_TRAIN = {"device", "threads", "compile", "theory", "share_warm_ups", "branch_gigabytes"}
 """Settings of training that are not part of an experiment's identity."""
 
 
@@ -56,6 +56,10 @@ class TrainingSettings(Closed):
     share_warm_ups: TruthValue = Field(default=True, exclude_if=lambda value: value)
     """Train learners that several methods have in common once, until their mixtures hand back. The result has the same
     bits. Not part of an experiment's identity."""
+    branch_gigabytes: Real = Field(default=5.0, ge=0, exclude_if=lambda value: value == 5.0)
+    """Disk that checkpoints may take from which the same method goes on with other settings: more epochs, another c,
+    later t' or other final ratios. The ones used least recently are dropped first. Not part of an experiment's
+    identity."""
     theory: TheorySettings | None = Field(default=None, exclude_if=is_none)
     """Measure regrets, task gradients and barriers of methods with a moving average (null: do not). Not part of an
     experiment's identity."""

@@ -17,12 +17,14 @@ from pipeline.core.devices import choose_backend
 from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_json, write_record
 from pipeline.core.progress import TrainingDisplay
 from pipeline.data.split import open_split
+from pipeline.experiments.branches import begin_from_others, keep_within_budget
 from pipeline.experiments.prepare import check_same_data
 from pipeline.provenance.code import code_of, digest_of
 from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder, state_folder, training_folder, working_folder
 from pipeline.provenance.keeping import CODE_FILE, begin, is_of, newest
 from pipeline.tracking import DataDescription, track
+from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import joined
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
@@ -61,12 +63,15 @@ def train_experiment(
         data = DataDescription(experiment.data.name, split.digest, split.counts)
         with locked(experiment):
             begin_training(experiment, split.digest)
+            checkpoints = CheckpointFolder(state / "checkpoints", experiment.fingerprint, code)
+            begin_from_others(experiment, split, checkpoints, backend, print)
             with track(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
                     result = train(
                         experiment, split, backend, state, display, should_stop, ranks, learner_parallel, code
                     )
                 _write_training(experiment, result, split.digest, str(backend.device))
+                keep_within_budget(experiment)
                 run.log_training(training_folder(experiment))
     return training_folder(experiment)
 

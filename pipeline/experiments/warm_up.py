@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from pipeline.config import Experiment
-from pipeline.core.devices import choose_backend
+from pipeline.core.devices import Backend, choose_backend
 from pipeline.core.progress import TrainingDisplay
-from pipeline.data.split import open_split
+from pipeline.data.split import Split, open_split
+from pipeline.experiments.branches import begin_from_others
 from pipeline.experiments.train import begin_training, locked
 from pipeline.provenance.code import digest_of
 from pipeline.provenance.folders import prepared_folder, state_folder, warm_up_folder
 from pipeline.studies.warm_ups import WarmUp, shared_warm_ups
 from pipeline.training.checkpoint import CheckpointFolder
-from pipeline.training.warm_up import train_warm_up
+from pipeline.training.warm_up import SharedTraining
 
 
 def open_warm_ups(experiments: Iterable[Experiment]) -> list[WarmUp]:
@@ -34,7 +35,8 @@ def epochs_of_warm_ups(experiments: Iterable[Experiment]) -> int:
 
 
 def share_warm_up(warm_up: WarmUp, should_stop: Callable[[], str | None]) -> None:
-    """Train a warm-up, or continue it, with a progress display.
+    """Train a warm-up, or continue it, with a progress display; a member that can go on from what others have trained
+    begins there instead.
 
     Args:
         warm_up: Which experiments share it.
@@ -49,20 +51,27 @@ def share_warm_up(warm_up: WarmUp, should_stop: Callable[[], str | None]) -> Non
     settings, data = first.training, first.data
     split = open_split(prepared_folder(data.name), data, first.stored_sizes)
     backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
-    under_way = _under_way(warm_up)
     with ExitStack() as locks:
         for member in warm_up.experiments:
             locks.enter_context(locked(member))
             begin_training(member, split.digest)
-        own = {member.fingerprint: _own(member) for member in warm_up.experiments}
-        with TrainingDisplay(f"warm-up of {len(own)}", on_record=lambda record: None) as display:
-            display.message(
-                f"{', '.join(member.identifier for member in warm_up.experiments)} have learners in common: "
-                f"{warm_up.learner_epochs} epochs of one learner instead of "
-                f"{warm_up.learner_epochs + warm_up.learner_epochs_saved}"
-            )
-            train_warm_up(warm_up, split, backend, under_way, own, display, should_stop)
-        shutil.rmtree(under_way.folder.parent)
+            if _under_way(warm_up).is_empty:
+                begin_from_others(member, split, _own(member), backend, print)
+        for left in open_warm_ups(warm_up.experiments):
+            _train(left, split, backend, should_stop)
+
+
+def _train(warm_up: WarmUp, split: Split, backend: Backend, should_stop: Callable[[], str | None]) -> None:
+    under_way = _under_way(warm_up)
+    own = {member.fingerprint: _own(member) for member in warm_up.experiments}
+    with TrainingDisplay(f"warm-up of {len(own)}", on_record=lambda record: None) as display:
+        display.message(
+            f"{', '.join(member.identifier for member in warm_up.experiments)} have learners in common: "
+            f"{warm_up.learner_epochs} epochs of one learner instead of "
+            f"{warm_up.learner_epochs + warm_up.learner_epochs_saved}"
+        )
+        SharedTraining(warm_up, split, backend, under_way, own, display).train(should_stop)
+    shutil.rmtree(under_way.folder.parent)
 
 
 def _under_way(warm_up: WarmUp) -> CheckpointFolder:

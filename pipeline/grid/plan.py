@@ -20,6 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pipeline.config import Experiment
+from pipeline.config.mixture import SingleSettings
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.machine import threads_each
@@ -49,6 +50,8 @@ class Cost:
     evaluation_seconds: float
     """At most: as if every image resisted every attack."""
     disk_bytes: int
+    """Without the checkpoints that are kept to branch from."""
+    checkpoint_bytes: int
     memory_bytes: int
     """Peak of the process, and of the GPU where there is one."""
 
@@ -95,6 +98,21 @@ def seconds_saved(warm_ups: Iterable[WarmUp], expected: Mapping[str, Cost]) -> f
     return saved
 
 
+def branch_bytes(experiments: Iterable[Experiment], expected: Mapping[str, Cost]) -> int:
+    """The disk that checkpoints take which are kept to branch from: `training.branch_gigabytes` at most.
+
+    Args:
+        experiments: What is to be trained.
+        expected: Their costs, by fingerprint.
+    """
+    total, most = 0, 0.0
+    for one in experiments:
+        points = (one.method.mixture or SingleSettings()).branch_points(one.training.epochs)
+        total += len(points) * expected[one.fingerprint].checkpoint_bytes
+        most = max(most, one.training.branch_gigabytes * 1e9)
+    return min(total, int(most))
+
+
 def _sharing(experiment: Experiment, sharers: int) -> Experiment:
     """The experiment with the CPU threads that it will have."""
     threads = experiment.training.threads or threads_each(sharers)
@@ -115,6 +133,7 @@ def _kind(experiment: Experiment) -> str:
     """A digest of what the cost of an experiment depends on, and of the machine."""
     learners = experiment.method.learners.values()
     content = {
+        "version": 2,
         "host": socket.gethostname(),
         "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
         "model": experiment.model.model_dump(mode="json"),
@@ -168,6 +187,7 @@ def probe(experiment: Experiment) -> Cost:
         training_seconds=steps * step + validations * validation,
         evaluation_seconds=evaluation,
         disk_bytes=COPIES["checkpoints"] * checkpoint + COPIES["weights"] * weights + VERDICT_BYTES * attacked,
+        checkpoint_bytes=checkpoint,
         memory_bytes=memory,
     )
 

@@ -35,6 +35,7 @@ class Reconstructed(Objective):
     """
 
     takes_label_smoothing: ClassVar[bool] = True
+    asks_for_last_epoch: ClassVar[bool] = True
 
     name: Literal["agr"]
     attack: PGD

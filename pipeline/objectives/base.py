@@ -25,8 +25,8 @@ class Moment:
 
     epoch: int
     """From 1."""
-    epochs: int
-    """The last epoch."""
+    epochs: int | None
+    """The last epoch; None for an objective that does not say `asks_for_last_epoch`."""
     generator: torch.Generator
     """The learner's own noise for this step, on the device of the images."""
     state: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,13 @@ class Moment:
         return functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def is_after(self, share: float) -> bool:
-        """Whether this share of the epochs is over."""
+        """Whether this share of the epochs is over.
+
+        Raises:
+            TypeError: the objective does not say `asks_for_last_epoch`.
+        """
+        if self.epochs is None:
+            raise TypeError("an objective that asks how much of training is over must set asks_for_last_epoch = True")
         return self.epoch > share * self.epochs
 
 
@@ -74,6 +80,9 @@ class Objective(Closed):
 
     takes_label_smoothing: ClassVar[bool] = False
     """Whether its loss is made of `Moment.cross_entropy`, so that a learner's label smoothing has a meaning."""
+    asks_for_last_epoch: ClassVar[bool] = False
+    """Whether what it computes depends on the last epoch (`Moment.epochs`, `Moment.is_after`): a training that is
+    made longer then begins anew."""
 
     name: str
 

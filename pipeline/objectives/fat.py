@@ -19,6 +19,7 @@ class Friendly(Objective):
     """
 
     takes_label_smoothing: ClassVar[bool] = True
+    asks_for_last_epoch: ClassVar[bool] = True
 
     name: Literal["fat"]
     attack: FriendlyPGD

@@ -63,6 +63,7 @@ class PixelReweighted(Objective):
     """
 
     takes_label_smoothing: ClassVar[bool] = True
+    asks_for_last_epoch: ClassVar[bool] = True
 
     name: Literal["part"]
     attack: PGD

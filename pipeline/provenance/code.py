@@ -30,7 +30,7 @@ ROOTS: dict[Stage, tuple[str, ...]] = {
     "train": (
         EXPERIMENT,
         "pipeline.experiments.train:train_experiment",
-        "pipeline.training.warm_up:train_warm_up",
+        "pipeline.training.warm_up:SharedTraining",
     ),
     "evaluate": (EXPERIMENT, "pipeline.experiments.evaluate:evaluate_experiment"),
     "ood": (EXPERIMENT, "pipeline.experiments.ood:measure_ood"),

@@ -25,6 +25,7 @@ from pipeline.data.split import Split
 from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
+from pipeline.studies.course import Course
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import synchronise_batch_norm
 from pipeline.training.learner import Learner, Outcome
@@ -121,6 +122,9 @@ class TrainingRun:
         self._mesh = mesh
         self._minibatches = open_minibatches(experiment, split, backend.device, mesh.data)
         self._check_parts()
+        settings = experiment.training
+        self._keys = {} if settings.theory else Course.of(experiment, len(self._minibatches), split.digest).keys
+        self._branch_points = self._rule.branch_points(epochs) if self._keys and settings.branch_gigabytes else []
         self._best = BestEpoch(experiment.training.selection, self._rule.complete_from(epochs))
         self._validation = Validation(experiment, split, backend, mesh)
         self._theory: TheoryMeter | None = None
@@ -198,7 +202,8 @@ class TrainingRun:
         """
         step, device = self.progress.step, self._backend.device
         part = self._mesh.data.part(self.batch_length(epoch, step))
-        seed, epochs = self._experiment.seed, self._experiment.training.epochs
+        seed = self._experiment.seed
+        epochs = self._experiment.training.epochs if learner.objective.asks_for_last_epoch else None
         noise = stream(seed, "attack", learner.name, epoch, step, device=device, part=part)
         moment = Moment(epoch, epochs, noise, learner.memory, learner.label_smoothing)
         if learner.augmentation is not None:
@@ -273,6 +278,8 @@ class TrainingRun:
 
     def end_epoch(self, epoch: int) -> None:
         """Measure the epoch, keep its record and the state, and tell of it."""
+        if epoch in self._branch_points:
+            self.save()
         self.finish_epoch(epoch)
         self.save()
         self._observer.on_epoch(self.progress.history[-1])
@@ -310,7 +317,9 @@ class TrainingRun:
         learners = self._mesh.gather(own, torch.device("cpu"))
         state = self.own_state()
         if self._mesh.everyone.is_first:
-            self._checkpoints.save({**state, "learners": learners}, *place)
+            state |= {"learners": learners, "experiment": self._experiment.identifier}
+            is_branch_point = place in [(epoch - 1, self.steps_in(epoch)) for epoch in self._branch_points]
+            self._checkpoints.save(state, *place, self._keys.get(place), is_branch_point)
         self._mesh.everyone.any(False)
         return self._checkpoints.path(*place)
 

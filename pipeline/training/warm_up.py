@@ -34,16 +34,8 @@ class _Rider:
     checkpoints: CheckpointFolder
 
 
-def train_warm_up(
-    warm_up: WarmUp,
-    split: Split,
-    backend: Backend,
-    under_way: CheckpointFolder,
-    own: Mapping[str, CheckpointFolder],
-    observer: Observer,
-    should_stop: StopRequest = lambda: None,
-) -> None:
-    """Train a shared warm-up to its end, continuing from its newest checkpoint.
+class SharedTraining:
+    """The experiments of a warm-up that still share it, all at the same step.
 
     Every learner takes the same steps, and every mixture and validation sees them at the same moments, as if its
     experiment were trained alone: its checkpoint has the same bits, but for how long the epochs took. That is the time
@@ -56,23 +48,7 @@ def train_warm_up(
         under_way: Where the state of all is kept until the last one has left; a damaged one is trained again.
         own: By fingerprint where an experiment's own checkpoints are; one that has some already is left as it is.
         observer: Told of the progress.
-        should_stop: Asked after every step for a reason to save and stop.
-
-    Raises:
-        Interrupted: `should_stop` gave a reason; the state was saved first.
-        PipelineError: a loss is not finite.
     """
-    riding = _Riding(warm_up, split, backend, under_way, own, observer)
-    riding.restore()
-    riding.announce()
-    while riding.riders:
-        riding.train_epoch(should_stop)
-        riding.let_go()
-        riding.end_epoch()
-
-
-class _Riding:
-    """The experiments of a warm-up that still share it, all at the same step."""
 
     def __init__(
         self,
@@ -88,7 +64,7 @@ class _Riding:
             split = split.to(backend.device)  # once for all of them
         self._members = sorted(one.identifier for one in warm_up.experiments)
         self._learners: dict[str, Learner] = {}
-        self.riders: list[_Rider] = []
+        self._riders: list[_Rider] = []
         for member in warm_up.members:
             experiment, fingerprint = member.experiment, member.experiment.fingerprint
             if not self._learners.keys() >= set(member.learners):
@@ -96,21 +72,34 @@ class _Riding:
                 self._learners = {**dict(fresh), **self._learners}
             learners, checkpoints = {key: self._learners[key] for key in member.learners}, own[fingerprint]
             run = TrainingRun(experiment, split, backend, checkpoints, learners=list(learners.values()))
-            self.riders.append(
+            self._riders.append(
                 _Rider(experiment.identifier, fingerprint, run, learners, warm_up.lasts_for(member), checkpoints)
             )
 
+    def train(self, should_stop: StopRequest = lambda: None) -> None:
+        """Train the warm-up to its end, continuing from its newest checkpoint.
+
+        Args:
+            should_stop: Asked after every step for a reason to save and stop.
+
+        Raises:
+            Interrupted: `should_stop` gave a reason; the state was saved first.
+            PipelineError: a loss is not finite.
+        """
+        self._restore()
+        progress = self._first.progress
+        last = max(rider.leaves_after for rider in self._riders)
+        self._observer.on_start(last, self._first.steps_in(progress.epoch + 1), progress.epoch + 1, progress.step)
+        while self._riders:
+            self._train_epoch(should_stop)
+            self._let_go()
+            self._end_epoch()
+
     @property
     def _first(self) -> TrainingRun:
-        return self.riders[0].run
+        return self._riders[0].run
 
-    def announce(self) -> None:
-        """Tell the observer where the warm-up stands."""
-        progress = self._first.progress
-        last = max(rider.leaves_after for rider in self.riders)
-        self._observer.on_start(last, self._first.steps_in(progress.epoch + 1), progress.epoch + 1, progress.step)
-
-    def train_epoch(self, should_stop: StopRequest) -> None:
+    def _train_epoch(self, should_stop: StopRequest) -> None:
         """Train the steps that are left of the epoch under way.
 
         Raises:
@@ -121,7 +110,7 @@ class _Riding:
         for images, labels in self._first.batches(epoch, first=self._first.progress.step):
             waited, done = time.perf_counter() - since, dict[str, tuple[Step, float]]()
             losses: dict[str, float] = {}
-            for rider in self.riders:
+            for rider in self._riders:
                 run, seconds = rider.run, waited
                 run.set_learning_rates(epoch)
                 for key, learner in rider.learners.items():
@@ -149,35 +138,35 @@ class _Riding:
         torch.get_device_module(self._backend.device).synchronize()
         return done, time.perf_counter() - begun
 
-    def let_go(self) -> None:
+    def _let_go(self) -> None:
         """Leave a checkpoint to every experiment that shares no more than the steps of this epoch."""
         epoch = self._first.progress.epoch + 1
-        for rider in self.riders:
+        for rider in self._riders:
             if rider.leaves_after == epoch and rider.checkpoints.is_empty:
                 others = ", ".join(name for name in self._members if name != rider.identifier)
                 rider.run.progress.shared = f"epochs 1 to {epoch} with {others}"
                 rider.run.save()
-        self.riders = [rider for rider in self.riders if rider.leaves_after > epoch]
+        self._riders = [rider for rider in self._riders if rider.leaves_after > epoch]
 
-    def end_epoch(self) -> None:
+    def _end_epoch(self) -> None:
         """Measure the epoch for those that are left, and save."""
-        for rider in self.riders:
+        for rider in self._riders:
             rider.run.finish_epoch(rider.run.progress.epoch + 1)
-        if self.riders:
+        if self._riders:
             self._save()
             self._observer.on_epoch(self._first.progress.history[-1])
 
     def _save(self) -> str:
         progress = self._first.progress
-        ridden = {key: learner for rider in self.riders for key, learner in rider.learners.items()}
+        ridden = {key: learner for rider in self._riders for key, learner in rider.learners.items()}
         state = {
             "learners": {key: learner.state_dict() for key, learner in ridden.items()},
-            "riders": {rider.fingerprint: rider.run.own_state() for rider in self.riders},
+            "riders": {rider.fingerprint: rider.run.own_state() for rider in self._riders},
         }
         self._under_way.save(state, progress.epoch, progress.step)
         return str(self._under_way.path(progress.epoch, progress.step))
 
-    def restore(self) -> None:
+    def _restore(self) -> None:
         """Continue from the newest checkpoint, if there is one that is whole."""
         try:
             state = self._under_way.load_newest(self._backend.device, self._observer.message)
@@ -186,10 +175,10 @@ class _Riding:
             return
         if state is None:
             return
-        self.riders = [rider for rider in self.riders if rider.fingerprint in state["riders"]]
+        self._riders = [rider for rider in self._riders if rider.fingerprint in state["riders"]]
         for key, content in state["learners"].items():
             self._learners[key].load_state_dict(content)
-        for rider in self.riders:
+        for rider in self._riders:
             rider.run.load_own_state(state["riders"][rider.fingerprint])
         progress = self._first.progress
         self._observer.message(f"continuing after epoch {progress.epoch}, step {progress.step}")

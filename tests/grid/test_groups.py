@@ -20,7 +20,7 @@ COST = st.floats(0.1, 500)
 @example(seconds=[1.0, 30.0, 30.0, 30.0, 30.0, 99.0, 500.0], bound=60.0, workers=6)
 def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float, workers: int) -> None:
     members = [SimpleNamespace(fingerprint=str(number)) for number in range(len(seconds))]
-    expected = {str(number): Cost(cost, 0.0, 0, 0) for number, cost in enumerate(seconds)}
+    expected = {str(number): Cost(cost, 0.0, 0, 0, 0) for number, cost in enumerate(seconds)}
     groups = group(cast(Any, members), expected, bound, workers)
     assert [one for members in groups for one in members] == members
     for found in groups:
@@ -33,7 +33,7 @@ def test_groups_keep_the_order_and_the_bound(seconds: list[float], bound: float,
 
 def test_one_group_for_each_worker_where_that_is_enough() -> None:
     members = [SimpleNamespace(fingerprint=str(number)) for number in range(16)]
-    expected = {str(number): Cost(9.0 + number / 10, 0.0, 0, 0) for number in range(16)}
+    expected = {str(number): Cost(9.0 + number / 10, 0.0, 0, 0, 0) for number in range(16)}
     assert [len(found) for found in group(cast(Any, members), expected, 120.0, 2)] == [8, 8]
 
 

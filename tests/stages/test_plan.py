@@ -11,7 +11,7 @@ import pytest
 from pipeline.core import machine
 from pipeline.evaluation.attacks.autoattack import AutoAttack
 from pipeline.grid import plan
-from pipeline.grid.plan import Cost, costs, describe_bytes, describe_seconds
+from pipeline.grid.plan import Cost, branch_bytes, costs, describe_bytes, describe_seconds
 from pipeline.studies.cells import cells
 from tests.conftest import MakeParams
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
@@ -49,6 +49,7 @@ def test_a_plan_has_every_experiment_and_the_sum(first: Finished) -> None:
     assert sum("(training + evaluation)" in line for line in lines[:grid]) == experiments > 1
     for last in (lines[grid - 1], lines[-1]):
         assert last.startswith("in all about ") and "of memory for each worker" in last
+        assert "of it to branch from (training.branch_gigabytes)" in last
 
 
 def test_a_second_plan_probes_nothing_and_the_budget_is_kept(first: Finished, place: Workplace) -> None:
@@ -76,6 +77,21 @@ def test_more_epochs_and_more_images_cost_more(
     assert long.training_seconds > 10 * tiny.training_seconds
     assert long.evaluation_seconds > tiny.evaluation_seconds
     assert 1e5 < tiny.disk_bytes < 1e7 and 1e8 < tiny.memory_bytes < 1e10
+
+
+def test_what_is_kept_to_branch_from_is_counted_up_to_its_budget(make_params: MakeParams) -> None:
+    def kept(gigabytes: float) -> int:
+        def change(content: dict[str, Any]) -> None:
+            content["training"].update(epochs=8, branch_gigabytes=gigabytes)
+            mixture = content["methods"]["generalist_t"]["mixture"]
+            mixture.update(breakpoints=[0, 2, 4, 6], warmup_epochs=4, communication_interval=2)
+
+        params = make_params(change)
+        experiments = [params.experiment(name, 1) for name in ("at", "generalist_t")]
+        expected = {one.fingerprint: Cost(1.0, 1.0, 7, 7, 10**9) for one in experiments}
+        return branch_bytes(experiments, expected)
+
+    assert [kept(5.0), kept(1.5), kept(0.0)] == [2 * 10**9, 15 * 10**8, 0]  # after epochs 4 and 6 of Generalist-T
 
 
 def test_a_smaller_ensemble_costs_less() -> None:

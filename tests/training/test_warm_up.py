@@ -15,7 +15,7 @@ from pipeline.data.images import ImageSplit
 from pipeline.studies.warm_ups import Member, WarmUp, shared_warm_ups
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
-from pipeline.training.warm_up import train_warm_up
+from pipeline.training.warm_up import SharedTraining
 from tests.conftest import MakeParams
 from tests.running import Recorder, RunExperiment, assert_same, run_experiment
 from tests.training.test_loop import StopAfter
@@ -62,7 +62,7 @@ def share(warm_up: WarmUp, split: ImageSplit, backend: Backend, folder: Path, st
         one.fingerprint: CheckpointFolder(own(folder, one) / "checkpoints", one.fingerprint)
         for one in warm_up.experiments
     }
-    train_warm_up(warm_up, split, backend, under_way, each, observer, stop)
+    SharedTraining(warm_up, split, backend, under_way, each, observer).train(stop)
     return observer
 
 

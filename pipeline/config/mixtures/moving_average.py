@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal
@@ -165,6 +166,26 @@ class MovingAverageSettings(MixtureSettings):
     def ratios_at(self, epoch: float) -> dict[str, float]:
         """The mixing ratio of every learner at `epoch`; they are >= 0 and sum to 1."""
         return {name: interpolate(self.breakpoints, values, epoch) for name, values in self.mixing_ratios.items()}
+
+    @override
+    def lasting(self, epochs: int) -> dict[str, Any]:
+        scheduled = {"breakpoints", "mixing_ratios", "warmup_epochs", "communication_interval", "result"}
+        return self.model_dump(mode="json", exclude=scheduled)
+
+    @override
+    def course(self, epoch: int, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        interval, first = in_epochs(self.communication_interval, epochs), in_epochs(self.warmup_epochs, epochs)
+        multiples = range(math.floor((epoch - 1) / interval) + 1, math.floor(epoch / interval) + 1)
+        restarts = [str(number * interval) for number in multiples if number * interval >= first]
+        whole = str(epoch) in restarts and self.redistribution == "epoch_end"
+        within = [moment for moment in restarts if not (whole and moment == str(epoch))]
+        cooked = self.result if epoch == epochs and self.result != "global_learner" else None
+        return {"mixing ratios": self.ratios_at(epoch), "restarts within": within}, {"restart": whole, "result": cooked}
+
+    @override
+    def branch_points(self, epochs: int) -> list[int]:
+        turns = {math.floor(epoch) for epoch in self.breakpoints} | {self.apart_until(epochs)}
+        return sorted(epoch for epoch in turns if self.apart_until(epochs) <= epoch < epochs and epoch > 0)
 
     @override
     def build(self, learners: list[Any], epochs: int, mesh: Any) -> Any:
