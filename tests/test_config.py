@@ -267,7 +267,7 @@ ATTACK = {"name": "pgd", "norm": "linf", "epsilon": 0.1, "step_size": 0.1, "step
 
 MISTAKES: list[tuple[str, Any, str, str]] = [
     # what is changed, to what, the path that the message names, what it says
-    ("training.epoch", 3, "training.epoch", "unknown key; did you mean 'epochs'? Valid: batch_size, compile, devi"),
+    ("training.epoch", 3, "training.epoch", "unknown key; did you mean 'epochs'? Valid: batch_size, branch_gi"),
     (f"{OPTIMIZER}.momentun", 1, f"{OPTIMIZER}.momentun", "unknown key; did you mean 'momentum'? Valid: decay_ba"),
     ("evaluation.attacks.aa_l2.steps", 3, "evaluation.attacks.aa_l2.steps", "unknown key; Valid: epsilon, images, mem"),
     ("data.augmentation.crop_pad", 1, "data.augmentation.crop_pad", "did you mean 'crop_padding'? Valid: crop_pad"),

@@ -50,9 +50,10 @@ class TrainingSettings(Closed):
     """Not part of an experiment's identity."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads (null: as torch decides). Not part of an experiment's identity."""
-    compile: TruthValue = False
-    """Send networks through torch.compile, in training and evaluation: a minute at the start, then fewer and larger
-    kernels. Not part of an experiment's identity."""
+    compile: TruthValue | Literal["auto"] = "auto"
+    """Send networks through torch.compile: a minute at the start, then fewer and larger kernels. `auto`: for training
+    in bfloat16 on a CPU, where so much is planned that it pays; true: for training and evaluation. Not part of an
+    experiment's identity."""
     share_warm_ups: TruthValue = Field(default=True, exclude_if=lambda value: value)
     """Train learners that several methods have in common once, until their mixtures hand back. The result has the same
     bits. Not part of an experiment's identity."""

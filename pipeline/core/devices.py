@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sysconfig
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -93,16 +95,28 @@ def choose_backend(
 
 
 def _can_compile(device: torch.device) -> bool:
-    """Whether torch.compile finds what it needs: on a CPU the compiler that it calls, a C++ compiler."""
+    """Whether torch.compile finds what it needs: on a CPU the compiler that it calls, a C++ compiler that works."""
     compiler = os.environ.get("CXX") or "g++"
-    if device.type != "cpu" or shutil.which(compiler):
+    if device.type != "cpu":
+        return True
+    problem = _problem(compiler) if shutil.which(compiler) else "is not found"
+    if problem is None:
         return True
     print(
-        f"training.compile needs a C++ compiler, and '{compiler}' is not found: networks run without it. On Debian "
-        "'apt-get install g++' brings one, the variable CXX names another.",
+        f"training.compile needs a C++ compiler, and '{compiler}' {problem}: networks run without it. On Debian "
+        "'apt-get install g++ python3-dev' brings what it needs, the variable CXX names another compiler.",
         flush=True,
     )
     return False
+
+
+def _problem(compiler: str) -> str | None:
+    """What keeps a C++ compiler from reading what torch's compiler writes: the first line that it says."""
+    arguments = ["-x", "c++", "-std=c++17", "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-"]
+    source = "#include <Python.h>\n#include <cmath>\n"
+    ended = subprocess.run([compiler, *arguments], input=source, capture_output=True, text=True, check=False)
+    said = next(iter(ended.stderr.splitlines()), f"exit code {ended.returncode}")
+    return f"fails ({said})" if ended.returncode else None
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

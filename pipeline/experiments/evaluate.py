@@ -46,7 +46,7 @@ def evaluate_experiment(
     """
     chosen = Shard() if shard is None else Shard.parse(shard)
     settings = experiment.training
-    backend = choose_backend(settings.device, "float32", settings.threads, settings.compile)
+    backend = choose_backend(settings.device, "float32", settings.threads, settings.compile is True)
     model = backend.place(load_trained(experiment))
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     test = split.test.to(backend.device)

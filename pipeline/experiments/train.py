@@ -13,10 +13,10 @@ from pathlib import Path
 from safetensors.torch import save
 
 from pipeline.config import Experiment
-from pipeline.core.devices import choose_backend
 from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_json, write_record
 from pipeline.core.progress import TrainingDisplay
 from pipeline.data.split import open_split
+from pipeline.experiments.backend import training_backend
 from pipeline.experiments.branches import begin_from_others, keep_within_budget
 from pipeline.experiments.prepare import check_same_data
 from pipeline.provenance.code import code_of, digest_of
@@ -52,10 +52,9 @@ def train_experiment(
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
     """
-    settings, state = experiment.training, state_folder(experiment)
-    code = digest_of("train", experiment)
+    state, code = state_folder(experiment), digest_of("train", experiment)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
-    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
+    backend = training_backend(experiment, len(split.train))
     with joined(backend.device) as ranks:
         if not ranks.is_first:
             train(experiment, split, backend, state, Silent(), should_stop, ranks, learner_parallel, code)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from pipeline.config import Experiment
-from pipeline.core.devices import Backend, choose_backend
+from pipeline.core.devices import Backend
 from pipeline.core.progress import TrainingDisplay
 from pipeline.data.split import Split, open_split
+from pipeline.experiments.backend import training_backend
 from pipeline.experiments.branches import begin_from_others
 from pipeline.experiments.train import begin_training, locked
 from pipeline.provenance.code import digest_of
@@ -48,9 +49,8 @@ def share_warm_up(warm_up: WarmUp, should_stop: Callable[[], str | None]) -> Non
         PipelineError: a loss is not finite.
     """
     first = warm_up.experiments[0]
-    settings, data = first.training, first.data
-    split = open_split(prepared_folder(data.name), data, first.stored_sizes)
-    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
+    split = open_split(prepared_folder(first.data.name), first.data, first.stored_sizes)
+    backend = training_backend(first, len(split.train))
     with ExitStack() as locks:
         for member in warm_up.experiments:
             locks.enter_context(locked(member))

@@ -165,7 +165,7 @@ def probe(experiment: Experiment) -> Cost:
     from pipeline.training.run import TrainingRun
 
     settings = experiment.training
-    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile)
+    backend = choose_backend(settings.device, settings.precision, settings.threads, settings.compile is True)
     split = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes)
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))

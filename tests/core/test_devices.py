@@ -29,8 +29,21 @@ def test_without_a_compiler_networks_run_without_compilation(
 def test_with_a_compiler_they_are_compiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compiler = tmp_path / "my-g++"
-    compiler.touch(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+    name_compiler(monkeypatch, tmp_path, 'exec g++ "$@"')
     assert choose_backend("cpu", "float32", compiled=True).compiled
     assert capsys.readouterr().out == ""
+
+
+def test_a_compiler_that_fails_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_compiler(monkeypatch, tmp_path, "echo no licence >&2; exit 1")
+    assert not choose_backend("cpu", "float32", compiled=True).compiled
+    assert "my-g++' fails (no licence): networks run without it" in capsys.readouterr().out
+
+
+def name_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> None:
+    compiler = folder / "my-g++"
+    compiler.write_text(f"#!/bin/sh\n{does}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
