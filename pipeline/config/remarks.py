@@ -34,7 +34,7 @@ def early_end(params: Params, methods: Iterable[str] | None = None) -> str | Non
     if not ends:
         return None
     (place, end), others = ends[0], len(ends) - 1
-    more = f", and {others} more end before it," if others else ""
+    more = f", and {others} more end before it" if others else ""
     return (
         f"{place} ends at epoch {end:g} of {last}{more}: constant from there on. Where that is not meant, move the "
         f"breakpoints, or compose anew with training.epochs={last}, which scales them"

@@ -190,7 +190,7 @@ def test_a_schedule_that_ends_before_the_last_epoch_is_said(raw: dict[str, Any])
     )
     assert "training.epochs=5, which scales them" in one
     # One of nt, at and at_l2, two and the ratios of both Generalist-D, three and the ratios of Generalist-T.
-    assert "schedule of methods.nt.learners.natural ends at epoch 4 of 5, and 12 more end before it," in str(
+    assert "schedule of methods.nt.learners.natural ends at epoch 4 of 5, and 12 more end before it:" in str(
         early_end(params)
     )
 
