@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pipeline.attacks.geometry import per_sample, project, sparse_sign, steepest_direction
 from pipeline.attacks.pgd import frozen
-from pipeline.core.values import Budget, Closed, Norm
+from pipeline.core.values import Budget, Norm, StrictModel
 
 OSCILLATION = 0.75
 """rho: a step size is halved when no more than this share of a window's steps raised the loss."""
@@ -35,7 +35,7 @@ class Climb:
     """The last point that was misclassified; the start where there is none."""
 
 
-class APGD(Closed):
+class APGD(StrictModel):
     """Auto-PGD: momentum, step sizes that halve when the loss stalls, restarts from the best point. No random start.
 
     linf, l2: first step 2 * epsilon, momentum 0.75, checkpoints after 22 % of the steps and then ever shorter windows.

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
 from pipeline.core.datasets import DATASETS
-from pipeline.core.values import Closed, Place, TruthValue, Whole, is_none, mapping, unknown, unless
+from pipeline.core.values import Place, StrictModel, TruthValue, Whole, is_none, mapping, unknown, unless
 
 
 def _is_known(value: str) -> str:
@@ -22,7 +22,7 @@ STREAMED = tuple(name for name, facts in DATASETS.items() if facts.streamed)
 """Data sets too large for memory: trees of image folders, prepared to shards."""
 
 
-class AugmentationSettings(Closed):
+class AugmentationSettings(StrictModel):
     """Random augmentation of training images, drawn anew every epoch."""
 
     crop_padding: Whole = Field(default=0, ge=0, le=16)
@@ -31,7 +31,7 @@ class AugmentationSettings(Closed):
     """Mirror each image with probability 1/2."""
 
 
-class DataSettings(Closed):
+class DataSettings(StrictModel):
     """Which images are trained and tested on."""
 
     name: DatasetName

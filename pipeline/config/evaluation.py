@@ -12,9 +12,9 @@ from pipeline.config.metrics import METRICS
 from pipeline.core.extensions import Family
 from pipeline.core.values import (
     Budget,
-    Closed,
     Name,
     Norm,
+    StrictModel,
     Whole,
     _digest,
     context,
@@ -40,7 +40,7 @@ class Passes(NamedTuple):
     """Forward passes alone."""
 
 
-class EvaluationAttack(Closed):
+class EvaluationAttack(StrictModel):
     """An attack that networks are tested with; its fields are its options in `params.yaml`.
 
     An attack derives from one of the two below.
@@ -109,7 +109,7 @@ ATTACKS = Family("attack", "pipeline.evaluation.attacks.*:ATTACK", EvaluationAtt
 AnyAttack = Annotated[EvaluationAttack, ATTACKS]
 
 
-class OODSettings(Closed):
+class OODSettings(StrictModel):
     """Corruptions (C) and perturbation sequences (P) of the test images; Generalist++ IV-D."""
 
     source: Literal["auto", "official", "regenerated"] = "auto"
@@ -140,7 +140,7 @@ TRAINING_SECONDS = "training_seconds"
 """What every training gives: the time of its steps, without measurements in between."""
 
 
-class EvaluationSettings(Closed):
+class EvaluationSettings(StrictModel):
     """What is measured on the test images."""
 
     batch_size: Whole = Field(ge=1)

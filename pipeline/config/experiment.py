@@ -11,13 +11,13 @@ from pipeline.config.evaluation import EvaluationSettings, OODSettings
 from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Sizes, StoredSize
 from pipeline.config.training import HOW_TO_TRAIN, TrainingSettings
-from pipeline.core.values import AttackBudget, Closed, Name, Norm, _digest
+from pipeline.core.values import AttackBudget, Name, Norm, StrictModel, _digest
 
 LONGEST_NAME = 120
 """Characters in an experiment's name: it names a folder."""
 
 
-class Experiment(Closed):
+class Experiment(StrictModel):
     """Data set x network x method x protocol x seed, fully resolved: all that `train` and `evaluate` need to know."""
 
     suite: Name

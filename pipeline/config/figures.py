@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from pipeline.core.extensions import Family
-from pipeline.core.values import Closed, Place, once
+from pipeline.core.values import Place, StrictModel, once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +25,14 @@ Kind = Literal["method", "metric", "attack", "study"]
 Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
 
 
-class Axis(Closed):
+class Axis(StrictModel):
     """A metric, and how the figure names it: the label is the whole of it, the unit included."""
 
     metric: str
     label: str
 
 
-class Group(Closed):
+class Group(StrictModel):
     """What shares a marker and a colour: methods, or every setting of a study of the ablation grid."""
 
     label: str
@@ -60,7 +60,7 @@ class FigureSource:
     """Gives test images as networks see them (`pipeline.reporting.examples.Pictures`); None where they are missing."""
 
 
-class FigureSettings(Closed):
+class FigureSettings(StrictModel):
     """A kind of figure; its fields are its options in `params.yaml`."""
 
     is_study: ClassVar[bool] = False

@@ -20,12 +20,12 @@ from pipeline.config.mixture import MIXTURES, AnyMixture
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
 from pipeline.core.values import (
-    Closed,
     Name,
     Normalization,
     Place,
     Real,
     Schedule,
+    StrictModel,
     TruthValue,
     Whole,
     context,
@@ -46,14 +46,14 @@ def _check_architecture(value: str, info: ValidationInfo) -> str:
 Architecture = Annotated[str, AfterValidator(_check_architecture)]
 
 
-class ModelSettings(Closed):
+class ModelSettings(StrictModel):
     """The network of every learner that does not name its own."""
 
     architecture: Architecture
     normalization: Normalization | None = None
 
 
-class WeightAveraging(Closed):
+class WeightAveraging(StrictModel):
     """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
 
     decay: Real = Field(ge=0, lt=1)
@@ -61,7 +61,7 @@ class WeightAveraging(Closed):
     """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
 
 
-class LearnerSettings(Closed):
+class LearnerSettings(StrictModel):
     """One learner: a network with its own objective, optimizer and schedule."""
 
     objective: Annotated[Objective, OBJECTIVES]
@@ -88,7 +88,7 @@ class LearnerSettings(Closed):
         return value
 
 
-class MethodSettings(Closed):
+class MethodSettings(StrictModel):
     """One row of the tables: a list of learners, and how they are combined when there are several.
 
     In the file, `extends` names another method that it has everything of but the label, and what it says itself.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.core.errors import did_you_mean
 from pipeline.core.extensions import Family
-from pipeline.core.values import Closed
+from pipeline.core.values import StrictModel
 
 if TYPE_CHECKING:
     from pipeline.config.evaluation import EvaluationSettings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 
-class Metric(Closed):
+class Metric(StrictModel):
     """A number of a finished run. This one is the accuracy under the attack of its name."""
 
     is_accuracy: ClassVar[bool] = True

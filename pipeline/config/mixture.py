@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from typing_extensions import override
 
 from pipeline.core.extensions import Family, imported
-from pipeline.core.values import Closed
+from pipeline.core.values import StrictModel
 
 
-class MixtureSettings(Closed):
+class MixtureSettings(StrictModel):
     """A rule by which learners become one network; its fields are its options in `params.yaml`."""
 
     rule: str

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.core.values import Closed, Positive, Real, TruthValue
+from pipeline.core.values import Positive, Real, StrictModel, TruthValue
 
 
-class SGDSettings(Closed):
+class SGDSettings(StrictModel):
     """`torch.optim.SGD`."""
 
     name: Literal["sgd"]
@@ -21,7 +21,7 @@ class SGDSettings(Closed):
     """Whether weight decay reaches BatchNorm's scales and shifts, too."""
 
 
-class AdamSettings(Closed):
+class AdamSettings(StrictModel):
     """`torch.optim.Adam`."""
 
     name: Literal["adam"]

@@ -21,10 +21,10 @@ from pipeline.config.studies import AblationSettings
 from pipeline.config.tables import TableSettings
 from pipeline.config.training import TrainingSettings
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import AttackBudget, Closed, Name, Norm, Protocol, Seeds, repeated, unless
+from pipeline.core.values import AttackBudget, Name, Norm, Protocol, Seeds, StrictModel, repeated, unless
 
 
-class Params(Closed):
+class Params(StrictModel):
     """The whole of `params.yaml`."""
 
     suite: Name

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.config.reading import read_yaml, validate
 from pipeline.config.tables import TableColumn
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import Closed, Name, Place, context, mapping, once, unless
+from pipeline.core.values import Name, Place, StrictModel, context, mapping, once, unless
 
 
 def _check_override(value: str) -> str:
@@ -24,7 +24,7 @@ def _check_override(value: str) -> str:
 Override = Annotated[str, AfterValidator(_check_override)]
 
 
-class PrintedSuite(Closed):
+class PrintedSuite(StrictModel):
     """A suite that tables take numbers from."""
 
     label: str
@@ -56,7 +56,7 @@ class PrintedColumn(TableColumn):
     """Whose numbers; null: those of the group's suite."""
 
 
-class PrintedGroup(Closed):
+class PrintedGroup(StrictModel):
     """Columns below one heading."""
 
     label: str
@@ -74,7 +74,7 @@ class PrintedGroup(Closed):
             yield ("suite",), "is missing: name one, or one for each of the columns"
 
 
-class PrintedTable(Closed):
+class PrintedTable(StrictModel):
     """One table as it is printed: groups of columns beside each other, methods below each other."""
 
     caption: str
@@ -98,7 +98,7 @@ class PrintedTable(Closed):
         return [suite for suite in dict.fromkeys(named) if suite is not None]
 
 
-class PrintedTables(Closed):
+class PrintedTables(StrictModel):
     """The whole of `conf/printed.yaml`."""
 
     suites: dict[Name, PrintedSuite] = Field(min_length=1)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pipeline.core.values import Closed, Place, Real, Seeds, Whole
+from pipeline.core.values import Place, Real, Seeds, StrictModel, Whole
 
 HUNDREDTHS = 100
 """Steps of a mixing ratio in 1: two trials differ by something that a reader can tell apart."""
@@ -22,7 +22,7 @@ def _hundredth(value: float) -> float:
 Ratio = Annotated[Real, Field(ge=0, le=1), AfterValidator(_hundredth)]
 
 
-class SearchRange(Closed):
+class SearchRange(StrictModel):
     """The least and the greatest value, both included; where they are equal, nothing is searched."""
 
     @classmethod
@@ -52,7 +52,7 @@ class WholeRange(SearchRange):
         return range(self.low, self.high + 1)
 
 
-class SearchSpace(Closed):
+class SearchSpace(StrictModel):
     """What is varied; everything else is as the method has it."""
 
     first_ratio_end: RatioRange
@@ -69,7 +69,7 @@ class SearchSpace(Closed):
         return ratios * len(self.communication_interval.values) * len(self.warmup_epochs.values)
 
 
-class SearchSettings(Closed):
+class SearchSettings(StrictModel):
     """The search for settings that no other one beats on held-out images: `python -m stages.search`."""
 
     method: str

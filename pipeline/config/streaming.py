@@ -8,13 +8,13 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from pipeline.core.values import Closed, TruthValue, Whole, context, unless
+from pipeline.core.values import StrictModel, TruthValue, Whole, context, unless
 
 StoredSize = Annotated[Whole, Field(ge=1)] | Literal["original"]
 """The shorter side in pixels that images were reduced to when they were prepared; `original`: they were not."""
 
 
-class TestCrop(Closed):
+class TestCrop(StrictModel):
     """The centre of a test image, which is all that a network sees of it."""
 
     __test__ = False  # not a test, whatever its name begins with
@@ -25,7 +25,7 @@ class TestCrop(Closed):
     """Shorter side that the image is resized to before (null: the image as it is)."""
 
 
-class StreamingSettings(Closed):
+class StreamingSettings(StrictModel):
     """How images too large for memory are prepared and read."""
 
     stored_size: StoredSize
@@ -48,7 +48,7 @@ BOOKKEEPING = {"other_stored_sizes", "subset_list", "allow_damaged", "workers"}
 """Settings of `StreamingSettings` that are no part of an experiment's identity."""
 
 
-class Phase(Closed):
+class Phase(StrictModel):
     """From one epoch on, images and batches of another size (progressive resizing; Wong et al., 2020, on ImageNet)."""
 
     first_epoch: Whole = Field(ge=1)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.optimizers import AdamSettings
-from pipeline.core.values import Closed, Duration, Name, Place, Real, Whole
+from pipeline.core.values import Duration, Name, Place, Real, StrictModel, Whole
 
 
-class StudySettings(Closed):
+class StudySettings(StrictModel):
     """What every study has."""
 
     label: str
@@ -97,7 +97,7 @@ Study = Annotated[
 ]
 
 
-class AblationSettings(Closed):
+class AblationSettings(StrictModel):
     """The ablation grid: `python -m stages.ablation`."""
 
     studies: dict[Name, Study] = Field(default={})

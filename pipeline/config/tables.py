@@ -8,13 +8,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.evaluation import TRAINING_SECONDS
 from pipeline.config.metrics import unknown_metric
-from pipeline.core.values import Closed, Name, TruthValue, Whole, context, repeated, unknown, unless
+from pipeline.core.values import Name, StrictModel, TruthValue, Whole, context, repeated, unknown, unless
 
 PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
 """Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""
 
 
-class TableColumn(Closed):
+class TableColumn(StrictModel):
     """One column of a table."""
 
     metric: str
@@ -38,7 +38,7 @@ class TableColumn(Closed):
         return unless(problems, value)
 
 
-class TableSettings(Closed):
+class TableSettings(StrictModel):
     """One table of the paper: rows are methods, columns are metrics."""
 
     caption: str

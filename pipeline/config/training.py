@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.config.streaming import Phases
-from pipeline.core.values import Closed, Real, TruthValue, Whole, is_none
+from pipeline.core.values import Real, StrictModel, TruthValue, Whole, is_none
 
 
-class SelectionSettings(Closed):
+class SelectionSettings(StrictModel):
     """Which epoch's weights are the result."""
 
     split: Literal["held_out", "test", "last"]
@@ -20,7 +20,7 @@ class SelectionSettings(Closed):
     """Epochs with a natural accuracy below this are not chosen (the authors' code: 0.88)."""
 
 
-class TheorySettings(Closed):
+class TheorySettings(StrictModel):
     """What the papers' theorems speak of, measured while training; docs/theory.md."""
 
     interval: Whole = Field(default=10, ge=1)
@@ -33,7 +33,7 @@ HOW_TO_TRAIN = {"device", "threads", "compile", "theory", "share_warm_ups", "bra
 """Settings of training that are not part of an experiment's identity."""
 
 
-class TrainingSettings(Closed):
+class TrainingSettings(StrictModel):
     """What all learners share."""
 
     epochs: Whole = Field(ge=1)

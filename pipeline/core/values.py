@@ -88,7 +88,7 @@ def mapping(given: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-class Closed(BaseModel):
+class StrictModel(BaseModel):
     """A section of the file: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -176,7 +176,7 @@ Breakpoints = Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1),
 Interpolation = Literal["linear", "cosine", "step"]
 
 
-class Schedule(Closed):
+class Schedule(StrictModel):
     """A value that changes between breakpoints, in epochs; epochs count from 1 and 0 is the start."""
 
     epochs: Breakpoints
@@ -213,7 +213,7 @@ def interpolate(
     return values[0] if epoch < epochs[0] else values[-1]
 
 
-class AttackBudget(Closed):
+class AttackBudget(StrictModel):
     """The inner maximisation for one norm: radius, step and number of steps (Generalist++ IV-B: step = epsilon / 4)."""
 
     epsilon: Budget
@@ -221,7 +221,7 @@ class AttackBudget(Closed):
     steps: Whole = Field(ge=0)
 
 
-class Normalization(Closed):
+class Normalization(StrictModel):
     """Per-channel standardisation inside the model: (image - mean) / std; attacks still see inputs in [0, 1]."""
 
     mean: list[Real]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pipeline.core.ranks import Part
 from pipeline.core.streams import part_of
-from pipeline.core.values import Closed, Norm, parse_fraction
+from pipeline.core.values import Norm, StrictModel, parse_fraction
 
 Share = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A part of the run, for example 0.25 or '20/80': a method's phases fit a run of any length."""
@@ -75,7 +75,7 @@ class Losses:
     `loss`)."""
 
 
-class Objective(Closed):
+class Objective(StrictModel):
     """A loss and the inputs it is computed on. Fields are the options that `params.yaml` may give."""
 
     takes_label_smoothing: ClassVar[bool] = False

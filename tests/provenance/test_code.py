@@ -56,8 +56,8 @@ def params() -> Params:
 
 CHECKS = {
     "pipeline.core.values:is_none",
-    "pipeline.core.values:Closed._report_inconsistencies",
-    "pipeline.core.values:Closed.inconsistencies",
+    "pipeline.core.values:StrictModel._report_inconsistencies",
+    "pipeline.core.values:StrictModel.inconsistencies",
     "pipeline.core.values:parse_fraction",
 }
 """What reads and checks settings once more: the values that come of it are in the fingerprint."""
