@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from pipeline.core.extensions import Family
-from pipeline.core.values import Place, StrictModel, once
+from pipeline.core.values import Place, StrictModel, unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 Kind = Literal["method", "metric", "attack", "study"]
-Methods = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
+Methods = Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
 
 
 class Axis(StrictModel):
@@ -36,7 +36,7 @@ class Group(StrictModel):
     """What shares a marker and a colour: methods, or every setting of a study of the ablation grid."""
 
     label: str
-    methods: Annotated[list[str], AfterValidator(once)] = Field(default=[])
+    methods: Annotated[list[str], AfterValidator(unique)] = Field(default=[])
     study: str | None = None
 
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.config.reading import read_yaml, validate
 from pipeline.config.tables import TableColumn
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import Name, Place, StrictModel, context, mapping, once, unless
+from pipeline.core.values import Name, Place, StrictModel, context, mapping, unique, unless
 
 
 def _check_override(value: str) -> str:
@@ -81,7 +81,7 @@ class PrintedTable(StrictModel):
     table: Name = "table1"
     """Which of the suites' own tables gives rows and columns where none are given here, and digits, marks, uncertainty
     and the papers' tables; those of the first suite count."""
-    rows: Annotated[list[str], AfterValidator(once)] = Field(default=[])
+    rows: Annotated[list[str], AfterValidator(unique)] = Field(default=[])
     """Methods; []: those of all suites, in their order. One that a suite lacks is a dash there."""
     columns: list[TableColumn] = Field(default=[])
     """The columns of each group without columns of its own; []: those of the suite's table."""

@@ -128,7 +128,7 @@ def repeated(values: list[Any]) -> list[str]:
     return [f"{value} is given more than once" for value in several]
 
 
-def once(values: list[T]) -> list[T]:
+def unique(values: list[T]) -> list[T]:
     """`values`, or a ValueError with those that are given more than once."""
     return unless(repeated(values), values)
 
@@ -169,7 +169,7 @@ def in_epochs(duration: int | str, epochs: int) -> Fraction:
     return Fraction(duration) * epochs if isinstance(duration, str) else Fraction(duration)
 
 
-Seeds = Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=1), AfterValidator(once)]
+Seeds = Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=1), AfterValidator(unique)]
 Breakpoints = Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1), AfterValidator(_check_breakpoints)]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource, Kind
-from pipeline.core.values import Protocol, once
+from pipeline.core.values import Protocol, unique
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ class ProtocolsFigure(FigureSettings):
 
     kind: Literal["protocols"]
     method: str
-    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(once)]
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(unique)]
     """From left to right; one without a run is said to be not measured."""
 
     @override

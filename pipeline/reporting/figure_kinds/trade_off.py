@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from pipeline.config.figures import Axis, FigureSettings, FigureSource, Group, Kind
-from pipeline.core.values import once
+from pipeline.core.values import unique
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +28,8 @@ class TradeOffFigure(FigureSettings):
     @field_validator("groups")
     @classmethod
     def _differ(cls, value: list[Group]) -> list[Group]:
-        once([group.label for group in value])
-        once([method for group in value for method in group.methods])
+        unique([group.label for group in value])
+        unique([method for group in value for method in group.methods])
         return value
 
     @property
