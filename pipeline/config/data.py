@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
 from pipeline.core.datasets import DATASETS
-from pipeline.core.values import Place, StrictModel, TruthValue, Whole, is_none, mapping, unknown, unless
+from pipeline.core.values import Place, StrictModel, Whole, is_none, mapping, unknown, unless
 
 
 def _is_known(value: str) -> str:
@@ -27,7 +27,7 @@ class AugmentationSettings(StrictModel):
 
     crop_padding: Whole = Field(default=0, ge=0, le=16)
     """Pad with this many zero pixels on each side, then crop back at a random place."""
-    horizontal_flip: TruthValue = False
+    horizontal_flip: StrictBool = False
     """Mirror each image with probability 1/2."""
 
 

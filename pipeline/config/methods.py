@@ -10,6 +10,7 @@ from pydantic import (
     AfterValidator,
     Field,
     ModelWrapValidatorHandler,
+    StrictBool,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -26,7 +27,6 @@ from pipeline.core.values import (
     Real,
     Schedule,
     StrictModel,
-    TruthValue,
     Whole,
     context,
     is_none,
@@ -57,7 +57,7 @@ class WeightAveraging(StrictModel):
     """An exponential moving average: average <- decay * average + (1 - decay) * weights, after every step."""
 
     decay: Real = Field(ge=0, lt=1)
-    warmup: TruthValue = False
+    warmup: StrictBool = False
     """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
 
 

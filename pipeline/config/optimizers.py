@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
-from pipeline.core.values import Positive, Real, StrictModel, TruthValue
+from pipeline.core.values import Positive, Real, StrictModel
 
 
 class SGDSettings(StrictModel):
@@ -15,9 +15,9 @@ class SGDSettings(StrictModel):
     name: Literal["sgd"]
     learning_rate: Positive
     momentum: Real = Field(default=0.9, ge=0, lt=1)
-    nesterov: TruthValue = False
+    nesterov: StrictBool = False
     weight_decay: Real = Field(default=0.0, ge=0)
-    decay_batch_norm: TruthValue = Field(default=True, exclude_if=bool)
+    decay_batch_norm: StrictBool = Field(default=True, exclude_if=bool)
     """Whether weight decay reaches BatchNorm's scales and shifts, too."""
 
 

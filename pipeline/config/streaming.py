@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo
 
-from pipeline.core.values import StrictModel, TruthValue, Whole, context, unless
+from pipeline.core.values import StrictModel, Whole, context, unless
 
 StoredSize = Annotated[Whole, Field(ge=1)] | Literal["original"]
 """The shorter side in pixels that images were reduced to when they were prepared; `original`: they were not."""
@@ -38,7 +38,7 @@ class StreamingSettings(StrictModel):
     """What held-out and test images are cut to."""
     subset_list: Path | None = None
     """Validation images to evaluate on, one path a line (null: 5,000 in a fixed random order)."""
-    allow_damaged: TruthValue = False
+    allow_damaged: StrictBool = False
     """Leave damaged images out when preparing, instead of failing."""
     workers: Whole | None = Field(default=None, ge=0)
     """Processes that read and decode, for each process that trains (null: its share of the cores, at most 16)."""

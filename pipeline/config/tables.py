@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from pipeline.config.evaluation import TRAINING_SECONDS
 from pipeline.config.metrics import unknown_metric
-from pipeline.core.values import Name, StrictModel, TruthValue, Whole, context, repeated, unknown, unless
+from pipeline.core.values import Name, StrictModel, Whole, context, repeated, unknown, unless
 
 PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
 """Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""
@@ -51,7 +51,7 @@ class TableSettings(StrictModel):
     uncertainty: Literal["seeds", "wilson", "none"] = "seeds"
     """Beside each number: standard deviation over seeds (where there are several), the 95% interval of Wilson over test
     images, or nothing."""
-    other_protocols: TruthValue = False
+    other_protocols: StrictBool = False
     """Fill cells without a run of this protocol from runs of another one, with a footnote."""
     file: Name | None = None
     """Name of the files instead of the table's key."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from pipeline.config.streaming import Phases
-from pipeline.core.values import Real, StrictModel, TruthValue, Whole, is_none
+from pipeline.core.values import Real, StrictModel, Whole, is_none
 
 
 class SelectionSettings(StrictModel):
@@ -50,11 +50,11 @@ class TrainingSettings(StrictModel):
     """Not part of an experiment's identity."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads (null: as torch decides). Not part of an experiment's identity."""
-    compile: TruthValue | Literal["auto"] = "auto"
+    compile: StrictBool | Literal["auto"] = "auto"
     """Send networks through torch.compile: a minute at the start, then fewer and larger kernels. `auto`: for training
     in bfloat16 on a CPU, where so much is planned that it pays; true: for training and evaluation. Not part of an
     experiment's identity."""
-    share_warm_ups: TruthValue = Field(default=True, exclude_if=lambda value: value)
+    share_warm_ups: StrictBool = Field(default=True, exclude_if=lambda value: value)
     """Train learners that several methods have in common once, until their mixtures hand back. The result has the same
     bits. Not part of an experiment's identity."""
     branch_gigabytes: Real = Field(default=5.0, ge=0, exclude_if=lambda value: value == 5.0)

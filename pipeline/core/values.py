@@ -56,8 +56,6 @@ def _refuse_truth_value(value: Any) -> Any:
 
 
 NotTruthValue = BeforeValidator(_refuse_truth_value)
-TruthValue = Annotated[bool, Field(strict=True)]
-"""true or false, neither 1 nor 'off'."""
 Real = Annotated[float, NotTruthValue, Field(allow_inf_nan=False)]
 Whole = Annotated[int, NotTruthValue, Field(lt=2**31)]
 """No count, size or seed needs more, and torch cannot take every integer that YAML can write."""

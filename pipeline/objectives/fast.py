@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, StrictBool
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD, frozen
 from pipeline.core.streams import draw
-from pipeline.core.values import TruthValue
 from pipeline.objectives.base import Losses, Moment, Objective
 
 
@@ -29,7 +28,7 @@ class Fast(Objective):
     name: Literal["fast"]
     attack: PGD
     step_factor: float = Field(default=1.25, gt=0)
-    clip_noise: TruthValue = Field(default=True, exclude_if=bool)
+    clip_noise: StrictBool = Field(default=True, exclude_if=bool)
     """Move from x + d0 cut to [0, 1], as the source does on CIFAR-10. False: from x + d0, of which only the image that
     the network sees is cut, as on ImageNet; then pixels that d0 takes out of [0, 1] have no gradient, and stay."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from typing_extensions import override
 
 from pipeline.config.mixture import MixtureSettings
@@ -18,7 +18,6 @@ from pipeline.core.values import (
     Name,
     Place,
     Real,
-    TruthValue,
     context,
     in_epochs,
     interpolate,
@@ -45,7 +44,7 @@ class MovingAverageSettings(MixtureSettings):
     redistribution: Literal["epoch_end", "every_batch"] = "epoch_end"
     """`every_batch`: after every minibatch of the epochs in which a multiple of c lies, as the authors' code does
     (methods.md 2.2, item 11)."""
-    decay_warmup: TruthValue = False
+    decay_warmup: StrictBool = False
     """Use min(decay, (s + 1) / (s + 10)) at update s (item 8)."""
     source: Literal["learners", "weight_averages"] = "learners"
     """What is mixed: the raw weights, or, of the learners that keep one, their own moving average (item 7)."""
