@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_va
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
 from pipeline.core.datasets import DATASETS
-from pipeline.core.values import Place, StrictModel, Whole, is_none, mapping, unknown, unless
+from pipeline.core.values import Location, StrictModel, Whole, is_none, mapping, unknown, unless
 
 
 def _is_known(value: str) -> str:
@@ -101,7 +101,7 @@ class DataSettings(StrictModel):
         return value
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """What only some data sets need."""
         name = given.get("name")
         if not isinstance(name, str) or name not in DATASETS:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from pipeline.core.extensions import Family
-from pipeline.core.values import Place, StrictModel, unique
+from pipeline.core.values import Location, StrictModel, unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class Group(StrictModel):
     study: str | None = None
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """Either of the two."""
         if bool(given.get("methods")) == (given.get("study") is not None):
             yield (), "expected either 'methods', at least one, or a 'study'"

@@ -21,9 +21,9 @@ from pipeline.config.mixture import MIXTURES, AnyMixture
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
 from pipeline.core.values import (
+    Location,
     Name,
     Normalization,
-    Place,
     Real,
     Schedule,
     StrictModel,
@@ -128,7 +128,7 @@ class MethodSettings(StrictModel):
             info.context["epochs"] = shared
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """What the learners and the mixture must know of each other."""
         learners, mixture = mapping(given, "learners"), mapping(given, "mixture")
         names = [str(name) for name in learners]

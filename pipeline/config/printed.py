@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.config.reading import read_yaml, validate
 from pipeline.config.tables import TableColumn
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import Name, Place, StrictModel, context, mapping, unique, unless
+from pipeline.core.values import Location, Name, StrictModel, context, mapping, unique, unless
 
 
 def _check_override(value: str) -> str:
@@ -66,7 +66,7 @@ class PrintedGroup(StrictModel):
     """null: those of the table."""
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """Every column is of some suite."""
         columns = given.get("columns")
         named = isinstance(columns, list) and all(isinstance(one, dict) and one.get("suite") for one in columns)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pipeline.core.values import Place, Real, Seeds, StrictModel, Whole
+from pipeline.core.values import Location, Real, Seeds, StrictModel, Whole
 
 HUNDREDTHS = 100
 """Steps of a mixing ratio in 1: two trials differ by something that a reader can tell apart."""
@@ -26,7 +26,7 @@ class SearchRange(StrictModel):
     """The least and the greatest value, both included; where they are equal, nothing is searched."""
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """The least is not above the greatest."""
         low, high = given.get("low"), given.get("high")
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:

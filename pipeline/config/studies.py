@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.config.optimizers import AdamSettings
-from pipeline.core.values import Duration, Name, Place, Real, StrictModel, Whole
+from pipeline.core.values import Duration, Location, Name, Real, StrictModel, Whole
 
 
 class StudySettings(StrictModel):
@@ -29,7 +29,7 @@ class FirstRatioStudy(StudySettings):
     """What a reader calls each of `values` (null: '1-1-1-0')."""
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """A label for every value."""
         values, labels = given.get("values"), given.get("labels")
         if isinstance(values, list) and isinstance(labels, list) and len(values) != len(labels):

@@ -76,7 +76,7 @@ Duration = Annotated[
     Discriminator(lambda value: "share" if isinstance(value, str) and not value.isdecimal() else "whole"),
 ]
 """Epochs, or a share of all of them, which is the same part of a short run as of a long one: '5/120'."""
-Place = tuple[str, ...]
+Location = tuple[str, ...]
 T = TypeVar("T")
 
 
@@ -92,7 +92,7 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """What is wrong between the keys of a section, and where; `given` is as in the file and may be anything."""
         yield from ()
 
@@ -187,7 +187,7 @@ class Schedule(StrictModel):
     """Change after every epoch, to the value at its end, or after every step, to the value at that fraction of it."""
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """A value for every breakpoint."""
         epochs, values = given.get("epochs"), given.get("values")
         if isinstance(epochs, list) and isinstance(values, list) and len(epochs) != len(values):

@@ -15,8 +15,8 @@ from pipeline.core.extensions import imported
 from pipeline.core.values import (
     Breakpoints,
     Duration,
+    Location,
     Name,
-    Place,
     Real,
     context,
     in_epochs,
@@ -114,7 +114,7 @@ class MovingAverageSettings(MixtureSettings):
         return value
 
     @classmethod
-    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """A ratio of every learner for every breakpoint."""
         breakpoints = given.get("breakpoints")
         for learner, ratios in mapping(given, "mixing_ratios").items():
