@@ -38,6 +38,9 @@ def test_an_edited_file_is_replaced_only_on_demand_and_kept(edited: str, tmp_pat
     kept = write_composed(path, OTHER, overwrite=True)
     assert kept == tmp_path / "params.yaml.bak" and kept.read_text() == edited
     assert path.read_text() == OTHER
+    path.write_text(edited)
+    again = write_composed(path, OTHER, overwrite=True)
+    assert again == tmp_path / "params.yaml.bak2" and (again.read_text(), kept.read_text()) == (edited, edited)
 
 
 def test_a_file_as_composed_is_replaced_without_a_word(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
     Args:
         path: Where to.
         text: What, with its header.
-        overwrite: Replace an edited file, and keep it beside under another name.
+        overwrite: Replace an edited file, and keep it beside under a name that is free.
 
     Returns:
         Where an edited file was kept; None where there was none.
@@ -81,7 +82,7 @@ def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
     if path.is_file():
         before = path.read_text(encoding="utf-8", errors="replace")
         if is_edited(before) and before != text:
-            kept = path.with_name(f"{path.name}.bak")
+            kept = _free_name(path)
             if not overwrite:
                 raise RequestError(
                     f"{path} was edited since it was composed, nothing was changed. 'git diff {path}' shows the edits; "
@@ -90,6 +91,12 @@ def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
             os.replace(path, kept)
     write_text(path, text)
     return kept
+
+
+def _free_name(path: Path) -> Path:
+    """The name with .bak added, or .bak2, .bak3 and so on where an earlier edited file is kept."""
+    names = (path.with_name(f"{path.name}.bak{number}") for number in chain([""], count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
