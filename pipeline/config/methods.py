@@ -15,8 +15,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from pipeline.config.data import AugmentationSettings
+from pipeline.config.extending import EXTENDS
 from pipeline.config.mixture import MIXTURES, AnyMixture
 from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
@@ -126,6 +128,11 @@ class MethodSettings(StrictModel):
             return handler(given)
         finally:
             info.context["epochs"] = shared
+
+    @classmethod
+    @override
+    def valid_keys(cls) -> list[str]:
+        return sorted([*super().valid_keys(), EXTENDS])
 
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:

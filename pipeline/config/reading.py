@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar, TypeVar, get_args
@@ -13,12 +12,10 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.extending import EXTENDS, extend_methods
-from pipeline.config.methods import MethodSettings
+from pipeline.config.extending import extend_methods
 from pipeline.config.params import Params
 from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.extensions import Family
 from pipeline.core.files import require_file
 from pipeline.core.values import AttackBudget, Norm, mapping
 
@@ -135,7 +132,7 @@ def validate(
     try:
         checked = section.model_validate(raw, context=context)
     except ValidationError as error:
-        lines += [describe(problem, raw, section) for problem in error.errors()]
+        lines += [describe(problem, raw) for problem in error.errors()]
     else:
         if not lines:
             return checked
@@ -195,18 +192,15 @@ TAGS = {"name", "rule", "varies", "kind"}
 """Keys that say which kind of section it is."""
 
 
-def describe(problem: Any, raw: dict[str, Any], section: type[BaseModel] = Params) -> str:
+def describe(problem: Any, raw: dict[str, Any]) -> str:
     """One line for one pydantic error: path, what is wrong, and the valid choices.
 
     Args:
         problem: One of `ValidationError.errors()`.
         raw: What was checked; the path leads through it.
-        section: What it was checked as.
     """
-    kind, location = problem["type"], list(problem["loc"])
-    path = ".".join(_path(location, raw)) or "(top level)"
-    if kind == "extra_forbidden":
-        return f"{path}: unknown key; {did_you_mean(str(location[-1]), _keys_at(section, location[:-1]))}"
+    kind = problem["type"]
+    path = ".".join(_path(problem["loc"], raw)) or "(top level)"
     if kind == "union_tag_invalid":
         valid = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         tag, key = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")
@@ -218,7 +212,7 @@ def describe(problem: Any, raw: dict[str, Any], section: type[BaseModel] = Param
     return f"{path}: {message[0].lower()}{message[1:]}" + ("" if silent else f" (got {_shown(problem['input'])})")
 
 
-def _path(location: list[Any], raw: Any) -> Iterator[str]:
+def _path(location: tuple[Any, ...], raw: Any) -> Iterator[str]:
     """The keys in the file that lead to a mistake, without what pydantic adds: '[key]', the kind of a value."""
     for part in location:
         if isinstance(raw, list) and isinstance(part, int):
@@ -234,35 +228,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
     return shorten(json.dumps(value, default=str, ensure_ascii=False), 60)
-
-
-def _keys_at(annotation: Any, location: list[Any]) -> list[str]:
-    """The keys that are valid at `location` below a model, walking through dicts, lists, options and tagged unions."""
-    for family in _families_in(annotation):
-        with suppress(ValueError):
-            return _keys_at(family.find(location[0] if location else None), location[1:])
-    models = list(_models_in(annotation))
-    if not location:
-        extends = {EXTENDS} if MethodSettings in models else set()
-        return sorted({key for model in models for key in model.model_fields} | extends)
-    for model in models:
-        if location[0] in model.model_fields:
-            return _keys_at(model.model_fields[location[0]].annotation, location[1:])
-    for model in models:
-        if any(location[0] in get_args(model.model_fields[tag].annotation) for tag in TAGS & model.model_fields.keys()):
-            return _keys_at(model, location[1:])
-    return _keys_at(annotation, location[1:]) if len(location) > 1 or models else []
-
-
-def _families_in(annotation: Any) -> Iterator[Family[Any]]:
-    if isinstance(annotation, Family):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _families_in(argument)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)

@@ -96,16 +96,26 @@ class StrictModel(BaseModel):
         """What is wrong between the keys of a section, and where; `given` is as in the file and may be anything."""
         yield from ()
 
+    @classmethod
+    def valid_keys(cls) -> list[str]:
+        """The keys that a section may have in the file."""
+        return sorted(cls.model_fields)
+
     @model_validator(mode="wrap")
     @classmethod
-    def _report_inconsistencies(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Add them to the mistakes of single keys: neither kind hides the other."""
-        problems: list[Any] = [
-            InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": text})
-            for place, text in (cls.inconsistencies(given) if isinstance(given, dict) else ())
-        ]
-        if not problems:
+    def _report_all(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell unknown keys, inconsistencies and the mistakes of single keys at once: neither kind hides another."""
+        mistakes: list[tuple[Location, str]] = []
+        if isinstance(given, dict):
+            unknown = [str(key) for key in given if key not in cls.model_fields]
+            mistakes += [((key,), f"unknown key; {did_you_mean(key, cls.valid_keys())}") for key in unknown]
+            mistakes += cls.inconsistencies(given)
+            given = {key: value for key, value in given.items() if key in cls.model_fields}
+        if not mistakes:
             return handler(given)
+        problems: list[Any] = [
+            InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": text}) for place, text in mistakes
+        ]
         try:
             handler(given)
         except ValidationError as error:

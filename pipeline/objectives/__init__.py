@@ -11,7 +11,6 @@ from typing import Any, get_args
 from pydantic import ValidationError, ValidationInfo
 from typing_extensions import override
 
-from pipeline.core.errors import did_you_mean
 from pipeline.core.extensions import Family
 from pipeline.core.values import context
 from pipeline.objectives.base import Losses, Moment, Objective
@@ -68,7 +67,7 @@ def resolve_objective(options: dict[str, Any], threat_model: dict[str, Any]) -> 
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        raise ValueError(_describe(kind, error)) from None
+        raise ValueError(_describe(error)) from None
 
 
 def refuse_label_smoothing(objective: Objective) -> None:
@@ -94,15 +93,11 @@ def _fitting(budget: dict[str, Any], attack_kind: Any) -> dict[str, Any]:
     return {key: value for key, value in budget.items() if key in attack_kind.model_fields}
 
 
-def _describe(kind: type[Objective], error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     """Every mistake in an objective's options in one line."""
-    valid = [field for field in kind.model_fields if field != "name"]
     parts = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            parts.append(f"option '{path}' is not taken; {did_you_mean(path, valid) if valid else 'it takes none'}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"option '{path}': {message}" + (" (give 'norm')" if path == "attack" else ""))
+        way_out = " (give 'norm')" if problem["type"] == "missing" and path == "attack" else ""
+        parts.append(f"option '{path}': {problem['msg'].removeprefix('Value error, ')}{way_out}")
     return "; ".join(parts)

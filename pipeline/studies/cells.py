@@ -157,7 +157,7 @@ def checked_method(content: dict[str, Any], params: Params) -> MethodSettings:
     try:
         return MethodSettings.model_validate(content, context=context)
     except ValidationError as error:
-        messages = [describe(problem, content, MethodSettings) for problem in error.errors()]
+        messages = [describe(problem, content) for problem in error.errors()]
         raise ValueError("; ".join(messages)) from None
 
 

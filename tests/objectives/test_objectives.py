@@ -59,8 +59,8 @@ def test_the_norm_brings_its_budget_and_overrides_count() -> None:
     [
         ({"name": "adversarial", "norm": "l2"}, "norm 'l2' has no budget in threat_model; norms with one: linf"),
         ({"name": "adversarial"}, r"option 'attack': Field required \(give 'norm'\)"),
-        ({"name": "natural", "beta": 6}, "option 'beta' is not taken; it takes none"),
-        ({"name": "adversarial", "norm": "linf", "atack": {}}, "'atack' is not taken; did you mean 'attack'"),
+        ({"name": "natural", "beta": 6}, "option 'beta': unknown key; Valid: name"),
+        ({"name": "adversarial", "norm": "linf", "atack": {}}, "'atack': unknown key; did you mean 'attack'"),
         ({"name": "advesarial"}, "unknown objective 'advesarial': did you mean 'adversarial'"),
         ({"name": "base"}, "unknown objective 'base'"),
         ({"name": "no.such.module"}, "unknown objective 'no.such.module'"),

@@ -56,7 +56,7 @@ def params() -> Params:
 
 CHECKS = {
     "pipeline.core.values:is_none",
-    "pipeline.core.values:StrictModel._report_inconsistencies",
+    "pipeline.core.values:StrictModel._report_all",
     "pipeline.core.values:StrictModel.inconsistencies",
     "pipeline.core.values:parse_fraction",
 }
