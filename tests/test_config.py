@@ -502,6 +502,8 @@ def test_a_file_that_is_not_a_mapping_is_one_sentence(tmp_path: Path, text: str,
 def test_a_file_that_cannot_be_read_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"No such file or directory\). 'make suite SUITE=digits' writes it"):
         load_params(tmp_path / "params.yaml")
+    with pytest.raises(RequestError, match=r"^nowhere.yaml: cannot be read \(No such file or directory\)"):
+        load_params("nowhere.yaml")
     with pytest.raises(RequestError, match="is not a file; remove it, or put the file in its place"):
         load_params(tmp_path)
     (tmp_path / "latin1.yaml").write_bytes("label: é".encode("latin-1"))

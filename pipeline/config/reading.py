@@ -25,7 +25,7 @@ MISTAKES_SHOWN = 50
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: str | Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
@@ -34,7 +34,7 @@ def load_params(path: Path) -> Params:
     return parse_params(read_yaml(path, "'make suite SUITE=digits' writes it."), str(path))
 
 
-def read_yaml(path: Path, way_out: str) -> Any:
+def read_yaml(path: str | Path, way_out: str) -> Any:
     """The content of a file of settings, not checked yet.
 
     Args:
@@ -45,7 +45,7 @@ def read_yaml(path: Path, way_out: str) -> Any:
         RequestError: the file is missing, too large or not YAML.
     """
     try:
-        with open(require_file(path), encoding="utf-8") as stream:
+        with open(require_file(Path(path)), encoding="utf-8") as stream:
             text = stream.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise RequestError(f"{path}: is larger than {LARGEST:,} characters, expected settings")
