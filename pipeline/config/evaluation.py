@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from pipeline.config.metrics import METRICS
 from pipeline.core.extensions import Family
@@ -17,10 +17,7 @@ from pipeline.core.values import (
     StrictModel,
     Whole,
     _digest,
-    context,
-    repeated,
-    unknown,
-    unless,
+    declared,
 )
 
 if TYPE_CHECKING:
@@ -124,13 +121,8 @@ class OODSettings(StrictModel):
 class SuiteOOD(OODSettings):
     """What `ood` of `params.yaml` says: the corrupted images, and which methods meet them."""
 
-    methods: list[str] = Field(default=[])
+    methods: Annotated[list[str], declared("method", "methods")] = Field(default=[])
     """Keys of `methods` that `dvc repro` measures on them; none: Table IV is left out."""
-
-    @field_validator("methods")
-    @classmethod
-    def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        return unless([*unknown("method", value, context(info, "methods")), *repeated(value)], value)
 
 
 OOD_METRICS = ("ood_c_severity_5", "ood_c", "ood_mce", "ood_p", "ood_mfp")
@@ -147,7 +139,7 @@ class EvaluationSettings(StrictModel):
     seed: Whole = Field(default=0, ge=0)
     attacks: dict[Name, AnyAttack] = Field(min_length=1)
     """By the name of the metric that each gives, for example `aa_linf`. One that is null is left out."""
-    union: list[Name] = Field(min_length=2)
+    union: Annotated[list[Name], Field(min_length=2), declared("attack", "attacks")]
     """The attacks whose mean accuracy is the paper's Union, and whose per-image minimum is the worst-case union."""
 
     def digest(self, test_images: int | None) -> str:
@@ -169,9 +161,3 @@ class EvaluationSettings(StrictModel):
         if taken:
             raise ValueError(f"{', '.join(taken)}: the name of a metric that is always there; choose another one")
         return value
-
-    @field_validator("union")
-    @classmethod
-    def _names_attacks(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        problems = unknown("attack", value, context(info, "attacks"))
-        return unless([*problems, *repeated(value)], value)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from pipeline.config.reading import read_yaml, validate
 from pipeline.config.tables import TableColumn
-from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import Location, Name, StrictModel, context, mapping, unique, unless
+from pipeline.core.errors import RequestError
+from pipeline.core.values import Location, Name, StrictModel, declared, mapping, unique, unless
 
 
 def _check_override(value: str) -> str:
@@ -39,14 +39,7 @@ class PrintedSuite(StrictModel):
         return unless([] if len(named) == 1 else [f"expected one 'suite=name', got {len(named)}"], value)
 
 
-def _check_suite(value: str, info: ValidationInfo) -> str:
-    """Refuse (ValueError) the name of a suite that the file does not have."""
-    suites = context(info, "suites")
-    unknown = suites is not None and value not in suites
-    return unless([f"unknown suite '{value}': {did_you_mean(value, suites)}"] if unknown else [], value)
-
-
-SuiteName = Annotated[Name, AfterValidator(_check_suite)]
+SuiteName = Annotated[Name, declared("suite", "suites")]
 
 
 class PrintedColumn(TableColumn):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from pipeline.config.evaluation import TRAINING_SECONDS
 from pipeline.config.metrics import unknown_metric
-from pipeline.core.values import Name, StrictModel, Whole, context, repeated, unknown, unless
+from pipeline.core.values import Name, StrictModel, Whole, context, declared, repeated, unless
 
 PaperTable = Literal["1a", "1b", "I", "II", "III", "IV"]
 """Tables of Generalist (CVPR 2023) by number, those of Generalist++ by Roman number."""
@@ -19,7 +19,7 @@ class TableColumn(StrictModel):
 
     metric: str
     label: str
-    relative_to: str | None = None
+    relative_to: Annotated[str, declared("method", "methods")] | None = None
     """Divide by this method's value of the same seed; for `training_seconds` alone."""
 
     @field_validator("metric")
@@ -31,18 +31,18 @@ class TableColumn(StrictModel):
 
     @field_validator("relative_to")
     @classmethod
-    def _is_a_method(cls, value: str | None, info: ValidationInfo) -> str | None:
-        problems = unknown("method", [value] if value else [], context(info, "methods"))
-        if value is not None and info.data.get("metric", TRAINING_SECONDS) != TRAINING_SECONDS:
-            problems.append(f"only {TRAINING_SECONDS} is given relative to a method, {info.data['metric']} is not")
-        return unless(problems, value)
+    def _is_for_training_time(cls, value: str | None, info: ValidationInfo) -> str | None:
+        metric = info.data.get("metric", TRAINING_SECONDS)
+        if value is not None and metric != TRAINING_SECONDS:
+            raise ValueError(f"only {TRAINING_SECONDS} is given relative to a method, {metric} is not")
+        return value
 
 
 class TableSettings(StrictModel):
     """One table of the paper: rows are methods, columns are metrics."""
 
     caption: str
-    rows: list[str] = Field(min_length=1)
+    rows: Annotated[list[str], Field(min_length=1), declared("method", "methods")]
     """Keys of `methods`; `all` stands for every one, in the order of the file."""
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
@@ -65,11 +65,6 @@ class TableSettings(StrictModel):
         if isinstance(value, str) and value != "all":
             raise ValueError(f"expected a list of methods, or 'all', got '{value}'")
         return context(info, "methods") if value == "all" else value
-
-    @field_validator("rows")
-    @classmethod
-    def _are_methods(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        return unless([*unknown("method", value, context(info, "methods")), *repeated(value)], value)
 
     @field_validator("columns")
     @classmethod

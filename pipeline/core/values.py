@@ -161,6 +161,21 @@ def context(info: ValidationInfo, key: str) -> Any:
     return (info.context or {}).get(key)
 
 
+def declared(what: str, section: str) -> AfterValidator:
+    """Checks that names, one or a list without repetitions, are declared in another section of the file.
+
+    Args:
+        what: How messages call one of them, for example 'method'.
+        section: Its key in the validation's context, for example 'methods'.
+    """
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        names = value if isinstance(value, list) else [value]
+        return unless([*unknown(what, names, context(info, section)), *repeated(names)], value)
+
+    return AfterValidator(check)
+
+
 def _check_breakpoints(epochs: list[float], info: ValidationInfo) -> list[float]:
     """Refuse (ValueError) breakpoints that do not increase or that lie beyond the last epoch."""
     problems = []
