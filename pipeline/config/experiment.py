@@ -95,7 +95,7 @@ class Experiment(StrictModel):
     def training_identity(self) -> dict[str, Any]:
         """What the fingerprint covers, as plain values: names, labels, paths and devices are left out."""
         ignored: dict[str, Any] = {"root": True, "streaming": BOOKKEEPING}
-        if not self._uses_test_images:
+        if self.training.selection.split != "test":
             ignored["test_images"] = True
         data = self.data.model_dump(mode="json", exclude=ignored)
         return {
@@ -108,7 +108,3 @@ class Experiment(StrictModel):
             "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }
-
-    @property
-    def _uses_test_images(self) -> bool:
-        return self.training.selection.split == "test"

@@ -60,16 +60,6 @@ class MovingAverageSettings(MixtureSettings):
     )
     """What the method is judged by: the global learner, or a soup of the final learners (Wortsman et al., 2022)."""
 
-    @field_validator("ratios", "result")
-    @classmethod
-    def _never_ask_the_test_set(cls, value: str, info: ValidationInfo) -> str:
-        if value in ("tuned", "greedy_soup") and context(info, "selection_split") == "test":
-            raise ValueError(
-                f"'{value}' compares networks on the images that select epochs, which are the test images here; "
-                "expected training.selection.split held_out or last"
-            )
-        return value
-
     @field_validator("mixing_ratios")
     @classmethod
     def _stay_on_the_simplex(cls, value: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -85,14 +75,19 @@ class MovingAverageSettings(MixtureSettings):
 
     @field_validator("ratios", "result")
     @classmethod
-    def _act_between_epochs(cls, value: str, info: ValidationInfo) -> str:
-        interval = info.data.get("communication_interval")
+    def _fit_the_other_settings(cls, value: str, info: ValidationInfo) -> str:
+        problems, interval = [], info.data.get("communication_interval")
+        if value in ("tuned", "greedy_soup") and context(info, "selection_split") == "test":
+            problems.append(
+                f"'{value}' compares networks on the images that select epochs, which are the test images here; "
+                "expected training.selection.split held_out or last"
+            )
         if value not in ("scheduled", "global_learner") and isinstance(interval, str):
-            raise ValueError(
+            problems.append(
                 f"'{value}' combines learners after epochs, and communication_interval {interval} is no whole number "
                 "of them; expected whole epochs there, or the default here"
             )
-        return value
+        return unless(problems, value)
 
     @field_validator("warmup_epochs", "communication_interval")
     @classmethod
