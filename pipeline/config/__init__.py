@@ -13,13 +13,12 @@ from pipeline.config.evaluation import (
 )
 from pipeline.config.experiment import Experiment
 from pipeline.config.figures import Axis, FigureSettings, FigureSource
-from pipeline.config.methods import LearnerSettings
+from pipeline.config.methods import AdamSettings, LearnerSettings, SGDSettings
 from pipeline.config.metrics import Metric
 from pipeline.config.mixture import MixtureSettings
 from pipeline.config.mixtures.gradient_projection import GradientProjectionSettings
 from pipeline.config.mixtures.mode_connectivity import ModeConnectivitySettings
 from pipeline.config.mixtures.moving_average import MovingAverageSettings
-from pipeline.config.optimizers import AdamSettings, SGDSettings
 from pipeline.config.params import Params
 from pipeline.config.printed import PrintedColumn, PrintedGroup, PrintedSuite, PrintedTable, PrintedTables, load_printed
 from pipeline.config.reading import load_params, parse_params

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,12 +20,12 @@ from typing_extensions import override
 from pipeline.config.data import AugmentationSettings
 from pipeline.config.extending import EXTENDS
 from pipeline.config.mixture import MIXTURES, AnyMixture
-from pipeline.config.optimizers import OptimizerSettings
 from pipeline.config.streaming import Phases, TestCrop
 from pipeline.core.values import (
     Location,
     Name,
     Normalization,
+    Positive,
     Real,
     Schedule,
     StrictModel,
@@ -61,6 +61,30 @@ class WeightAveraging(StrictModel):
     decay: Real = Field(ge=0, lt=1)
     warmup: StrictBool = False
     """Use min(decay, (s + 1) / (s + 10)) at update s, as the authors' code does (methods.md 2.2, item 8)."""
+
+
+class SGDSettings(StrictModel):
+    """`torch.optim.SGD`."""
+
+    name: Literal["sgd"]
+    learning_rate: Positive
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
+    nesterov: StrictBool = False
+    weight_decay: Real = Field(default=0.0, ge=0)
+    decay_batch_norm: StrictBool = Field(default=True, exclude_if=bool)
+    """Whether weight decay reaches BatchNorm's scales and shifts, too."""
+
+
+class AdamSettings(StrictModel):
+    """`torch.optim.Adam`."""
+
+    name: Literal["adam"]
+    learning_rate: Positive
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Real = Field(default=0.0, ge=0)
+
+
+OptimizerSettings = Annotated[SGDSettings | AdamSettings, Field(discriminator="name")]
 
 
 class LearnerSettings(StrictModel):

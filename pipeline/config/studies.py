@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.config.optimizers import AdamSettings
+from pipeline.config.methods import AdamSettings
 from pipeline.core.values import Duration, Location, Name, Real, StrictModel, Whole
 
 
