@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from pipeline.provenance import source
 from pipeline.provenance.source import LENGTH, MODULE, Definition, Module, summarise
@@ -106,30 +107,23 @@ def _reader_digest() -> str:
     return hashlib.sha256(Path(source.__file__).read_bytes()).hexdigest() + f"{sys.version_info[:2]}"
 
 
+SUMMARY = TypeAdapter(Module)
+
+
 def _read_summary(path: Path, key: str) -> Module | None:
     try:
-        content = json.loads(path.read_bytes())
-        if content["key"] != key:
-            return None
-        return Module(content["imports"], {name: _definition(one) for name, one in content["definitions"].items()})
-    except (OSError, ValueError, KeyError, TypeError):
+        found, _, content = path.read_text().partition("\n")
+        return SUMMARY.validate_json(content) if found == key else None
+    except (OSError, ValueError):
         return None
-
-
-def _definition(content: dict[str, object]) -> Definition:
-    members = content.pop("members")
-    assert isinstance(members, dict)
-    return Definition(**content, members={name: _definition(one) for name, one in members.items()})  # type: ignore[arg-type]
 
 
 def _keep_summary(path: Path, key: str, module: Module) -> None:
     """Keep a summary for the next process; where that is not possible, that one parses, too."""
-    content = {"key": key, "imports": module.imports}
-    content["definitions"] = {name: asdict(one) for name, one in module.definitions.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(content))
+        temporary.write_bytes(f"{key}\n".encode() + SUMMARY.dump_json(module))
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
