@@ -9,7 +9,7 @@ A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds
 trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
 """
 
-from pipeline.tracking.delivery import Left, count_left, deliver_left
+from pipeline.tracking.delivery import DeliveryReport, count_left, deliver_left
 from pipeline.tracking.frames import (
     StoredRun,
     describe_store,
@@ -55,7 +55,7 @@ __all__ = [
     "THIS_CODE",
     "UNKNOWN_CODE",
     "DataDescription",
-    "Left",
+    "DeliveryReport",
     "RegisteredModel",
     "StoredRun",
     "TrackedRun",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -13,11 +12,10 @@ from typing import Any
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError, RequestError
-from pipeline.provenance.code import digest_of
 from pipeline.provenance.folders import RUNS
-from pipeline.tracking.calls import Receiver
-from pipeline.tracking.spool import Spool, spools
+from pipeline.tracking.spool import Spool, spool_of, spools
 from pipeline.tracking.store import check_address, check_reachable, mask, reported, tracking_uri
+from pipeline.tracking.updates import Receiver, Update, record, run_address
 
 RETRY = 60.0
 """Seconds between two attempts while the store is out of reach."""
@@ -42,46 +40,46 @@ class Delivery:
 
     Args:
         experiment: Whose records they are.
-        spool: Of the experiment.
+        commit: Of the code that works on it.
         sampled: Whether the use of CPU, memory, disk, network and GPUs is logged every ten seconds.
     """
 
-    def __init__(self, experiment: Experiment, spool: Spool, sampled: bool) -> None:
+    def __init__(self, experiment: Experiment, commit: str, sampled: bool) -> None:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._title = experiment.identifier
-        self._address = {"fingerprint": experiment.fingerprint, "training_code": digest_of("train", experiment)}
-        self._spool = spool
-        self._sampler = Sampler() if sampled else None
+        self._experiment, self._commit, self._sampled = experiment, commit, sampled
+        self._title, self._address = experiment.identifier, run_address(experiment)
+        self._spool = spool_of(experiment)
+        self._monitor: Any = None
         self._uri = tracking_uri()
         self._receiver: Receiver | None = None
         self._failing = False
-        self._left = len(spool)
+        self._left = len(self._spool)
         """Records of an earlier process, or of an outage, which are worth a word when they are delivered."""
         self._wake, self._closing = Event(), Event()
         self._moved = time.monotonic()
         self._defect: BaseException | None = None
         self._thread = Thread(target=self._work, name="tracking", daemon=True)
 
-    def post(self, content: Any, files: Iterable[Path] = ()) -> None:
-        """Put a record into the spool, and have it sent soon.
+    def post(self, update: Update, folder: Path = Path()) -> None:
+        """Put a record into the spool, and have it sent soon; `folder` has its files.
 
         Raises:
             OSError, PipelineError: as `Spool.append`.
         """
-        self._spool.append(content, files)
+        self._spool.append(record(self._experiment, update, self._commit), [folder / name for name in update.files])
         if self._thread.ident is None:
             self._thread.start()
         self._wake.set()
 
-    def finish(self, content: Any) -> None:
+    def finish(self, update: Update) -> None:
         """Post the last record, attempt a last time, and say what is left.
 
         Raises:
             OSError, PipelineError: as `Spool.append`.
         """
         try:
-            self.post(content)
+            self.post(update)
         finally:
             self._closing.set()
             self._wake.set()
@@ -122,7 +120,7 @@ class Delivery:
             else:
                 check_reachable(self._uri)  # within seconds, where MLflow is more patient
             count = self._spool.deliver(self._receiver, self._note_progress)
-            self._sample()
+            self._start_sampling(self._receiver)
         except (PipelineError, OSError) as error:
             self._receiver = None
             self._note_failure(error)
@@ -132,10 +130,23 @@ class Delivery:
     def _note_progress(self) -> None:
         self._moved = time.monotonic()
 
-    def _sample(self) -> None:
-        run_id = None if self._receiver is None else self._receiver.run_id(self._address)
-        if self._sampler is not None and run_id is not None and not self._closing.is_set():
-            self._sampler.start(self._uri, run_id)
+    def _start_sampling(self, receiver: Receiver) -> None:
+        """Let MLflow's own monitor run, unless it does. What an outage drops of it is lost."""
+        run_id = receiver.run_id(self._address)
+        if not self._sampled or self._monitor is not None or run_id is None or self._closing.is_set():
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        kind: Any = SystemMetricsMonitor
+        with reported(self._uri):
+            self._monitor = kind(run_id, resume_logging=True, tracking_uri=self._uri)
+        self._monitor.start()
+
+    def _stop_sampling(self) -> None:
+        """End the monitor, which sends what it has gathered."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.finish()
 
     def _note_failure(self, error: Exception) -> None:
         if self._failing:
@@ -148,10 +159,6 @@ class Delivery:
         )
         self._stop_sampling()
 
-    def _stop_sampling(self) -> None:
-        if self._sampler is not None:
-            self._sampler.stop()
-
     def _note_success(self, count: int) -> None:
         self._failing = False
         if self._left:
@@ -159,57 +166,29 @@ class Delivery:
             _say(f"{self._title}: MLflow has everything again: {_records(count)} delivered")
 
 
-def send(spool: Spool, content: Any, title: str, files: Iterable[Path] = ()) -> None:
-    """Put a record into a spool and deliver all of it; a store that does not take it is spoken of.
+def send(experiment: Experiment, update: Update, folder: Path = Path()) -> None:
+    """Tell the run of an experiment, if there is one; where the store does not take it, that is said, and it waits.
 
     Args:
-        spool: Of an experiment.
-        content: As `Spool.append`.
-        title: Names the experiment.
-        files: As `Spool.append`.
+        experiment: Whose run.
+        update: What is told.
+        folder: Has the update's files.
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
         OSError: as `Spool.append`.
     """
     check_address(tracking_uri())
-    spool.append(content, files)
+    spool = spool_of(experiment)
+    spool.append(record(experiment, update), [folder / name for name in update.files])
     try:
         spool.deliver(Receiver(tracking_uri()))
     except (PipelineError, OSError) as error:
-        _say(f"warning: {title}: {mask(str(error))} {_waiting(spool)}")
-
-
-class Sampler:
-    """MLflow's own monitor of CPU, memory, disk, network and GPUs, every ten seconds. What an outage drops is lost."""
-
-    def __init__(self) -> None:
-        self._monitor: Any = None
-
-    def start(self, uri: str, run_id: str) -> None:
-        """Begin, unless it has begun.
-
-        Raises:
-            PipelineError: the store fails.
-        """
-        if self._monitor is not None:
-            return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        with reported(uri):
-            kind: Any = SystemMetricsMonitor
-            self._monitor = kind(run_id, resume_logging=True, tracking_uri=uri)
-        self._monitor.start()
-
-    def stop(self) -> None:
-        """End, and send what was gathered."""
-        monitor, self._monitor = self._monitor, None
-        if monitor is not None:
-            monitor.finish()
+        _say(f"warning: {experiment.identifier}: {mask(str(error))} {_waiting(spool)}")
 
 
 @dataclass(frozen=True)
-class Left:
+class DeliveryReport:
     """What came of delivering what outages left."""
 
     delivered: int
@@ -235,7 +214,7 @@ def count_left(folder: Path = RUNS) -> int:
     return sum(map(len, spools(folder)))
 
 
-def deliver_left(folder: Path = RUNS) -> Left:
+def deliver_left(folder: Path = RUNS) -> DeliveryReport:
     """Deliver what outages and kills have left of any experiment in this folder.
 
     Raises:
@@ -256,7 +235,7 @@ def deliver_left(folder: Path = RUNS) -> Left:
         except (PipelineError, OSError) as error:
             reasons.append(mask(str(error)))
     waiting = sum(map(len, found))
-    return Left(max(0, before - waiting), waiting, tuple(dict.fromkeys(reasons)))
+    return DeliveryReport(max(0, before - waiting), waiting, tuple(dict.fromkeys(reasons)))
 
 
 def _waiting(spool: Spool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -16,17 +16,15 @@ from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.provenance.code import UNKNOWN, Stage
 from pipeline.studies.trials import Point
-from pipeline.tracking.artifacts import read as read_json
 from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
-    check_reachable,
+    existing_store,
     find_runs,
     is_absent,
     mask,
-    open_store,
-    reported,
     require_store,
     search,
+    tagged,
     tracking_uri,
 )
 
@@ -111,20 +109,18 @@ def read_run(run_id: str) -> StoredRun:
         RequestError: the store has no such run, or it is not one of this project.
         PipelineError: the store does not exist or is out of reach.
     """
-    uri = tracking_uri()
-    require_store(uri)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    uri = mask(tracking_uri())
+    with existing_store() as client:
+        from mlflow.exceptions import MlflowException
 
-    with reported(uri):
         try:
-            run = MlflowClient(tracking_uri=uri).get_run(run_id)
+            run = client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise RequestError(f"MLflow at {mask(uri)} has no run '{run_id}'") from None
+            raise RequestError(f"MLflow at {uri} has no run '{run_id}'") from None
     if "suite" not in run.data.tags:
-        raise RequestError(f"run {run_id} of MLflow at {mask(uri)} is not one of this project: it has no tag 'suite'")
+        raise RequestError(f"run {run_id} of MLflow at {uri} is not one of this project: it has no tag 'suite'")
     end = run.info.end_time
     ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
     return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
@@ -134,11 +130,15 @@ def read_experiment(run: StoredRun) -> Experiment:
     """The settings that gave an evaluated run its numbers.
 
     Raises:
-        PipelineError: the run holds the settings of another evaluation by now; or as `download`.
+        PipelineError: the run holds the settings of another evaluation by now, or none; or as `read_artifacts`.
     """
-    with TemporaryDirectory() as folder:
-        download(run.run_id, ["experiment.json"], Path(folder))
-        experiment = Experiment.model_validate(read_json(Path(folder, "experiment.json")))
+
+    def read(path: Path) -> Experiment:
+        return Experiment.model_validate(json.loads(path.read_text()))
+
+    experiment = read_artifacts([run.run_id], "experiment.json", read).get(run.run_id)
+    if experiment is None:
+        raise PipelineError(f"run {run.run_id} has no artifact experiment.json; evaluate its experiment again")
     if experiment.evaluation_fingerprint != run.tags.get("evaluation_fingerprint"):
         raise PipelineError(
             f"run {run.run_id}: its settings are those of an evaluation that was not finished, its numbers are of "
@@ -153,12 +153,7 @@ def download(run_id: str, names: Iterable[str], folder: Path) -> None:
     Raises:
         PipelineError: the store does not exist or is out of reach, or the run lacks a file.
     """
-    uri = tracking_uri()
-    require_store(uri)
-    from mlflow import MlflowClient
-
-    with reported(uri):
-        client = MlflowClient(tracking_uri=uri)
+    with existing_store() as client:
         for name in names:
             client.download_artifacts(run_id, name, str(folder))
 
@@ -169,18 +164,15 @@ def _evaluated_runs(
     """The evaluated runs whose `tags` are the `address` of one of `experiments`; see `finished_runs`."""
     uri = tracking_uri()
     require_store(uri)
-    by_suite: dict[str, list[Experiment]] = {}
+    wanted: dict[str, dict[tuple[str, ...], list[Experiment]]] = {}
     for experiment in experiments:
-        by_suite.setdefault(experiment.suite, []).append(experiment)
-    rows: list[dict[str, Any]] = []
-    with reported(uri):
-        for suite, wanted in by_suite.items():
-            by_address: dict[tuple[str, ...], list[Experiment]] = {}
-            for experiment in wanted:
-                by_address.setdefault(address(experiment), []).append(experiment)
-            for run in _evaluated(uri, suite):
-                values = tuple(run.data.tags.get(tag, "") for tag in tags)
-                rows += [_row(uri, experiment, run) for experiment in by_address.get(values, [])]
+        wanted.setdefault(experiment.suite, {}).setdefault(address(experiment), []).append(experiment)
+    rows = [
+        _row(uri, experiment, run)
+        for suite, by_address in wanted.items()
+        for run in find_runs(suite, "tags.evaluated = 'true'")
+        for experiment in by_address.get(tuple(run.data.tags.get(tag, "") for tag in tags), [])
+    ]
     measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
     frame["end_time"] = pd.to_datetime(frame["end_time"], unit="ms", utc=True)
@@ -197,11 +189,7 @@ def describe_store() -> str:
     uri = tracking_uri()
     if is_absent(uri):
         return f"{mask(uri)} does not exist yet: the first run makes it"
-    with reported(uri):
-        check_reachable(uri)
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri)
+    with existing_store() as client:
         suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
         runs = sum(1 for item in suites for _ in search(client, item.experiment_id, ""))
     return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
@@ -255,14 +243,11 @@ def read_trials(suite: str, digest: str) -> pd.DataFrame:
     Raises:
         RequestError, PipelineError: as `finished_runs`.
     """
-    uri, tag = tracking_uri(), f"{TRIAL}{digest}"
-    require_store(uri)
-    with reported(uri):
-        client, experiment_id = open_store(uri, suite, create=False)
-        found = [] if experiment_id is None else list(search(client, experiment_id, f"tags.{tag} != ''"))
+    tag = f"{TRIAL}{digest}"
+    require_store(tracking_uri())
     rows = [
         {"run_id": run.info.run_id, "seed": int(run.data.tags["seed"]), **json.loads(run.data.tags[tag])}
-        for run in found
+        for run in find_runs(suite, f"tags.{tag} != ''")
     ]
     return pd.DataFrame(rows, columns=["run_id", "seed", "trial", *(field.name for field in fields(Point))])
 
@@ -296,33 +281,21 @@ def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T])
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    uri, wanted = tracking_uri(), list(dict.fromkeys(run_ids))
+    wanted = list(dict.fromkeys(run_ids))
     if not wanted:
         return {}
-    check_reachable(uri)
-    from mlflow import MlflowClient
+    with existing_store() as client, TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
 
-    client = MlflowClient(tracking_uri=uri)
+        def fetch(run_id: str) -> T | None:
+            if name not in {item.path for item in client.list_artifacts(run_id)}:
+                return None
+            try:
+                return read(Path(client.download_artifacts(run_id, name, mkdtemp(dir=root))))
+            except ValueError as error:
+                raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
 
-    def fetch(run_id: str, folder: str) -> T | None:
-        if name not in {item.path for item in client.list_artifacts(run_id)}:
-            return None
-        try:
-            return read(Path(client.download_artifacts(run_id, name, folder)))
-        except ValueError as error:
-            raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
-
-    with reported(uri), TemporaryDirectory() as root, ThreadPoolExecutor(ARTIFACTS_AT_A_TIME) as pool:
-        folders = [mkdtemp(dir=root) for _ in wanted]
-        found = zip(wanted, pool.map(fetch, wanted, folders), strict=True)
+        found = zip(wanted, pool.map(fetch, wanted), strict=True)
         return {run_id: content for run_id, content in found if content is not None}
-
-
-def _evaluated(uri: str, suite: str) -> Iterator[Run]:
-    """Every evaluated run of the suite."""
-    client, experiment_id = open_store(uri, suite, create=False)
-    if experiment_id is not None:
-        yield from search(client, experiment_id, "tags.evaluated = 'true'")
 
 
 def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
@@ -378,17 +351,14 @@ def _stability(experiment: Experiment, run: Run) -> dict[str, float]:
     return {f"stability.{key[10:]}": value for key, value in run.data.metrics.items() if key.startswith("stability/")}
 
 
-def run_of(uri: str, experiment: Experiment, evaluated: bool = False) -> Run | None:
+def run_of(experiment: Experiment, evaluated: bool = False) -> Run | None:
     """The run of an experiment by this code, if the store has one: whatever it holds, or evaluated by this code as the
     experiment is."""
-    client, experiment_id = open_store(uri, experiment.suite, create=False)
-    if experiment_id is None:
-        return None
     wanted, stages = {"fingerprint": experiment.fingerprint}, list[Stage](["train"])
     if evaluated:
         wanted |= {"evaluated": "true", "evaluation_fingerprint": experiment.evaluation_fingerprint}
         stages.append("evaluate")
-    found = find_runs(client, experiment_id, wanted)
+    found = find_runs(experiment.suite, tagged(wanted))
     return next((run for run in found if made_by(experiment, run.data.tags, *stages) == THIS_CODE), None)
 
 

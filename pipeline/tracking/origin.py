@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.config import Experiment
 from pipeline.provenance.code import UNKNOWN, Stage, digest_of
 from pipeline.provenance.vouchers import covers
-from pipeline.tracking.store import find_run, is_absent, open_store, reported, tracking_uri
+from pipeline.tracking.store import existing_store, find_runs, tagged
 
 CODE_TAGS: dict[Stage, str] = {
     "train": "training_code",
@@ -28,16 +28,14 @@ def made_by(experiment: Experiment, tags: Mapping[str, str], *stages: Stage) -> 
         tags: Of the run.
         stages: What is asked about; all of them must be of this code.
     """
-    recorded = [tags.get(CODE_TAGS[stage], UNKNOWN) for stage in stages]
-    wanted = [digest_of(stage, experiment) for stage in stages]
+    recorded = {stage: tags.get(CODE_TAGS[stage], UNKNOWN) for stage in stages}
     statements = json.loads(tags.get("vouched", "[]"))
-    same = [
-        one == digest or covers(statements, stage, digest, one)
-        for stage, one, digest in zip(stages, recorded, wanted, strict=True)
-    ]
-    if all(same):
+    wanted = {stage: digest_of(stage, experiment) for stage in stages}
+    if all(
+        found == wanted[stage] or covers(statements, stage, wanted[stage], found) for stage, found in recorded.items()
+    ):
         return THIS_CODE
-    return UNKNOWN_CODE if UNKNOWN in recorded else OTHER_CODE
+    return UNKNOWN_CODE if UNKNOWN in recorded.values() else OTHER_CODE
 
 
 def tags_of_latest(experiment: Experiment, training_code: str | None) -> tuple[str, Mapping[str, str]] | None:
@@ -50,14 +48,9 @@ def tags_of_latest(experiment: Experiment, training_code: str | None) -> tuple[s
     Raises:
         RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file.
     """
-    uri = tracking_uri()
-    if is_absent(uri):
-        return None
-    with reported(uri):
-        client, experiment_id = open_store(uri, experiment.suite, create=False)
-        tags = {"fingerprint": experiment.fingerprint}
-        tags |= {} if training_code is None else {"training_code": training_code}
-        found = None if experiment_id is None else find_run(client, experiment_id, tags)
+    tags = {"fingerprint": experiment.fingerprint}
+    tags |= {} if training_code is None else {"training_code": training_code}
+    found = next(find_runs(experiment.suite, tagged(tags)), None)
     return None if found is None else (found.info.run_id, found.data.tags)
 
 
@@ -71,11 +64,7 @@ def log_vouchers(run_id: str, statements: Sequence[Mapping[str, str]]) -> None:
     Raises:
         RequestError, PipelineError: as `finished_runs`.
     """
-    uri = tracking_uri()
-    with reported(uri):
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri)
+    with existing_store() as client:
         known = client.get_run(run_id).data.tags
         client.set_tag(run_id, "vouched", json.dumps([*json.loads(known.get("vouched", "[]")), *statements]))
         if "training_code" not in known:  # it was made before digests were kept: from here on it is found by this one

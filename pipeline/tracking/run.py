@@ -7,21 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.provenance.code import digest_of
 from pipeline.provenance.commit import git_commit
-from pipeline.provenance.folders import working_folder
 from pipeline.studies.trials import Point
-from pipeline.tracking import calls
-from pipeline.tracking.artifacts import flatten, read
-from pipeline.tracking.calls import Call
 from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.frames import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.origin import THIS_CODE, made_by
-from pipeline.tracking.spool import FOLDER, Spool
-from pipeline.tracking.store import check_address, is_absent, reported, tracking_uri
+from pipeline.tracking.spool import spool_of
+from pipeline.tracking.store import check_address, is_absent, tracking_uri
+from pipeline.tracking.updates import Update, commit_tags, run_name
 
 PARAMETER_LENGTH = 500
 TAG_LENGTH = 4000
@@ -59,22 +57,18 @@ def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled:
     check_address(tracking_uri())
     import mlflow  # noqa: F401 - not from the thread that delivers: others import beside it
 
-    run = TrackedRun(experiment, commit, Delivery(experiment, spool_of(experiment), sampled))
-    run.start(data)
+    delivery = Delivery(experiment, commit, sampled)
+    delivery.post(_description(experiment, data))
     try:
-        yield run
+        yield TrackedRun(delivery)
     except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED"
         try:
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
+            delivery.finish(Update(status=status))
         except (PipelineError, OSError) as unwritten:
             error.add_note(str(unwritten))  # what stopped the block is what the person must learn first
         raise
-    run.end("FINISHED")
-
-
-def spool_of(experiment: Experiment) -> Spool:
-    """The records of an experiment that the store does not have yet."""
-    return Spool(working_folder(experiment) / FOLDER)
+    delivery.finish(Update(status="FINISHED"))
 
 
 @dataclass(frozen=True)
@@ -84,23 +78,11 @@ class TrackedRun:
     Every method raises `OSError` when the disk is full or read-only, and `PipelineError` when a number is not finite.
     """
 
-    experiment: Experiment
-    commit: str
     delivery: Delivery
-
-    def start(self, data: DataDescription) -> None:
-        """Log what the experiment is: tags, data set, settings, parameters."""
-        self._post(
-            calls.started(self.experiment),
-            calls.params(_parameters(self.experiment)),
-            calls.dataset(data.name, data.digest, data.counts),
-            calls.settings(self.experiment.model_dump(mode="json")),
-            calls.tags(_tags(self.experiment, data)),
-        )
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
         """Log the history's row of one epoch at step `record["epoch"]`, unless the run has that epoch."""
-        self._post(calls.epochs([record]))
+        self.delivery.post(Update(epochs=[record]))
 
     def log_training(self, folder: Path) -> None:
         """Log what `train` left in `folder`, and those epochs that a kill kept from being logged.
@@ -108,77 +90,105 @@ class TrackedRun:
         Weights that differ from those that the run had take the marks off it that it is evaluated, on which corrupted
         images, and what it was compared with.
         """
-        summary = flatten(read(folder / "summary.json"))
-        numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)}
-        texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
-        names = ("history.json", "model.safetensors", "summary.json", "code.json")
-        self._post(
-            calls.withdraw(
-                "evaluated",
-                "ood_fingerprint",
-                "stability_fingerprint",
-                unless={"weights_sha256": summary["weights_sha256"]},
-            ),
-            calls.epochs(read(folder / "history.json")),
-            calls.metrics(numbers),
-            calls.files(*names),
-            calls.tags({**texts, **calls.commit_tags(summary["git_commit"]), "trained": "true"}),
-            files=[folder / name for name in names],
-        )
+        self.delivery.post(_training(folder), folder)
 
     def log_evaluation(self, folder: Path) -> None:
         """Log what `evaluate` left in `folder`: metrics `test/...` with the ends of their intervals, `test_low/...` and
         `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
 
         Until all of it is there, the run is not marked as evaluated."""
-        content, suspicious = read(folder / "metrics.json"), read(folder / "trust.json")["suspicious"]
-        numbers = {f"test/{name}": value for name, value in content["metrics"].items()}
-        numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
-        for end, place in (("low", 0), ("high", 1)):
-            numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
-        names = ("verdicts.parquet", "metrics.json", "classes.csv", "trust.json", "evaluation_code.json")
-        tags = {key: content[key] for key in ("evaluation_fingerprint", "evaluation_code")} | {"evaluated": "true"}
-        self._post(
-            calls.withdraw("evaluated"),
-            calls.metrics(numbers),
-            calls.files(*names),
-            calls.tags({**tags, "gradient_masking": "suspected" if suspicious else "no sign"}),
-            files=[folder / name for name in names],
-        )
+        self.delivery.post(_evaluation(folder), folder)
 
     def log_ood(self, folder: Path) -> None:
         """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted.
 
         Until all of it is there, the run is not marked as measured on corrupted images."""
-        described, files = _ood_calls(folder)
-        self._post(*described, files=files)
-
-    def end(self, status: str) -> None:
-        """End the run: FINISHED, KILLED or FAILED; what the store does not take now waits on the disk."""
-        self.delivery.finish(calls.record(self.experiment, [calls.ended(status)], self.commit))
-
-    def _post(self, *described: Call, files: Iterable[Path] = ()) -> None:
-        self.delivery.post(calls.record(self.experiment, described, self.commit), files)
+        self.delivery.post(_ood(folder), folder)
 
 
-def _ood_calls(folder: Path) -> tuple[list[Call], list[Path]]:
-    content = read(folder / "metrics.json")
+def _description(experiment: Experiment, data: DataDescription) -> Update:
+    """What the experiment is: tags, data set, settings, and what the fingerprint covers as parameters."""
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in _flatten(experiment.training_identity()).items()
+    }
+    cut = " ... (in full in experiment.json)"
+    return Update(
+        name=run_name(experiment),
+        params={
+            key: text if len(text) <= PARAMETER_LENGTH else text[: PARAMETER_LENGTH - len(cut)] + cut
+            for key, text in texts.items()
+        },
+        data=asdict(data),
+        settings=experiment.model_dump(mode="json"),
+        tags={
+            "suite": experiment.suite,
+            "method": experiment.name,
+            "protocol": experiment.protocol,
+            "seed": str(experiment.seed),
+            "dataset": data.name,
+            "data_digest": data.digest,
+            "architecture": experiment.architecture,
+        },
+    )
+
+
+def _training(folder: Path) -> Update:
+    summary = _flatten(_read(folder / "summary.json"))
+    texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
+    return Update(
+        withdraw=("evaluated", "ood_fingerprint", "stability_fingerprint"),
+        unless={"weights_sha256": summary["weights_sha256"]},
+        epochs=_read(folder / "history.json"),
+        metrics={f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)},
+        files=("history.json", "model.safetensors", "summary.json", "code.json"),
+        tags={**texts, **commit_tags(summary["git_commit"]), "trained": "true"},
+    )
+
+
+def _evaluation(folder: Path) -> Update:
+    content, suspicious = _read(folder / "metrics.json"), _read(folder / "trust.json")["suspicious"]
+    numbers = {f"test/{name}": value for name, value in content["metrics"].items()}
+    numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
+    for end, place in (("low", 0), ("high", 1)):
+        numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
+    tags = {key: content[key] for key in ("evaluation_fingerprint", "evaluation_code")} | {"evaluated": "true"}
+    return Update(
+        withdraw=("evaluated",),
+        metrics=numbers,
+        files=("verdicts.parquet", "metrics.json", "classes.csv", "trust.json", "evaluation_code.json"),
+        tags={**tags, "gradient_masking": "suspected" if suspicious else "no sign"},
+    )
+
+
+def _ood(folder: Path) -> Update:
+    content = _read(folder / "metrics.json")
     numbers = {f"ood/{name}": value for name, value in content["metrics"].items()}
     provenance = ", ".join(f"{kind} {value}" for kind, value in content["provenance"].items())
-    names = ("corruptions.csv", "perturbations.csv")
-    described = [
-        calls.withdraw("ood_fingerprint"),
-        calls.metrics({**numbers, "ood/images": content["images"]}),
-        calls.files(*names),
-        calls.tags(
-            {
-                "ood_fingerprint": content["ood_fingerprint"],
-                "ood_code": content["ood_code"],
-                "ood_provenance": provenance,
-            }
-        ),
-    ]
-    return described, [folder / name for name in names]
+    return Update(
+        withdraw=("ood_fingerprint",),
+        metrics={**numbers, "ood/images": content["images"]},
+        files=("corruptions.csv", "perturbations.csv"),
+        tags={key: content[key] for key in ("ood_fingerprint", "ood_code")} | {"ood_provenance": provenance},
+    )
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _read(path: Path) -> Any:
+    """The content of a file that a stage wrote. Raises PipelineError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: is missing; run its stage again ('dvc repro')") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: is damaged ({error}); run its stage again ('dvc repro --force')") from None
 
 
 def ensure_logged(experiment: Experiment, directory: Path) -> bool:
@@ -200,13 +210,13 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
     train, evaluate = directory / "train", directory / "evaluate"
     if not (train / "summary.json").exists() or not (evaluate / "metrics.json").exists():
         return False
-    summary, evaluation = read(train / "summary.json"), read(evaluate / "metrics.json")
+    summary, evaluation = _read(train / "summary.json"), _read(evaluate / "metrics.json")
     wanted = (experiment.fingerprint, experiment.evaluation_fingerprint)
     if (summary["fingerprint"], evaluation["evaluation_fingerprint"]) != wanted:
         return False
     if made_by(experiment, {**summary, **evaluation}, "train", "evaluate") != THIS_CODE:
         return False
-    if len(spool_of(experiment)) or _is_evaluated(experiment):
+    if len(spool_of(experiment)) or run_of(experiment, evaluated=True) is not None:
         return False
     data = DataDescription(experiment.data.name, summary["data_digest"], {"test": evaluation["counts"]["natural"]})
     with _opened(experiment, data, summary["git_commit"], sampled=False) as run:
@@ -226,24 +236,20 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
         Whether something was logged.
 
     Raises:
-        RequestError, PipelineError: as `finished_runs`.
+        RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file yet.
     """
-    uri, path = tracking_uri(), folder / "metrics.json"
-    if not path.exists() or is_absent(uri) or len(spool_of(experiment)):
+    path = folder / "metrics.json"
+    if not path.exists() or len(spool_of(experiment)):
         return False
-    content = read(path)
-    if content["ood_fingerprint"] != experiment.ood_fingerprint:
+    content = _read(path)
+    if content["ood_fingerprint"] != experiment.ood_fingerprint or made_by(experiment, content, "ood") != THIS_CODE:
         return False
-    if made_by(experiment, content, "ood") != THIS_CODE:
-        return False
-    with reported(uri):
-        run = run_of(uri, experiment)
+    run = run_of(experiment)
     if run is None or (has_ood(experiment, run) and made_by(experiment, run.data.tags, "ood") == THIS_CODE):
         return False
     if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
         return False
-    described, files = _ood_calls(folder)
-    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier, files)
+    send(experiment, _ood(folder), folder)
     return True
 
 
@@ -256,26 +262,12 @@ def log_stability(experiment: Experiment, numbers: Mapping[str, float]) -> None:
         RequestError: the tracking URI is not one of a database or a server.
         PipelineError: a number is not finite.
     """
-    described = [
-        calls.withdraw("stability_fingerprint"),
-        calls.metrics({f"stability/{name}": value for name, value in numbers.items()}),
-        calls.tags(
-            {
-                "stability_fingerprint": experiment.stability_fingerprint,
-                "stability_code": digest_of("stability", experiment),
-            }
-        ),
-    ]
-    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
-
-
-def _is_evaluated(experiment: Experiment) -> bool:
-    uri = tracking_uri()
-    if is_absent(uri):
-        return False
-    with reported(uri):
-        run = run_of(uri, experiment, evaluated=True)
-    return run is not None
+    tags = {
+        "stability_fingerprint": experiment.stability_fingerprint,
+        "stability_code": digest_of("stability", experiment),
+    }
+    metrics = {f"stability/{name}": value for name, value in numbers.items()}
+    send(experiment, Update(withdraw=("stability_fingerprint",), metrics=metrics, tags=tags))
 
 
 def evaluated(experiments: Iterable[Experiment]) -> set[str]:
@@ -302,20 +294,20 @@ def awaits_delivery(experiment: Experiment) -> bool:
         "evaluation_code": digest_of("evaluate", experiment),
     }
     trained_by = digest_of("train", experiment)
-    records = [one for one in spool_of(experiment).records() if one["run"].get("training_code") == trained_by]
-    waiting = [call for record in records for call in record["calls"]]
-    return any(call["call"] == "tags" and wanted.items() <= call["values"].items() for call in waiting)
+    return any(
+        record["run"].get("training_code") == trained_by
+        and wanted.items() <= record.get("update", {}).get("tags", {}).items()
+        for record in spool_of(experiment).records()
+    )
 
 
 def last_epoch(experiment: Experiment) -> int:
     """The last epoch of an experiment that MLflow knows of, 0 where it knows none.
 
     Raises:
-        RequestError, PipelineError: as `finished_runs`.
+        RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file.
     """
-    uri = tracking_uri()
-    with reported(uri):
-        run = run_of(uri, experiment)
+    run = run_of(experiment)
     return 0 if run is None else int(run.data.metrics.get("epoch", 0))
 
 
@@ -325,8 +317,7 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
     """
-    described = [calls.tags({"failure": reason[-TAG_LENGTH:]}), calls.ended("FAILED")]
-    send(spool_of(experiment), calls.record(experiment, described), experiment.identifier)
+    send(experiment, Update(tags={"failure": reason[-TAG_LENGTH:]}, status="FAILED"))
 
 
 def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -> None:
@@ -341,30 +332,4 @@ def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
     """
-    described = calls.tags({f"{TRIAL}{digest}": json.dumps({"trial": number, **asdict(point)})})
-    send(spool_of(experiment), calls.record(experiment, [described]), experiment.identifier)
-
-
-def _tags(experiment: Experiment, data: DataDescription) -> dict[str, str]:
-    return {
-        "suite": experiment.suite,
-        "method": experiment.name,
-        "protocol": experiment.protocol,
-        "seed": str(experiment.seed),
-        "dataset": data.name,
-        "data_digest": data.digest,
-        "architecture": experiment.architecture,
-    }
-
-
-def _parameters(experiment: Experiment) -> dict[str, str]:
-    """What the fingerprint covers, flat; what is cut says so."""
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in flatten(experiment.training_identity()).items()
-    }
-    cut = " ... (in full in experiment.json)"
-    return {
-        key: text if len(text) <= PARAMETER_LENGTH else text[: PARAMETER_LENGTH - len(cut)] + cut
-        for key, text in texts.items()
-    }
+    send(experiment, Update(tags={f"{TRIAL}{digest}": json.dumps({"trial": number, **asdict(point)})}))

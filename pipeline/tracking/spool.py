@@ -18,8 +18,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_write, write_json
+from pipeline.core.files import atomic_write, write_text
+from pipeline.provenance.folders import working_folder
 from pipeline.tracking.store import mask
 
 FOLDER = "tracking"
@@ -66,7 +68,7 @@ class Spool:
             shutil.rmtree(kept, ignore_errors=True)  # of an append that was killed
             for file in files:
                 _keep(file, kept)
-            write_json(path, _masked(content))
+            write_text(path, mask(json.dumps(content, indent=2, allow_nan=False)))
 
     def deliver(self, receive: Callable[[Record], None], said: Callable[[], None] = lambda: None) -> int:
         """Hand over every record, the oldest first, each removed once `receive` returns.
@@ -139,6 +141,11 @@ class Spool:
             raise PipelineError(f"{self.folder} is in use by another process for {TURNS[name]:.0f} s.") from None
 
 
+def spool_of(experiment: Experiment) -> Spool:
+    """The records of an experiment that the store does not have yet."""
+    return Spool(working_folder(experiment) / FOLDER)
+
+
 def spools(folder: Path) -> list[Spool]:
     """The spools below a folder of working folders that have records."""
     found = [Spool(path) for path in sorted(folder.glob(f"*/{FOLDER}"))]
@@ -172,15 +179,3 @@ def _read(path: Path) -> Any:
             f"{path}: this record is damaged ({error}) and cannot be delivered, nor can those behind it. Move it away; "
             "what it held is in results/ once the experiment is finished."
         ) from None
-
-
-def _masked(content: Any) -> Any:
-    """The same without passwords."""
-    match content:
-        case str():
-            return mask(content)
-        case dict():
-            return {key: _masked(value) for key, value in content.items()}
-        case list() | tuple():
-            return [_masked(value) for value in content]
-    return content

@@ -60,14 +60,24 @@ def tracking_uri() -> str:
     return f"{SQLITE}{_database(uri).absolute()}" if uri.startswith(SQLITE) else uri
 
 
-def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
-    """A run with these tags, the latest one of several."""
-    return next(find_runs(client, experiment_id, tags), None)
+def tagged(tags: Mapping[str, str]) -> str:
+    """The condition that a run has these tags."""
+    return " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
 
 
-def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
-    """The runs with these tags, the latest first."""
-    return search(client, experiment_id, " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items()))
+def find_runs(suite: str, condition: str) -> Iterator[Run]:
+    """Every run of a suite that meets `condition`, the latest first; none where there is no store.
+
+    Raises:
+        RequestError, PipelineError: as `open_store`, or it fails.
+    """
+    uri = tracking_uri()
+    if is_absent(uri):
+        return
+    with reported(uri):
+        client, experiment_id = open_store(uri, suite, create=False)
+        if experiment_id is not None:
+            yield from search(client, experiment_id, condition)
 
 
 def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
@@ -84,7 +94,11 @@ def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator
 
 
 def open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | None]:
-    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created)."""
+    """A client, and the id of the suite's MLflow experiment (None: there is none, and none was to be created).
+
+    Raises:
+        RequestError, PipelineError: as `check_reachable` and `make_store`, or the experiment was deleted.
+    """
     check_reachable(uri)
     make_store(uri)
     from mlflow import MlflowClient
@@ -191,6 +205,21 @@ def require_store(uri: str) -> None:
             "MLFLOW_TRACKING_URI to the store or server that has the runs."
         )
     check_reachable(uri)
+
+
+@contextmanager
+def existing_store() -> Iterator[MlflowClient]:
+    """A client of the store, which must be there; what fails meanwhile is one message.
+
+    Raises:
+        RequestError, PipelineError: as `require_store`, or it fails.
+    """
+    uri = tracking_uri()
+    require_store(uri)
+    from mlflow import MlflowClient
+
+    with reported(uri):
+        yield MlflowClient(tracking_uri=uri)
 
 
 def check_address(uri: str) -> SplitResult:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from pipeline.core.files import file_digest
 from pipeline.experiments import complete
 from pipeline.grid.local import free_port
 from pipeline.tracking import awaits_delivery, deliver_left, finished_runs, track
-from pipeline.tracking.calls import CALLS, Receiver
-from pipeline.tracking.run import spool_of
-from pipeline.tracking.spool import Record
+from pipeline.tracking.spool import Record, spool_of
 from pipeline.tracking.store import PATIENCE
+from pipeline.tracking.updates import Receiver, Update
 from stages import deliver
 from tests.stages.conftest import METHOD, MakeWorkplace, Workplace, lengthen, wait_for
 from tests.tracking.results import DATA, EXPERIMENT, all_runs, eventually, record, write_ood, write_results
@@ -239,7 +239,7 @@ def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
 
 
 def everything(folder: Path, experiment: Experiment) -> list[Record]:
-    """A record of every kind of call, as a training and an evaluation that nothing took have left them."""
+    """Records of all that an update may tell, as a training and an evaluation that nothing took have left them."""
     spool = spool_of(experiment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
@@ -266,7 +266,7 @@ def test_records_that_are_delivered_twice_change_nothing(
         uri = server.address
     experiment = EXPERIMENT.model_copy(update={"suite": "twice"})
     records = everything(tmp_path / "results", experiment)
-    assert {call["call"] for record in records for call in record.content["calls"]} == set(CALLS)
+    assert {key for record in records for key in record.content["update"]} == {field.name for field in fields(Update)}
     for one in records:
         Receiver(uri)(one)
         before = seen(uri)

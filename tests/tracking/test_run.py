@@ -22,7 +22,7 @@ from pipeline.tracking import (
     read_run,
     track,
 )
-from pipeline.tracking.run import spool_of
+from pipeline.tracking.spool import spool_of
 from tests.tracking.results import (
     DATA,
     EXPERIMENT,

@@ -16,7 +16,7 @@ import pytest
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.grid.local import free_port
 from pipeline.tracking import download, finished_runs, mask, read_run, track, tracking_uri
-from pipeline.tracking.run import spool_of
+from pipeline.tracking.spool import spool_of
 from pipeline.tracking.store import make_store, open_store
 from tests.conftest import REPOSITORY
 from tests.tracking.results import DATA, EXPERIMENT, experiments, only_run
