@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.tracking import (
+    awaits_delivery,
+    deliver_left,
     ensure_logged,
     ensure_ood_logged,
     finished_runs,
@@ -280,6 +283,16 @@ def test_a_damaged_result_names_the_file(store: Path) -> None:
     (folder / "train" / "summary.json").write_text('{"fingerprint": ')
     with pytest.raises(PipelineError, match=r"summary\.json: is damaged"):
         ensure_logged(EXPERIMENT, folder)
+
+
+def test_a_record_of_another_version_is_named_and_waits(store: Path) -> None:
+    spool_of(EXPERIMENT).append({"run": {"suite": "small"}, "calls": [{"call": "ended"}]})
+    assert not awaits_delivery(EXPERIMENT)
+    report = deliver_left()
+    assert (report.delivered, report.waiting) == (0, 1)
+    assert re.search(
+        r"tracking/00000001\.json: another version of this project has left this record", report.describe()
+    )
 
 
 def log_one(experiment: Experiment, folder: Path) -> None:
