@@ -41,7 +41,7 @@ class Update:
     unless: Mapping[str, str] = field(default_factory=dict)
     """Nothing is withdrawn from a run that has these tags."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Those that the run has already stay."""
+    """Parameters; one that the run has already stays as it is."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The run's input, without a copy of the images: `name`, `digest` and `counts` of images by split."""
     settings: Mapping[str, Any] = field(default_factory=dict)
