@@ -1,0 +1,86 @@
+"""Files from the network: continued where a download stopped, checked, and unpacked without leaving their folder."""
+
+from __future__ import annotations
+
+import ssl
+import tarfile
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from pipeline.core.files import file_digest
+
+NETWORK_TIMEOUT = 30.0
+"""Seconds without an answer after which a download is given up."""
+LINE_INTERVAL = 10.0
+"""Seconds between lines about a download."""
+BLOCK = 1 << 20
+PARTIAL_CONTENT = 206
+RANGE_NOT_SATISFIABLE = 416
+# A full disk is not among them: it is no reason to ask for a network.
+NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
+
+Report = Callable[[str], None]
+
+
+class DownloadFailed(Exception):
+    """A file could not be fetched; the message is the reason."""
+
+
+def fetch(address: str, path: Path, md5: str, report: Report = print) -> None:
+    """Fetch a file, or what is missing at its end.
+
+    Args:
+        address: Where it is.
+        path: Where it goes; its folder is there.
+        md5: Of the whole file.
+        report: Told in a sentence how far it is, every 10 seconds.
+
+    Raises:
+        DownloadFailed: the network or the server failed, and what was fetched is kept at `path`; or the server gave
+            something else, which is removed.
+        OSError: the file cannot be written.
+    """
+    if path.exists() and file_digest(path, "md5") == md5:
+        return
+    _append(address, path, report)
+    found = file_digest(path, "md5")
+    if found != md5:
+        path.unlink()
+        raise DownloadFailed(f"{address} gave a file with MD5 {found}, expected {md5}")
+
+
+def _append(address: str, path: Path, report: Report) -> None:
+    path.touch()
+    start, spoken = path.stat().st_size, time.monotonic()
+    request = Request(address, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urlopen(request, timeout=NETWORK_TIMEOUT) as response:
+            continues = response.status == PARTIAL_CONTENT  # otherwise the server begins at the beginning
+            with open(path, "ab" if continues else "wb") as stream:
+                expected = stream.tell() + int(response.headers.get("Content-Length", 0))
+                while block := response.read(BLOCK):
+                    stream.write(block)
+                    if time.monotonic() - spoken > LINE_INTERVAL:
+                        spoken = time.monotonic()
+                        report(f"{address}: {stream.tell():,} of {expected:,} bytes")
+            if path.stat().st_size < expected:
+                raise ConnectionError("the connection ended early")
+    except NETWORK_ERRORS as error:
+        reason, fetched = " ".join(str(error).split()), path.stat().st_size
+        if getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
+            path.unlink()  # as long as the file, and not the file
+        raise DownloadFailed(f"{address} stopped after {fetched:,} bytes: {reason}") from None
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar file: nothing in it leads out of `folder`, whatever its digest is.
+
+    Raises:
+        tarfile.FilterError: something would.
+    """
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
