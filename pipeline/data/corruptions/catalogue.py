@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.streams import stream_seed
 from pipeline.data.corruptions import blur, digital, noise, weather
-from pipeline.data.corruptions.facts import CORRUPTIONS, DETERMINISTIC, SEVERITIES
+from pipeline.data.corruptions.facts import DETERMINISTIC
 from pipeline.data.corruptions.filters import Image
 from pipeline.data.corruptions.jpeg import jpeg_compression
+from pipeline.data.corruptions.weather import Spots
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ CATALOGUE: dict[str, Corruption] = {
     "snow": Corruption(
         weather.snow,
         (
-            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+            (Spots(0.1, 0.2, 1, 0.6), 8, 3, 0.95),
+            (Spots(0.1, 0.2, 1, 0.5), 10, 4, 0.9),
+            (Spots(0.15, 0.3, 1.75, 0.55), 10, 4, 0.9),
+            (Spots(0.25, 0.3, 2.25, 0.6), 12, 6, 0.85),
+            (Spots(0.3, 0.3, 1.25, 0.65), 14, 12, 0.8),
         ),
         rgb=True,
     ),
@@ -68,11 +68,11 @@ CATALOGUE: dict[str, Corruption] = {
     "spatter": Corruption(
         weather.spatter,
         (
-            (0.62, 0.1, 0.7, 0.7, 0.5, "water"),
-            (0.65, 0.1, 0.8, 0.7, 0.5, "water"),
-            (0.65, 0.3, 1, 0.69, 0.5, "water"),
-            (0.65, 0.1, 0.7, 0.69, 0.6, "mud"),
-            (0.65, 0.1, 0.5, 0.68, 0.6, "mud"),
+            (Spots(0.62, 0.1, 0.7, 0.7), 0.5, "water"),
+            (Spots(0.65, 0.1, 0.8, 0.7), 0.5, "water"),
+            (Spots(0.65, 0.3, 1, 0.69), 0.5, "water"),
+            (Spots(0.65, 0.1, 0.7, 0.69), 0.6, "mud"),
+            (Spots(0.65, 0.1, 0.5, 0.68), 0.6, "mud"),
         ),
         rgb=True,
     ),
@@ -82,42 +82,18 @@ CATALOGUE: dict[str, Corruption] = {
 
 
 def corrupt(name: str, image: Image, severity: int, generator: np.random.Generator) -> Image:
-    """One corrupted image.
+    """One corrupted image, of the same shape, uint8.
 
     Args:
         name: One of `CORRUPTIONS`.
         image: (height, width, channels), uint8, 1 or 3 channels (RGB), 4 pixels a side or more.
         severity: 1 to 5.
         generator: Of the random ones; the `DETERMINISTIC` ones draw nothing.
-
-    Returns:
-        The same shape, uint8.
-
-    Raises:
-        RequestError: the name or the severity does not exist, or the image is something else.
     """
-    check_image(image)
-    if name not in CATALOGUE:
-        raise RequestError(f"corruption '{name}' does not exist: {did_you_mean(name, list(CORRUPTIONS))}")
-    if severity not in SEVERITIES:
-        raise RequestError(f"severity {severity} of '{name}' does not exist: it is one of 1, 2, 3, 4, 5")
     corruption = CATALOGUE[name]
     drawn = () if name in DETERMINISTIC else (generator,)
     given = to_rgb(image) if corruption.rgb else image
     return like(corruption.function(given, *drawn, *corruption.parameters[severity - 1]), image)
-
-
-def check_image(image: Image) -> None:
-    """Refuse what is not an image.
-
-    Raises:
-        RequestError: the array has another type or shape than `corrupt` takes.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or min(image.shape[:2]) < 4:
-        raise RequestError(
-            f"an image of type {image.dtype} and shape {image.shape} was given, expected uint8 and (height, width, "
-            "channels) with 4 pixels a side or more and 1 or 3 channels"
-        )
 
 
 def to_rgb(image: Image) -> Image:

@@ -30,10 +30,10 @@ def to_uint8(values: Values) -> Image:
     return (np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
-def gaussian(values: Values, sigma: float) -> Values:
-    """Gaussian blur of the two first axes, `sigma` in pixels, four of them wide, edges repeated."""
+def gaussian(values: Values, sigma: float, reach: float = 4.0) -> Values:
+    """Gaussian blur of the two first axes, `sigma` in pixels, up to `reach` of them away, edges repeated."""
     sigmas = (sigma, sigma, *[0.0] * (values.ndim - 2))
-    blurred: Values = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=4.0)
+    blurred: Values = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=reach)
     return blurred
 
 

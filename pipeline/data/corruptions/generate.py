@@ -8,11 +8,12 @@ import multiprocessing
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,18 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_record
-from pipeline.data.corruptions.catalogue import check_image, corrupt, image_generator
+from pipeline.data.corruptions.catalogue import corrupt, image_generator
 from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
-from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, check_names, read_manifest
+from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, read_manifest
 from pipeline.data.corruptions.jpeg import codec
 from pipeline.data.corruptions.perturbations import perturb
+from pipeline.data.download import Report
 
 CHUNK = 100
 """Images that are made at once: at most 10 MB of CIFAR sequences."""
 LINE_INTERVAL = 30.0
 """Seconds between lines about one file."""
 LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "pillow", "matplotlib", "torchvision")
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,6 @@ class CleanImages:
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(self.labels.astype(np.int64).data)
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """One piece of work: a few neighbouring images, one corruption at one severity, or one perturbation."""
-
-    kind: Kind
-    name: str
-    severity: int
-    start: int
 
 
 def regenerate(
@@ -95,11 +85,12 @@ def regenerate(
         released one.
 
     Raises:
-        RequestError: unknown names, images or labels that do not fit together, or a folder that holds something else.
+        RequestError: images or labels that the format cannot hold, or a folder that holds something else.
         PipelineError: there is no room on the disk for all files.
         OSError: a file cannot be written; files before it are whole, it is absent.
     """
-    _check_request(kind, clean, names)
+    _check_format(clean)
+    repeats = len(SEVERITIES) if kind == "corruptions" else 1
     with exclusive(destination / ".lock", f"{destination}"):
         remove_half_written(destination)
         manifest = _begin(destination, _identity(kind, clean, seed))
@@ -107,23 +98,22 @@ def regenerate(
         _require_room(destination, shapes)
         if not manifest["files"]:  # before the first array, which without a manifest is taken for somebody else's
             write_record(destination / MANIFEST_FILE, manifest)
-        repeats = len(SEVERITIES) if kind == "corruptions" else 1
         labels = np.tile(clean.labels.astype(np.uint8), repeats)
         _write(destination, LABELS, manifest, labels.shape, [labels], report)
-        with _Workers(clean, seed, processes) as workers:
+        with _pool(processes) as pool:
             for name, shape in shapes.items():
-                _write(destination, name, manifest, shape, workers.rows(kind, name), report)
+                rows = _made(kind, name, clean, seed, pool, 2 * processes)
+                _write(destination, name, manifest, shape, rows, report)
     return manifest
 
 
-def _check_request(kind: Kind, clean: CleanImages, names: tuple[str, ...]) -> None:
-    check_names(kind, names)
-    if clean.images.ndim != 4 or not len(clean.images) or clean.labels.shape != (len(clean.images),):
+def _check_format(clean: CleanImages) -> None:
+    size, channels = clean.images.shape[1:3], clean.images.shape[3]
+    if clean.images.dtype != np.uint8 or channels not in (1, 3) or min(size) < 4:
         raise RequestError(
-            f"data set '{clean.dataset}': images of shape {clean.images.shape} and labels of shape "
-            f"{clean.labels.shape} were given, expected (n, height, width, channels) and (n,), n at least 1"
+            f"data set '{clean.dataset}': images of type {clean.images.dtype} and shape {clean.images.shape} were "
+            "given, expected uint8 and (n, height, width, channels) with 4 pixels a side or more and 1 or 3 channels"
         )
-    check_image(clean.images[0])
     if clean.labels.min() < 0 or clean.labels.max() > 255:
         raise RequestError(
             f"data set '{clean.dataset}': labels are {clean.labels.min()} to {clean.labels.max()}, the format holds "
@@ -179,7 +169,7 @@ def _require_room(destination: Path, shapes: dict[str, tuple[int, ...]]) -> None
     if free < needed:
         raise PipelineError(
             f"{destination}: {len(missing)} files need {needed:,} bytes on this disk, {free:,} are free: make room, or "
-            "ask for fewer corruptions"
+            "ask for fewer images (ood.images)"
         )
 
 
@@ -204,93 +194,56 @@ def _write(
         report(f"{path}: is there, kept")
         return
     begin = spoken = time.monotonic()
-    written, digest = 0, hashlib.md5()
+    written = 0
     with atomic_write(path) as stream:
-        header = BytesIO()
-        layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(header, layout)
-        digest.update(header.getvalue())
-        stream.write(header.getvalue())
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for part in rows:
-            content = part.tobytes()
-            digest.update(content)
-            stream.write(content)
+            stream.write(part.tobytes())
             written += len(part)
             if time.monotonic() - spoken > LINE_INTERVAL:
                 spoken = time.monotonic()
                 report(f"{path}: {written} of {shape[0]} rows, {written / (spoken - begin):.0f} a second")
-    official = RELEASES[manifest["dataset"]].files.get(name) if manifest["dataset"] in RELEASES else None
-    is_official = manifest["kind"] == "corruptions" and digest.hexdigest() == official
-    manifest["files"][name] = {"md5": digest.hexdigest(), "shape": list(shape), "official_bytes": is_official}
+    md5, release = file_digest(path, "md5"), RELEASES.get(manifest["dataset"])
+    is_official = manifest["kind"] == "corruptions" and release is not None and md5 == release.files[name]
+    manifest["files"][name] = {"md5": md5, "shape": list(shape), "official_bytes": is_official}
     write_record(destination / MANIFEST_FILE, manifest)
     report(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s")
 
 
-class _Workers:
-    """Makes chunks, in this process or in others, and gives them in their order."""
+def _pool(processes: int) -> ProcessPoolExecutor | nullcontext[None]:
+    """Worker processes; none where this one is enough."""
+    if processes == 1:
+        return nullcontext()
+    context = multiprocessing.get_context("forkserver")  # libraries' threads do not survive a plain fork
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,))
 
-    def __init__(self, clean: CleanImages, seed: int, processes: int) -> None:
-        self._images = len(clean.images)
-        self._processes = processes
-        self._state = _State(clean, seed)
-        self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> _Workers:
-        if self._processes > 1:
-            context = multiprocessing.get_context("forkserver")  # libraries' threads do not survive a plain fork
-            context.set_forkserver_preload([__name__])
-            self._pool = ProcessPoolExecutor(self._processes, context, _start_worker, (self._state,))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def rows(self, kind: Kind, name: str) -> Iterator[NDArray[np.uint8]]:
-        """All rows of a file."""
-        severities = SEVERITIES if kind == "corruptions" else (0,)
-        starts = range(0, self._images, CHUNK)
-        chunks = (_Chunk(kind, name, severity, start) for severity in severities for start in starts)
-        if self._pool is None:
-            yield from map(self._state.make, chunks)
-            return
-        waiting: deque[Future[NDArray[np.uint8]]] = deque()
-        for chunk in chunks:  # never many more than are worked on: results wait in memory
-            waiting.append(self._pool.submit(_make, chunk))
-            if len(waiting) > 2 * self._processes:
-                yield waiting.popleft().result()
-        while waiting:
+def _made(
+    kind: Kind, name: str, clean: CleanImages, seed: int, pool: ProcessPoolExecutor | None, ahead: int
+) -> Iterator[NDArray[np.uint8]]:
+    """All rows of a file in their order; no more than `ahead` chunks are begun at once, since they wait in memory."""
+    severities = SEVERITIES if kind == "corruptions" else (0,)
+    starts = range(0, len(clean.images), CHUNK)
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    for severity, start in product(severities, starts):
+        chunk = kind, clean.dataset, name, severity, seed, start, clean.images[start : start + CHUNK]
+        if pool is None:
+            yield _rows(*chunk)
+            continue
+        waiting.append(pool.submit(_rows, *chunk))
+        if len(waiting) > ahead:
             yield waiting.popleft().result()
+    yield from (future.result() for future in waiting)
 
 
-@dataclass(frozen=True)
-class _State:
-    """What a worker has from the beginning."""
-
-    clean: CleanImages
-    seed: int
-
-    def make(self, chunk: _Chunk) -> NDArray[np.uint8]:
-        """The rows of a chunk."""
-        images = self.clean.images[chunk.start : chunk.start + CHUNK]
-        return np.stack([self._one(chunk, chunk.start + offset, image) for offset, image in enumerate(images)])
-
-    def _one(self, chunk: _Chunk, index: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        address = (chunk.kind, self.clean.dataset, chunk.name, chunk.severity, index)
-        generator = image_generator(self.seed, *address)
-        if chunk.kind == "corruptions":
-            return corrupt(chunk.name, image, chunk.severity, generator)
-        return perturb(chunk.name, image, generator)
-
-
-_state: list[_State] = []
-"""The state of a worker process."""
-
-
-def _start_worker(state: _State) -> None:
-    cv2.setNumThreads(1)
-    _state.append(state)
-
-
-def _make(chunk: _Chunk) -> NDArray[np.uint8]:
-    return _state[0].make(chunk)
+def _rows(
+    kind: Kind, dataset: str, name: str, severity: int, seed: int, start: int, images: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """What neighbouring images become; the first of them is at `start`."""
+    made = []
+    for index, image in enumerate(images, start):
+        generator = image_generator(seed, kind, dataset, name, severity, index)
+        sequence = kind == "perturbations"
+        made.append(perturb(name, image, generator) if sequence else corrupt(name, image, severity, generator))
+    return np.stack(made)

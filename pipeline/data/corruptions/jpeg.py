@@ -31,11 +31,6 @@ def codec() -> str:
         import jpeglib
 
         return f"libjpeg 9c (jpeglib {jpeglib.__version__})"
-    return pillow_codec()
-
-
-def pillow_codec() -> str:
-    """The codec that `by_pillow` uses, in the same words."""
     if features.check_feature("libjpeg_turbo"):
         return f"libjpeg-turbo {features.version('libjpeg_turbo')} (Pillow {PIL.__version__})"
     return f"libjpeg {features.version('jpg')} (Pillow {PIL.__version__})"
@@ -43,11 +38,10 @@ def pillow_codec() -> str:
 
 def jpeg_compression(image: Image, quality: int) -> Image:
     """Compress with this quality (chroma at half the resolution) and decompress. Takes RGB."""
-    return _by_jpeglib(image, quality) if "jpeglib" in codec() else by_pillow(image, quality)
+    return _by_jpeglib(image, quality) if "jpeglib" in codec() else _by_pillow(image, quality)
 
 
-def by_pillow(image: Image, quality: int) -> Image:
-    """The same with the codec of Pillow, whichever that is."""
+def _by_pillow(image: Image, quality: int) -> Image:
     stream = BytesIO()
     Pillow.fromarray(image).save(stream, "JPEG", quality=quality)
     return np.asarray(Pillow.open(stream))

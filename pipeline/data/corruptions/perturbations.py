@@ -7,115 +7,49 @@ Geometry is that of today's torchvision; the release was made with one of 2018, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from itertools import count, islice
 
 import cv2
 import numpy as np
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy import ndimage
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
-from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.data.corruptions import filters
-from pipeline.data.corruptions.catalogue import check_image, like, to_rgb
-from pipeline.data.corruptions.facts import FRAMES, PERTURBATIONS
-from pipeline.data.corruptions.filters import Image, to_uint8, unit, unit32
-from pipeline.data.corruptions.weather import snow_layer, snowed, spatter_layer, watered
+from pipeline.data.corruptions.catalogue import like, to_rgb
+from pipeline.data.corruptions.facts import FRAMES
+from pipeline.data.corruptions.filters import Image, gaussian, motion_blur, to_uint8, unit, unit32
+from pipeline.data.corruptions.noise import shot_noise, speckle_noise
+from pipeline.data.corruptions.weather import Spots, snow_layer, snowed, spatter_layer, watered
 
-Frames = Iterator[Image]
+Perturbation = Callable[[Image, np.random.Generator], Iterator[Image]]
+"""Gives the frames of an image, one after the other, without an end."""
 MIDDLE = 15
 """The frame of a movement that does not move."""
+IN_COLOUR = {"zoom_blur", "snow", "brightness", "translate", "rotate", "scale", "spatter", "shear"}
+"""They need three channels: a grey-scale image becomes RGB before them, and grey again after them."""
 
 
-@dataclass(frozen=True)
-class Perturbation:
-    """A function that gives the frames of an image, one after the other."""
+def noisy(add: Callable[..., Image], amount: float) -> Perturbation:
+    """The clean image, then independent draws of the same noise."""
 
-    frames: Callable[[Image, np.random.Generator], Frames]
-    rgb: bool = False
-    """It needs three channels: see `Corruption.rgb`."""
+    def frames(image: Image, generator: np.random.Generator) -> Iterator[Image]:
+        yield image
+        while True:
+            yield add(image, generator, amount)
 
-
-def gaussian_noise(image: Image, generator: np.random.Generator, deviation: float) -> Frames:
-    """Independent normal noise."""
-    yield image
-    values = unit32(image)
-    for _ in range(1, FRAMES["gaussian_noise"]):
-        yield to_uint8(values + deviation * generator.standard_normal(image.shape, dtype=np.float32))
+    return frames
 
 
-def shot_noise(image: Image, generator: np.random.Generator, photons: float) -> Frames:
-    """Independent Poisson noise."""
-    yield image
-    values = unit(image)
-    for _ in range(1, FRAMES["shot_noise"]):
-        yield to_uint8(generator.poisson(values * photons) / photons)
+def single_precision_noise(image: Image, generator: np.random.Generator, deviation: float) -> Image:
+    """Normal noise, drawn and added in float32 as for the release."""
+    return to_uint8(unit32(image) + deviation * generator.standard_normal(image.shape, dtype=np.float32))
 
 
-def speckle_noise(image: Image, generator: np.random.Generator, deviation: float) -> Frames:
-    """Independent normal noise in proportion to the value."""
-    yield image
-    values = unit(image)
-    for _ in range(1, FRAMES["speckle_noise"]):
-        yield to_uint8(values + values * generator.normal(scale=deviation, size=image.shape))
-
-
-def motion_blur(image: Image, generator: np.random.Generator) -> Frames:
-    """A blur whose direction turns by 9 degrees a frame."""
-    for frame in range(FRAMES["motion_blur"]):
-        yield filters.motion_blur(image, 6, 1.8, 9 * (frame - 20))
-
-
-def zoom_blur(image: Image, generator: np.random.Generator) -> Frames:
-    """The mean of ever more zooms."""
-    yield image
-    total = unit32(image)
-    for frame in range(1, FRAMES["zoom_blur"]):
-        total = total + unit32(moved(image, scale=1 + 0.004 * frame))
-        yield to_uint8(total / (frame + 1))
-
-
-def snow(image: Image, generator: np.random.Generator) -> Frames:
-    """The same flakes, whose wind turns by 4 degrees a frame."""
-    flakes = snow_layer(image.shape[:2], generator, 0.05, 0.3, 2, 0.5)
-    for frame in range(FRAMES["snow"]):
-        yield snowed(image, filters.motion_blur(flakes, 10, 2, 4 * frame - 150), 0.85)
-
-
-def brightness(image: Image, generator: np.random.Generator) -> Frames:
-    """From darker to brighter."""
-    hsv = rgb_to_hsv(unit(image))
-    for frame in range(FRAMES["brightness"]):
-        value = np.clip(hsv[..., 2] + 0.015 * (frame - MIDDLE), 0, 1)
-        yield to_uint8(hsv_to_rgb(np.dstack([hsv[..., :2], value])))
-
-
-def translate(image: Image, generator: np.random.Generator) -> Frames:
-    """One pixel to the right a frame."""
-    for frame in range(FRAMES["translate"]):
-        yield moved(image, right=frame - 7, interpolation=InterpolationMode.NEAREST)
-
-
-def rotate(image: Image, generator: np.random.Generator) -> Frames:
-    """One degree a frame."""
-    for frame in range(FRAMES["rotate"]):
-        yield moved(image, angle=frame - MIDDLE)
-
-
-def scale(image: Image, generator: np.random.Generator) -> Frames:
-    """From 0.7 times the size to 1.3 times."""
-    for frame in range(FRAMES["scale"]):
-        yield moved(image, scale=(70 + 2 * frame) / 100)
-
-
-def shear(image: Image, generator: np.random.Generator) -> Frames:
-    """One degree a frame."""
-    for frame in range(FRAMES["shear"]):
-        yield moved(image, shear=frame - MIDDLE)
+def numbered(frame: Callable[[Image, int], Image]) -> Perturbation:
+    """Frames that are functions of their number; nothing is drawn."""
+    return lambda image, generator: (frame(image, number) for number in count())
 
 
 def moved(
@@ -131,15 +65,14 @@ def moved(
     return np.asarray(affine(picture, angle, [right, 0], scale, [shear, 0.0], interpolation=interpolation))
 
 
-def tilt(image: Image, generator: np.random.Generator) -> Frames:
-    """Turn about both axes of the image, 0.75 degrees a frame, and look at it in perspective.
+def tilted(image: Image, angle: float) -> Image:
+    """The image in perspective, after a turn by `angle` degrees about both of its axes.
 
-    The image lies one unit before the plane that it is turned about, so even the middle frame is a little smaller.
+    It lies one unit before the plane that it is turned about, so even a turn by nothing makes it a little smaller.
     """
     height, width = image.shape[:2]
-    for frame in range(FRAMES["tilt"]):
-        matrix = tilt_matrix(height, width, np.deg2rad(0.75 * (frame - MIDDLE)))
-        yield np.asarray(cv2.warpPerspective(image, matrix, (width, height)), dtype=np.uint8).reshape(image.shape)
+    matrix = tilt_matrix(height, width, np.deg2rad(angle))
+    return np.asarray(cv2.warpPerspective(image, matrix, (width, height)), dtype=np.uint8).reshape(image.shape)
 
 
 def tilt_matrix(height: int, width: int, angle: float) -> NDArray[np.float64]:
@@ -159,64 +92,71 @@ def tilt_matrix(height: int, width: int, angle: float) -> NDArray[np.float64]:
     return homography
 
 
-def gaussian_blur(image: Image, generator: np.random.Generator) -> Frames:
-    """Ever more blur."""
-    values = unit(image)
-    for frame in range(FRAMES["gaussian_blur"]):
-        sigma = 0.3 + 0.015 * frame
-        yield to_uint8(ndimage.gaussian_filter(values, (sigma, sigma, 0), mode="nearest", truncate=7))
+def zoom_blur(image: Image, generator: np.random.Generator) -> Iterator[Image]:
+    """The mean of ever more zooms."""
+    yield image
+    total = unit32(image)
+    for number in count(1):
+        total = total + unit32(moved(image, scale=1 + 0.004 * number))
+        yield to_uint8(total / (number + 1))
 
 
-def spatter(image: Image, generator: np.random.Generator) -> Frames:
+def snow(image: Image, generator: np.random.Generator) -> Iterator[Image]:
+    """The same flakes, whose wind turns by 4 degrees a frame."""
+    flakes = snow_layer(image.shape[:2], generator, Spots(0.05, 0.3, 2, 0.5))
+    return (snowed(image, motion_blur(flakes, 10, 2, 4 * number - 150), 0.85) for number in count())
+
+
+def brightness(image: Image, generator: np.random.Generator) -> Iterator[Image]:
+    """From darker to brighter."""
+    hsv = rgb_to_hsv(unit(image))
+    for number in count():
+        value = np.clip(hsv[..., 2] + 0.015 * (number - MIDDLE), 0, 1)
+        yield to_uint8(hsv_to_rgb(np.dstack([hsv[..., :2], value])))
+
+
+def spatter(image: Image, generator: np.random.Generator) -> Iterator[Image]:
     """Drops of water that run down, 0.8 pixels a frame."""
-    layer = spatter_layer(image.shape[:2], generator, 0.6, 0.265, 1.75, 0.7)
-    for _ in range(FRAMES["spatter"]):
+    layer = spatter_layer(image.shape[:2], generator, Spots(0.6, 0.265, 1.75, 0.7))
+    while True:
         yield watered(image, layer, 0.6)
         above = np.vstack([np.zeros_like(layer[:1]), layer[:-1]])
         layer = 0.2 * layer + 0.8 * above
 
 
 SEQUENCES: dict[str, Perturbation] = {
-    "gaussian_noise": Perturbation(partial(gaussian_noise, deviation=0.02)),
-    "gaussian_noise_2": Perturbation(partial(gaussian_noise, deviation=0.04)),
-    "gaussian_noise_3": Perturbation(partial(gaussian_noise, deviation=0.06)),
-    "shot_noise": Perturbation(partial(shot_noise, photons=700)),
-    "shot_noise_2": Perturbation(partial(shot_noise, photons=400)),
-    "shot_noise_3": Perturbation(partial(shot_noise, photons=200)),
-    "motion_blur": Perturbation(motion_blur),
-    "zoom_blur": Perturbation(zoom_blur, rgb=True),
-    "snow": Perturbation(snow, rgb=True),
-    "brightness": Perturbation(brightness, rgb=True),
-    "translate": Perturbation(translate, rgb=True),
-    "rotate": Perturbation(rotate, rgb=True),
-    "tilt": Perturbation(tilt),
-    "scale": Perturbation(scale, rgb=True),
-    "speckle_noise": Perturbation(partial(speckle_noise, deviation=0.05)),
-    "speckle_noise_2": Perturbation(partial(speckle_noise, deviation=0.07)),
-    "speckle_noise_3": Perturbation(partial(speckle_noise, deviation=0.1)),
-    "gaussian_blur": Perturbation(gaussian_blur),
-    "spatter": Perturbation(spatter, rgb=True),
-    "shear": Perturbation(shear, rgb=True),
+    "gaussian_noise": noisy(single_precision_noise, 0.02),
+    "gaussian_noise_2": noisy(single_precision_noise, 0.04),
+    "gaussian_noise_3": noisy(single_precision_noise, 0.06),
+    "shot_noise": noisy(shot_noise, 700),
+    "shot_noise_2": noisy(shot_noise, 400),
+    "shot_noise_3": noisy(shot_noise, 200),
+    "motion_blur": numbered(lambda image, number: motion_blur(image, 6, 1.8, 9 * (number - 20))),
+    "zoom_blur": zoom_blur,
+    "snow": snow,
+    "brightness": brightness,
+    "translate": numbered(
+        lambda image, number: moved(image, right=number - 7, interpolation=InterpolationMode.NEAREST)
+    ),
+    "rotate": numbered(lambda image, number: moved(image, angle=number - MIDDLE)),
+    "tilt": numbered(lambda image, number: tilted(image, 0.75 * (number - MIDDLE))),
+    "scale": numbered(lambda image, number: moved(image, scale=(70 + 2 * number) / 100)),
+    "speckle_noise": noisy(speckle_noise, 0.05),
+    "speckle_noise_2": noisy(speckle_noise, 0.07),
+    "speckle_noise_3": noisy(speckle_noise, 0.1),
+    "gaussian_blur": numbered(lambda image, number: to_uint8(gaussian(unit(image), 0.3 + 0.015 * number, reach=7.0))),
+    "spatter": spatter,
+    "shear": numbered(lambda image, number: moved(image, shear=number - MIDDLE)),
 }
 
 
 def perturb(name: str, image: Image, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """The sequence of one image.
+    """The sequence of one image: (frames, height, width, channels), uint8; `FRAMES` says how many frames.
 
     Args:
         name: One of `PERTURBATIONS`.
         image: As for `corrupt`.
         generator: Of the noises, snow and spatter; the others draw nothing.
-
-    Returns:
-        (frames, height, width, channels), uint8; `FRAMES` says how many frames.
-
-    Raises:
-        RequestError: the name does not exist, or the image is something else.
     """
-    check_image(image)
-    if name not in SEQUENCES:
-        raise RequestError(f"perturbation '{name}' does not exist: {did_you_mean(name, list(PERTURBATIONS))}")
-    perturbation = SEQUENCES[name]
-    given = to_rgb(image) if perturbation.rgb else image
-    return np.stack([like(frame, image) for frame in perturbation.frames(given, generator)])
+    given = to_rgb(image) if name in IN_COLOUR else image
+    return np.stack([like(frame, image) for frame in islice(SEQUENCES[name](given, generator), FRAMES[name])])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,6 +30,15 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 WATER = np.array([175, 238, 238]) / 255
 MUD = np.array([63, 42, 20]) / 255
 EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+
+
+class Spots(NamedTuple):
+    """A layer of flakes or drops: where normal noise, zoomed or blurred by `spread`, is above a threshold."""
+
+    mean: float
+    deviation: float
+    spread: float
+    threshold: float
 
 
 def brightness(image: Image, added: float) -> Image:
@@ -70,33 +79,18 @@ def frost_texture(name: str) -> NDArray[np.uint8]:
 
 
 def snow(
-    image: Image,
-    generator: np.random.Generator,
-    mean: float,
-    deviation: float,
-    zoom: float,
-    threshold: float,
-    radius: float,
-    sigma: float,
-    weight: float,
+    image: Image, generator: np.random.Generator, spots: Spots, radius: float, sigma: float, weight: float
 ) -> Image:
     """Flakes that fall, and are seen twice, the second time turned by 180 degrees, in front of a whitened image."""
-    flakes = snow_layer(image.shape[:2], generator, mean, deviation, zoom, threshold)
+    flakes = snow_layer(image.shape[:2], generator, spots)
     fallen = motion_blur(flakes, radius, sigma, generator.uniform(-135, -45))
     return snowed(image, fallen, weight)
 
 
-def snow_layer(
-    size: tuple[int, ...],
-    generator: np.random.Generator,
-    mean: float,
-    deviation: float,
-    zoom: float,
-    threshold: float,
-) -> NDArray[np.uint8]:
+def snow_layer(size: tuple[int, ...], generator: np.random.Generator, spots: Spots) -> NDArray[np.uint8]:
     """Flakes that do not move yet, (height, width), 0..255."""
-    layer = clipped_zoom(generator.normal(mean, deviation, size), zoom)
-    return to_uint8(np.where(layer < threshold, 0, layer))
+    layer = clipped_zoom(generator.normal(spots.mean, spots.deviation, size), spots.spread)
+    return to_uint8(np.where(layer < spots.threshold, 0, layer))
 
 
 def snowed(image: Image, fallen: NDArray[np.uint8], weight: float) -> Image:
@@ -108,36 +102,20 @@ def snowed(image: Image, fallen: NDArray[np.uint8], weight: float) -> Image:
     return to_uint8(whitened + layer + np.rot90(layer, 2))
 
 
-def spatter(
-    image: Image,
-    generator: np.random.Generator,
-    mean: float,
-    deviation: float,
-    sigma: float,
-    threshold: float,
-    strength: float,
-    liquid: str,
-) -> Image:
+def spatter(image: Image, generator: np.random.Generator, spots: Spots, strength: float, liquid: str) -> Image:
     """Drops of water, or of mud, on the lens; `strength` is the water's opacity or the blur of the mud's edge."""
-    layer = spatter_layer(image.shape[:2], generator, mean, deviation, sigma, threshold)
+    layer = spatter_layer(image.shape[:2], generator, spots)
     if liquid == "water":
         return watered(image, layer, strength)
-    mask = gaussian((layer > threshold).astype(np.float32), strength)[..., None]
+    mask = gaussian((layer > spots.threshold).astype(np.float32), strength)[..., None]
     mask = np.where(mask < 0.8, 0, mask)
     return to_uint8(unit32(image) * (1 - mask) + MUD * mask)
 
 
-def spatter_layer(
-    size: tuple[int, ...],
-    generator: np.random.Generator,
-    mean: float,
-    deviation: float,
-    sigma: float,
-    threshold: float,
-) -> Values:
+def spatter_layer(size: tuple[int, ...], generator: np.random.Generator, spots: Spots) -> Values:
     """Where the liquid is, (height, width): 0 where it is not."""
-    layer = gaussian(generator.normal(mean, deviation, size), sigma)
-    return np.where(layer < threshold, 0, layer)
+    layer = gaussian(generator.normal(spots.mean, spots.deviation, size), spots.spread)
+    return np.where(layer < spots.threshold, 0, layer)
 
 
 def watered(image: Image, layer: Values, strength: float) -> Image:

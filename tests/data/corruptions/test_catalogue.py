@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import features
 
-from pipeline.core.errors import RequestError
 from pipeline.data.corruptions import filters, jpeg
 from pipeline.data.corruptions.blur import glass_blur
 from pipeline.data.corruptions.catalogue import CATALOGUE, corrupt, image_generator
@@ -256,27 +255,6 @@ def test_the_jpeg_codec_is_named(
     jpeg.codec.cache_clear()
     assert jpeg.codec().startswith(name)
     jpeg.codec.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("name", "severity", "message"),
-    [
-        ("gausian_noise", 1, "corruption 'gausian_noise' does not exist: did you mean 'gaussian_noise'"),
-        ("fog", 0, "severity 0 of 'fog' does not exist"),
-        ("fog", 6, "one of 1, 2, 3, 4, 5"),
-    ],
-)
-def test_what_does_not_exist_is_refused(name: str, severity: int, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        corrupted(name, cloudy(8, 8, 3), severity)
-
-
-@pytest.mark.parametrize(
-    "image", [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), flat(0, size=3)]
-)
-def test_what_is_no_image_is_refused(image: Image) -> None:
-    with pytest.raises(RequestError, match="was given, expected uint8"):
-        corrupted("fog", image, 1)
 
 
 def test_generators_are_addressed() -> None:

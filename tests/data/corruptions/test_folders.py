@@ -40,13 +40,6 @@ def test_only_the_files_that_are_asked_for_must_be_there(installed: Path, root: 
         open_corruptions(root, "cifar10", CORRUPTIONS)
 
 
-def test_names_that_do_not_exist_are_refused(installed: Path, root: Path) -> None:
-    with pytest.raises(RequestError, match="'fgo' is not one of the corruptions: did you mean 'fog'"):
-        open_corruptions(root, "cifar10", ("fgo",))
-    with pytest.raises(RequestError, match="'fog' is not one of the perturbations"):
-        open_perturbations(root, "cifar10", LABELS, ("fog",))
-
-
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -82,26 +75,18 @@ def pickle_it(path: Path) -> None:
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
 
 
-DAMAGES = [
-    (truncate, r"is truncated or no NumPy array \(\d+ bytes; .*\), expected uint8 of shape"),
-    (cut_the_header, "is truncated or no NumPy array"),
-    (empty, r"is truncated or no NumPy array \(0 bytes"),
-    (flip_a_bit, "expected MD5 [0-9a-f]{32}, found [0-9a-f]{32}"),
-    (drop_a_row, r"holds uint8 of shape \(14,.*\), expected uint8 of shape \(15,"),
-    (make_float, r"holds float32 of shape \(15,.*\), expected uint8"),
-    (zip_it, "holds several arrays"),
-    (pickle_it, "is truncated or no NumPy array"),
-]
+MD5 = "expected MD5 [0-9a-f]{32}, found [0-9a-f]{32}"
+DAMAGES = [truncate, cut_the_header, empty, flip_a_bit, drop_a_row, make_float, zip_it, pickle_it]
 
 
-@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["fog", "labels"])
 def test_damage_is_named_and_nothing_is_written(
-    installed: Path, root: Path, name: str, damage: Callable[[Path], None], message: str
+    installed: Path, root: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     damage(installed / f"{name}.npy")
     before = contents(root)
-    with pytest.raises(RequestError, match=rf"{name}\.npy: {message}") as caught:
+    with pytest.raises(RequestError, match=rf"{name}\.npy: {MD5}") as caught:
         open_corruptions(root, "cifar10", ("fog", "frost"))
     assert caught.value.exit_code == 2
     for way_out in ("by hand", "allow the download", "regenerate", RELEASES["cifar10"].archive_md5):
@@ -141,16 +126,26 @@ def test_sequences_are_accepted_without_a_digest_and_say_so(release: Release, ro
     assert folder.labels.tolist() == LABELS.tolist()
 
 
-def test_sequences_of_another_form_are_refused(release: Release, root: Path) -> None:
+FORMS = [
+    (truncate, r"holds no whole NumPy array \(ValueError, \d+ bytes\)"),
+    (cut_the_header, "holds no whole NumPy array"),
+    (empty, r"holds no whole NumPy array \(\w+, 0 bytes\)"),
+    (drop_a_row, r"holds uint8 of shape \(2, 31,.*expected uint8 of shape \(3, 31"),
+    (make_float, "holds float32 of shape"),
+    (zip_it, "holds no whole NumPy array"),
+    (pickle_it, "holds no whole NumPy array"),
+    (Path.unlink, "is missing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FORMS)
+def test_sequences_of_another_form_are_refused(
+    release: Release, root: Path, damage: Callable[[Path], None], message: str
+) -> None:
     path = install_sequences(root)
-    truncate(path / "rotate.npy")
-    with pytest.raises(RequestError, match=r"rotate\.npy: is truncated(.|\n)*no archive"):
+    damage(path / "rotate.npy")
+    with pytest.raises(RequestError, match=rf"rotate\.npy: {message}(.|\n)*no archive"):
         open_perturbations(root, "cifar10", LABELS, ("rotate", "translate"))
-    drop_a_row(path / "translate.npy")
-    with pytest.raises(RequestError, match=r"holds uint8 of shape \(2, 16,.*expected uint8 of shape \(3, 16"):
-        open_perturbations(root, "cifar10", LABELS, ("translate",))
-    with pytest.raises(RequestError, match=r"labels of shape \(2,\) were given, expected \(3,\)"):
-        open_perturbations(root, "cifar10", LABELS[:2], ("translate",))
 
 
 @pytest.fixture
@@ -168,7 +163,7 @@ def test_regenerated_files_are_accepted_and_say_so(regenerated: Path) -> None:
 def test_regenerated_files_are_checked(regenerated: Path) -> None:
     with pytest.raises(RequestError, match="is of corruptions, perturbations were asked for"):
         open_regenerated(regenerated, "perturbations", ("fog",))
-    with pytest.raises(RequestError, match=r"snow\.npy: is not in manifest\.json"):
+    with pytest.raises(RequestError, match=r"not in manifest\.json: snow\. Remove"):
         open_regenerated(regenerated, "corruptions", ("fog", "snow"))
     flip_a_bit(regenerated / "fog.npy")
     with pytest.raises(RequestError, match=r"fog\.npy: expected MD5 (.|\n)*what is whole is kept"):

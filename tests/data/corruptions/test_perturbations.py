@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.core.errors import RequestError
 from pipeline.data.corruptions.facts import BENCHMARK_PERTURBATIONS, FRAMES, PERTURBATIONS, is_noise
 from pipeline.data.corruptions.filters import to_uint8, unit32
 from pipeline.data.corruptions.perturbations import MIDDLE, SEQUENCES, perturb, tilt_matrix
@@ -101,10 +100,3 @@ def test_a_tilt_by_nothing_shrinks_a_little_around_the_middle() -> None:
 def test_without_water_the_image_stays() -> None:
     image = cloudy(16, 16, 3)
     assert np.array_equal(watered(image, np.zeros((16, 16)), 0.6), to_uint8(unit32(image)))
-
-
-def test_what_does_not_exist_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"perturbation 'rotat' does not exist: did you mean 'rotate'"):
-        sequence("rotat", cloudy(8, 8, 3))
-    with pytest.raises(RequestError, match="was given, expected uint8"):
-        sequence("rotate", cloudy(8, 8, 3)[..., :2])
