@@ -19,7 +19,7 @@ from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments
 from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
 from pipeline.data.corruptions.folders import ImageFolder, array_file
-from pipeline.evaluation.corruption_scores import corruption_verdicts
+from pipeline.evaluation.corruption_scores import corruption_accuracies
 from pipeline.models import build_model
 
 TEST_IMAGES = 10_000
@@ -37,7 +37,7 @@ def peak(folder: Path, corruptions: int, images: int) -> float:
         np.lib.format.open_memmap(array_file(folder, name), "w+", np.uint8, shape)
     model = build_model("resnet18", "cifar10").to(memory_format=torch.channels_last)
     source = ImageFolder(folder, "corruptions", "regenerated", names, labels)
-    corruption_verdicts(model, source, torch.device("cpu"), images=images, report=lambda text: None)
+    corruption_accuracies(model, source, torch.device("cpu"), images=images, report=lambda text: None)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -17,7 +17,7 @@ from pipeline.core.files import (
     write_record,
     write_text,
 )
-from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, BENCHMARK_PERTURBATIONS, CORRUPTIONS, RELEASES
+from pipeline.data.corruptions.facts import BENCHMARK_PERTURBATIONS, CORRUPTIONS, RELEASES
 from pipeline.data.corruptions.folders import ImageFolder, Kind, open_corruptions, open_perturbations, open_regenerated
 from pipeline.experiments.results import load_trained
 from pipeline.provenance.code import digest_of
@@ -77,8 +77,8 @@ def _lies_there(kind: Kind, dataset: str, root: Path) -> bool:
     """Whether the folder of a release is there, whole or not: a damaged one is to be spoken of."""
     if dataset not in RELEASES:
         return False
-    suffix = "C" if kind == "corruptions" else "P"
-    return (root / f"{RELEASES[dataset].folder[:-1]}{suffix}").exists()
+    release = RELEASES[dataset]
+    return (root / (release.folder if kind == "corruptions" else release.sequence_folder)).exists()
 
 
 def _regenerated(dataset: str, kind: Kind) -> Path:
@@ -109,10 +109,8 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
     from pipeline.evaluation.corruption_scores import (
         corruption_accuracies,
         corruption_summary,
-        corruption_verdicts,
         perturbation_scores,
         perturbation_summary,
-        perturbation_verdicts,
     )
     from pipeline.tracking import DataDescription, track
 
@@ -122,9 +120,9 @@ def measure_ood(experiment: Experiment) -> dict[str, float]:
         model = load_trained(experiment).to(backend.device)
         folders, started = corrupted_images(experiment), time.perf_counter()
         options: Any = {"device": backend.device, "images": experiment.ood.images}
-        accuracies = corruption_accuracies(corruption_verdicts(model, folders["corruptions"], **options))
-        scores = perturbation_scores(perturbation_verdicts(model, folders["perturbations"], **options))
-        c, p = corruption_summary(accuracies, names=BENCHMARK_CORRUPTIONS), perturbation_summary(scores)
+        accuracies = corruption_accuracies(model, folders["corruptions"], **options)
+        scores = perturbation_scores(model, folders["perturbations"], **options)
+        c, p = corruption_summary(accuracies), perturbation_summary(scores)
         metrics = {
             "ood_c_severity_5": c["accuracy_severity_5"],
             "ood_c": c["accuracy"],

@@ -6,28 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.core.errors import RequestError
-from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, CORRUPTIONS, PERTURBATIONS
+from pipeline.data.corruptions.facts import CORRUPTIONS, PERTURBATIONS
 from pipeline.data.corruptions.folders import ImageFolder, Kind, open_regenerated
 from pipeline.data.corruptions.generate import CleanImages, regenerate
 from pipeline.data.images import ImageSplit
 from pipeline.evaluation.corruption_scores import (
     corruption_accuracies,
     corruption_summary,
-    corruption_verdicts,
-    flips,
     perturbation_scores,
     perturbation_summary,
-    perturbation_verdicts,
 )
 
 CPU = torch.device("cpu")
@@ -68,14 +60,11 @@ def corruptions(tmp_path: Path) -> ImageFolder:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_verdicts_and_accuracies_of_corruptions(corruptions: ImageFolder, batch_size: int) -> None:
+def test_accuracies_of_corruptions(corruptions: ImageFolder, batch_size: int) -> None:
     model = FirstValue().train()
-    verdicts = corruption_verdicts(model, corruptions, CPU, batch_size, report=quiet)
+    table = corruption_accuracies(model, corruptions, CPU, batch_size, report=quiet)
     assert model.training
-    assert verdicts["predicted"].tolist() == [1, 2, 1, 2, 1, 2, 1, 2, 9, 2, 1, 2, 1, 2, 0, 0, 0, 0, 0, 2]
-    assert verdicts["label"].tolist() == [1, 2] * 10
-    assert set(verdicts["provenance"]) == {"regenerated"}
-    table = corruption_accuracies(verdicts)
+    assert set(table["provenance"]) == {"regenerated"}
     assert table.columns.tolist() == ["corruption", "group", "severity", "images", "accuracy", "provenance"]
     assert table["corruption"].tolist() == ["snow"] * 5 + ["fog"] * 5
     assert table["severity"].tolist() == [1, 2, 3, 4, 5] * 2
@@ -85,48 +74,27 @@ def test_verdicts_and_accuracies_of_corruptions(corruptions: ImageFolder, batch_
     assert summary == pytest.approx({"accuracy_severity_5": 0.5, "accuracy": 0.7, "mce": 0.3})
 
 
-def test_some_severities_and_some_images(corruptions: ImageFolder) -> None:
-    verdicts = corruption_verdicts(FirstValue(), corruptions, CPU, severities=(5,), images=1, report=quiet)
-    assert verdicts["predicted"].tolist() == [9, 0]
-    summary = corruption_summary(corruption_accuracies(verdicts), names=("snow", "fog"))
-    assert summary == {"accuracy_severity_5": 0.0}
+def test_some_images(corruptions: ImageFolder) -> None:
+    table = corruption_accuracies(FirstValue(), corruptions, CPU, images=1, report=quiet)
+    assert table["accuracy"].tolist() == [1, 1, 1, 1, 0, 1, 1, 0, 0, 0]
+    assert set(table["images"]) == {1}
+    summary = corruption_summary(table, ("snow", "fog"))
+    assert summary == pytest.approx({"accuracy_severity_5": 0, "accuracy": 0.6, "mce": 0.4})
 
 
 def test_every_file_is_reported(corruptions: ImageFolder) -> None:
     said: list[str] = []
-    corruption_verdicts(FirstValue(), corruptions, CPU, report=said.append)
+    corruption_accuracies(FirstValue(), corruptions, CPU, report=said.append)
     assert [line.split(" ", 1)[1] for line in said] == [
         "snow: 90.0% of 10 images correct",
         "fog: 50.0% of 10 images correct",
     ]
 
 
-def accuracies(**by_corruption: list[float]) -> pd.DataFrame:
-    rows = [
-        {"corruption": name, "severity": severity, "accuracy": value}
-        for name, values in by_corruption.items()
-        for severity, value in enumerate(values, 1)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_errors_relative_to_a_reference() -> None:
-    ours = accuracies(fog=[0.9, 0.8, 0.7, 0.6, 0.5], snow=[0.8] * 5)
-    reference = accuracies(snow=[0.6] * 5, fog=[0.8, 0.6, 0.4, 0.2, 0.0])
-    summary = corruption_summary(ours, reference, 0.95, 0.9, ("fog", "snow"))
-    assert summary["mce"] == pytest.approx((1.5 / 3 + 1.0 / 2) / 2)
-    assert summary["relative_mce"] == pytest.approx(((1.5 - 0.25) / (3 - 0.5) + (1 - 0.25) / (2 - 0.5)) / 2)
-    assert corruption_summary(ours, ours, names=("fog",))["mce"] == pytest.approx(1)
-    assert "relative_mce" not in corruption_summary(ours, reference, names=("fog",))
-
-
-def test_a_mean_over_corruptions_that_are_missing_is_refused() -> None:
-    ours = accuracies(**{name: [0.5] * 5 for name in BENCHMARK_CORRUPTIONS if name != "fog"})
-    with pytest.raises(RequestError, match="the mean is over 15 corruptions, fog not among the results"):
-        corruption_summary(ours)
-    whole = accuracies(**{name: [0.5] * 5 for name in CORRUPTIONS})
-    with pytest.raises(RequestError, match="fog"):
-        corruption_summary(whole, reference=ours)
+def test_a_mean_over_corruptions_that_are_missing_is_refused(corruptions: ImageFolder) -> None:
+    table = corruption_accuracies(FirstValue(), corruptions, CPU, report=quiet)
+    with pytest.raises(KeyError, match="glass_blur"):
+        corruption_summary(table)
 
 
 @pytest.fixture
@@ -138,53 +106,15 @@ def sequences(tmp_path: Path) -> ImageFolder:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
-def test_verdicts_and_scores_of_sequences(sequences: ImageFolder, batch_size: int) -> None:
-    verdicts = perturbation_verdicts(FirstValue(), sequences, CPU, batch_size, report=quiet)
-    assert verdicts["correct"].tolist() == [2, 4, 2, 2]
-    assert verdicts["flips"].tolist() == [2, 0, 2, 3]  # noise: against the first frame
-    assert set(verdicts["pairs"]) == {3} and set(verdicts["frames"]) == {4}
-    scores = perturbation_scores(verdicts).set_index("perturbation")
+def test_scores_of_sequences(sequences: ImageFolder, batch_size: int) -> None:
+    table = perturbation_scores(FirstValue(), sequences, CPU, batch_size, report=quiet)
+    scores = table.set_index("perturbation")
+    assert scores["frames"].tolist() == [4, 4]
     assert scores["accuracy"].tolist() == [6 / 8, 4 / 8]
-    assert scores["flip_probability"].tolist() == [2 / 6, 5 / 6]
+    assert scores["flip_probability"].tolist() == [2 / 6, 5 / 6]  # noise: against the first frame
     assert set(scores["provenance"]) == {"regenerated"} and set(scores["images"]) == {2}
-    names = ("gaussian_noise", "rotate")
-    summary = perturbation_summary(scores.reset_index(), scores.reset_index(), names)
-    assert summary == pytest.approx({"accuracy": 5 / 8, "mfp": 7 / 12, "mfr": 1})
-
-
-def test_difficulty_compares_frames_further_apart_except_in_noise(sequences: ImageFolder) -> None:
-    verdicts = perturbation_verdicts(FirstValue(), sequences, CPU, difficulty=2, report=quiet)
-    assert verdicts["flips"].tolist() == [2, 0, 2, 0]
-    assert verdicts["pairs"].tolist() == [3, 3, 2, 2]
-
-
-@settings(max_examples=50)
-@given(predicted=arrays(np.int16, (3, 9), elements=st.integers(0, 2)), difficulty=st.integers(1, 8))
-def test_a_difficulty_is_the_mean_over_interleaved_sequences(predicted: NDArray[np.int16], difficulty: int) -> None:
-    parts = [predicted[:, start::difficulty] for start in range(difficulty)]
-    expected = sum(int((part[:, 1:] != part[:, :-1]).sum()) for part in parts)
-    assert int(flips(predicted, noise=False, difficulty=difficulty).sum()) == expected
-
-
-def test_sums_over_many_sequences_do_not_overflow() -> None:
-    count = 3000
-    verdicts = pd.DataFrame(
-        {
-            "perturbation": "rotate",
-            "provenance": "regenerated",
-            "frames": np.full(count, 31, np.int16),
-            "correct": np.full(count, 31, np.int16),
-            "pairs": np.full(count, 30, np.int16),
-            "flips": np.full(count, 15, np.int16),
-        }
-    )
-    scores = perturbation_scores(verdicts).iloc[0]
-    assert (scores["accuracy"], scores["flip_probability"], scores["frames"]) == (1, 0.5, 31)
-
-
-def test_the_other_kind_of_folder_is_refused(corruptions: ImageFolder) -> None:
-    with pytest.raises(RequestError, match="holds corruptions, perturbations were asked for"):
-        perturbation_verdicts(FirstValue(), corruptions, CPU)
+    summary = perturbation_summary(table, ("gaussian_noise", "rotate"))
+    assert summary == pytest.approx({"accuracy": 5 / 8, "mfp": 7 / 12})
 
 
 def test_digits_from_images_to_numbers(tmp_path: Path, tiny_split: ImageSplit, digits_model: nn.Module) -> None:
@@ -194,7 +124,7 @@ def test_digits_from_images_to_numbers(tmp_path: Path, tiny_split: ImageSplit, d
     regenerate("corruptions", clean, tmp_path / "C", CORRUPTIONS, **options)
     regenerate("perturbations", clean, tmp_path / "P", PERTURBATIONS, **options)
     folder = open_regenerated(tmp_path / "C", "corruptions", CORRUPTIONS)
-    table = corruption_accuracies(corruption_verdicts(digits_model, folder, CPU, report=quiet))
+    table = corruption_accuracies(digits_model, folder, CPU, report=quiet)
     assert len(table) == 19 * 5
     with torch.no_grad():
         predicted = digits_model(test.images.float() / 255).argmax(1)
@@ -202,6 +132,6 @@ def test_digits_from_images_to_numbers(tmp_path: Path, tiny_split: ImageSplit, d
     summary = corruption_summary(table)
     assert 0.1 < summary["accuracy_severity_5"] <= summary["accuracy"] < clean_accuracy
     sequences = open_regenerated(tmp_path / "P", "perturbations", PERTURBATIONS)
-    scores = perturbation_scores(perturbation_verdicts(digits_model, sequences, CPU, report=quiet))
+    scores = perturbation_scores(digits_model, sequences, CPU, report=quiet)
     assert len(scores) == 20
     assert 0 < perturbation_summary(scores)["mfp"] < 1
