@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
+import pyautoattack
 import torch
+from pyautoattack import checks
 from torch import Tensor, nn
 
 from pipeline.data.images import ImageSet
@@ -69,10 +70,6 @@ class Remembered(nn.Module):
         return torch.stack([self._logits[key] for key in keys])
 
 
-PACKAGES = ("autoattack", "pyautoattack")
-"""The same code by the same authors; the first that is installed is used."""
-
-
 REPEATED = 256
 """Values of an image up to which Square in linf repeats itself. Larger ones it never asks for twice."""
 FLAG_IMAGES = 64
@@ -90,37 +87,26 @@ def flags(model: nn.Module, images: ImageSet) -> dict[str, str]:
         By check, the package's warning, "" where there is none: whether outputs are random, are probabilities, are made
         with gradients of the model's own (a defense that optimizes at test time), or have no gradient at some image.
     """
-    checks = import_module(f"{_package().__name__}.checks")
     viewable = _Viewable(model).eval()
     inputs, truth = images.batch(torch.arange(min(FLAG_IMAGES, len(images)), device=images.images.device))
     leaves = inputs.clone().requires_grad_()
     loss = nn.functional.cross_entropy(viewable(leaves), truth, reduction="sum")
     gradient = torch.autograd.grad(loss, leaves)[0].contiguous()
-    calls: dict[str, Callable[[_Warnings], object]] = {
+    calls: dict[str, Callable[[Any], object]] = {
         "outputs are random": lambda log: checks.check_randomized(viewable, inputs, truth, logger=log),
         "outputs are probabilities": lambda log: checks.check_range_output(viewable, inputs, logger=log),
-        "the model optimizes at test time": lambda log: _check_dynamic(checks, viewable, inputs, log),
+        "the model optimizes at test time": lambda log: _check_dynamic(viewable, inputs, log),
         "gradients are zero": lambda log: checks.check_zero_gradients(gradient, logger=log),
     }
     found = {}
     for name, call in calls.items():
-        log = _Warnings()
-        call(log)
-        found[name] = " ".join(log.messages)
+        warnings: list[str] = []
+        call(SimpleNamespace(warning=warnings.append))
+        found[name] = " ".join(warning.partition(" See ")[0].strip() for warning in warnings)
     return found
 
 
-class _Warnings:
-    """A logger that the package's checks write to."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.messages.append(message.partition(" See ")[0].strip())
-
-
-def _check_dynamic(checks: Any, model: nn.Module, images: Tensor, log: _Warnings) -> None:
+def _check_dynamic(model: nn.Module, images: Tensor, log: Any) -> None:
     """The package counts calls of the autograd machinery in a global table, and ends any trace that a debugger set."""
     trace = sys.gettrace()
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
@@ -128,10 +114,6 @@ def _check_dynamic(checks: Any, model: nn.Module, images: Tensor, log: _Warnings
         checks.check_dynamic(model, images, logger=log)
     finally:
         sys.settrace(trace)
-
-
-def _package() -> Any:
-    return import_module(next(name for name in PACKAGES if find_spec(name)))
 
 
 def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAttackMember, Perturb]:
@@ -143,11 +125,12 @@ def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAtta
         settings: Norm, radius, members and their effort.
         seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
     """
-    package = _package()
     device = next(model.parameters()).device
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[settings.norm]
     viewable = _Viewable(folded(model)).eval()
-    suite = package.AutoAttack(viewable, norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device)
+    suite = pyautoattack.AutoAttack(
+        viewable, norm=norm, eps=settings.epsilon, seed=seed, version="standard", device=device
+    )
     suite.fab.targeted = True
     suite.square.n_queries = settings.queries
     members = {"apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
