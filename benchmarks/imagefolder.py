@@ -25,7 +25,7 @@ from benchmarks.publishing import publish
 from benchmarks.timing import Option, read_arguments, spread
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, RandomCrop
-from pipeline.data.imagefolder.loader import TrainingStream, evaluation_batches, open_images
+from pipeline.data.imagefolder.loader import evaluation_batches, open_images, training_batches
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
 from pipeline.data.imagefolder.shards import encode
 
@@ -81,7 +81,7 @@ def loaders(source: Path, folder: Path) -> dict[str, Callable[[int], Iterator[An
     plain = DataLoader(ImageFolder(str(source / "train"), transforms.Compose(steps)), BATCH, shuffle=True)
 
     def stream(size: int) -> Callable[[int], Iterator[Any]]:
-        return TrainingStream(train, RandomCrop(size), BATCH, seed=0).batches
+        return lambda epoch: training_batches(train, RandomCrop(size), BATCH, 0, epoch)
 
     return {
         "torchvision, originals, training at 224": lambda epoch: iter(plain),

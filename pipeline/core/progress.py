@@ -130,7 +130,7 @@ class EvaluationDisplay(Display):
 
 
 class PreparationDisplay(Display):
-    """Images, images/s and time left of preparing an ImageFolder tree; a `PreparationObserver`."""
+    """Images, images/s and time left of preparing an ImageFolder tree."""
 
     def on_start(self, images: int) -> None:
         """Preparing begins or continues."""

@@ -17,7 +17,7 @@ from pipeline.core.ranks import Ranks
 from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.imagefolder.crops import RandomCrop
-from pipeline.data.imagefolder.loader import StoredImages, TrainingStream, Workers
+from pipeline.data.imagefolder.loader import StoredImages, Workers, training_batches
 from pipeline.data.images import ImageSet
 
 
@@ -93,17 +93,18 @@ class FromDisk:
         assert sizes.stored and sizes.crop, "streamed images have both sizes"
         sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         count = readers(sharers) if self.workers is None else self.workers
-        batches = TrainingStream(
+        batches = training_batches(
             self.images[sizes.stored],
             RandomCrop(sizes.crop, flip=self.horizontal_flip),
             sizes.batch,
             self.seed,
-            self.ranks.rank,
-            self.ranks.count,
-            workers=Workers(count, pin_memory=self.device.type == "cuda"),
+            epoch,
+            first,
+            self.ranks,
+            Workers(count, pin_memory=self.device.type == "cuda"),
         )
         try:
-            for images, labels in batches.batches(epoch, first):
+            for images, labels in batches:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         except RequestError as error:
             if self.ranks.count == 1:

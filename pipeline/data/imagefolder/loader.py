@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +24,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.ranks import ALONE, Ranks
 from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import CentreCrop, RandomCrop
 from pipeline.data.imagefolder.prepare import SUBSET_FILE, read_manifest
-from pipeline.data.imagefolder.shards import WAY_OUT, DamagedImage, decode, read_encoded, read_index, read_names
+from pipeline.data.imagefolder.shards import WAY_OUT, DamagedImage, decode, read, read_names
 from pipeline.data.imagefolder.subset import read_list
 from pipeline.data.images import ImageSet
 
 Part = Literal["train", "val"]
 Batch = tuple[Tensor, Tensor]
 """Images (batch, 3, size, size), uint8, channels last in memory; labels (batch,), int64."""
+PLACE = np.dtype([("shard", "i4"), ("start", "i8"), ("end", "i8"), ("label", "i8"), ("number", "i8")])
+"""Where an image is: position of its shard in the list of files, its first byte there, the byte after its last one; its
+label; its position in the part, which addresses its crops however the images were selected."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +46,26 @@ class StoredImages:
 
     files: tuple[Path, ...]
     """The shards of the part."""
-    shards: NDArray[np.int32]
-    """(n,): position of each image's shard in `files`."""
-    starts: NDArray[np.int64]
-    """(n,): first byte in its shard's `bytes`."""
-    ends: NDArray[np.int64]
-    """(n,): byte after the last one."""
-    labels: Tensor
-    """(n,), int64."""
-    numbers: NDArray[np.int64]
-    """(n,): position in the part, which addresses its crops however the images were selected."""
+    places: NDArray[np.void]
+    """(n,), of type PLACE."""
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self.labels)
+        return len(self.places)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> StoredImages:
+    @property
+    def labels(self) -> Tensor:
+        """(n,), int64."""
+        return torch.from_numpy(self.places["label"].copy())
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """(n,): positions in the part."""
+        return self.places["number"]
+
+    def subset(self, indices: Tensor | Sequence[int] | NDArray[np.int64]) -> StoredImages:
         """The images at `indices`, in that order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        return StoredImages(
-            self.files,
-            self.shards[chosen],
-            self.starts[chosen],
-            self.ends[chosen],
-            self.labels[torch.from_numpy(chosen)],
-            self.numbers[chosen],
-        )
+        return replace(self, places=self.places[np.asarray(indices, dtype=np.int64)])
 
     def image(self, index: int) -> Image.Image:
         """One image, decoded to RGB.
@@ -75,11 +73,12 @@ class StoredImages:
         Raises:
             RequestError: its shard is missing or damaged.
         """
-        path = self.files[self.shards[index]]
+        shard, start, end, _, number = self.places[index].tolist()
+        path = self.files[shard]
         try:
-            return decode(read_encoded(path, int(self.starts[index]), int(self.ends[index])))
+            return decode(read(path, "bytes", slice(start, end)).tobytes())
         except DamagedImage as error:
-            raise RequestError(f"{path}: image {int(self.numbers[index])} is damaged ({error}). {WAY_OUT}") from None
+            raise RequestError(f"{path}: image {number} is damaged ({error}). {WAY_OUT}") from None
 
 
 def open_images(folder: Path, part: Part) -> StoredImages:
@@ -88,17 +87,21 @@ def open_images(folder: Path, part: Part) -> StoredImages:
     Raises:
         RequestError: the folder is not prepared to the end, or a shard is missing or of another size than it was.
     """
-    entries = read_manifest(folder)["shards"][part]
-    indices = [read_index(_check_size(folder, entry)) for entry in entries]
-    counts = [len(index.labels) for index in indices]
-    return StoredImages(
-        files=tuple(folder / entry["file"] for entry in entries),
-        shards=np.repeat(np.arange(len(entries), dtype=np.int32), counts),
-        starts=np.concatenate([index.offsets[:-1] for index in indices]),
-        ends=np.concatenate([index.offsets[1:] for index in indices]),
-        labels=torch.from_numpy(np.concatenate([index.labels for index in indices])),
-        numbers=np.arange(sum(counts), dtype=np.int64),
-    )
+    files, places = [], []
+    for number, entry in enumerate(read_manifest(folder)["shards"][part]):
+        path = folder / entry["file"]
+        # Its sha256 would take minutes at every start.
+        if path.exists() and (size := path.stat().st_size) != entry["bytes"]:
+            raise RequestError(f"{path}: is damaged: {size} bytes, the manifest says {entry['bytes']}. {WAY_OUT}")
+        labels, offsets = read(path, "labels"), read(path, "offsets")
+        found = np.empty(len(labels), PLACE)
+        found["shard"], found["label"] = number, labels
+        found["start"], found["end"] = offsets[:-1], offsets[1:]
+        files.append(path)
+        places.append(found)
+    whole = np.concatenate(places)
+    whole["number"] = np.arange(len(whole))
+    return StoredImages(tuple(files), whole)
 
 
 def open_subset(folder: Path) -> StoredImages:
@@ -115,15 +118,6 @@ def open_subset(folder: Path) -> StoredImages:
     return images.subset([positions[name] for name in listed.names])
 
 
-def _check_size(folder: Path, entry: dict[str, Any]) -> Path:
-    """The path of a shard that has as many bytes as the manifest says. Its sha256 would take minutes at every start."""
-    path: Path = folder / entry["file"]
-    size = path.stat().st_size if path.exists() else None
-    if size is not None and size != entry["bytes"]:
-        raise RequestError(f"{path}: is damaged, it has {size} bytes, the manifest says {entry['bytes']}. {WAY_OUT}")
-    return path
-
-
 @dataclass(frozen=True)
 class Workers:
     """Who reads and decodes."""
@@ -136,76 +130,61 @@ class Workers:
     """Put batches where a CUDA device can fetch them while it computes."""
 
 
-@dataclass(frozen=True)
-class TrainingStream:
-    """The shuffled, randomly cropped minibatches of each epoch.
+HERE = Workers()
+
+
+def training_batches(
+    images: StoredImages,
+    crop: RandomCrop,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    ranks: Ranks = ALONE,
+    workers: Workers = HERE,
+) -> Iterator[Batch]:
+    """This rank's part of the shuffled, randomly cropped minibatches of an epoch; the last one may be smaller.
+
+    The parts of ranks 0, 1, ..., joined in this order, are the batch of a single process.
+
+    Args:
+        images: To train on.
+        crop: Of every image.
+        batch_size: Images of a minibatch, of all ranks together.
+        seed: The experiment's.
+        epoch: From 1.
+        first: The minibatch to begin with.
+        ranks: Who share each minibatch.
+        workers: Who decode.
 
     Raises:
-        RequestError: there are fewer images in a batch than ranks, or fewer images than a whole batch needs.
+        RequestError: a shard is missing or damaged.
+        PipelineError: a worker process was killed.
     """
-
-    images: StoredImages
-    crop: RandomCrop
-    batch_size: int
-    """Images of a minibatch, of all ranks together."""
-    seed: int
-    """The experiment's."""
-    rank: int = 0
-    ranks: int = 1
-    drop_last: bool = False
-    """Leave out a last batch that is smaller; with several ranks it may be too small for each to have a part."""
-    workers: Workers = Workers()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.ranks <= self.batch_size:
-            raise RequestError(
-                f"rank {self.rank} of {self.ranks} with batches of {self.batch_size}: expected 0 <= rank < ranks <= "
-                "batch_size; give every rank an image of each batch"
-            )
-        if self.steps_per_epoch == 0:
-            raise RequestError(
-                f"{len(self.images)} images do not fill a batch of {self.batch_size}; use smaller batches"
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Minibatches in an epoch, the same on every rank."""
-        whole, rest = divmod(len(self.images), self.batch_size)
-        return whole if self.drop_last or rest == 0 else whole + 1
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """This rank's part of the minibatches of `epoch` from number `first` on.
-
-        The parts of ranks 0, 1, ..., joined in this order, are the batch of a single process.
-
-        Raises:
-            RequestError: a shard is missing or damaged.
-            PipelineError: a worker process was killed.
-        """
-        order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).numpy()
-        slices = []
-        for step in range(first, self.steps_per_epoch):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            low, high = (len(batch) * rank // self.ranks for rank in (self.rank, self.rank + 1))
-            slices.append(batch[low:high])
-        return _load(_Batches(self.images, slices, self.crop, (self.seed, epoch)), self.workers)
+    order = torch.randperm(len(images), generator=stream(seed, "order", epoch)).numpy()
+    slices = []
+    for start in range(first * batch_size, len(images), batch_size):
+        batch = order[start : start + batch_size]
+        part = ranks.part(len(batch))
+        slices.append(batch[part.first : part.last])
+    return _load(_Batches(images, slices, crop, (seed, epoch)), workers)
 
 
 def evaluation_batches(
-    images: StoredImages, crop: CentreCrop, batch_size: int, workers: Workers | None = None, first: int = 0
+    images: StoredImages, crop: CentreCrop, batch_size: int, workers: Workers = HERE
 ) -> Iterator[Batch]:
-    """All images in their order, from batch number `first` on; the last batch may be smaller.
+    """All images in their order; the last batch may be smaller.
 
     Raises:
         RequestError: a shard is missing or damaged.
         PipelineError: a worker process was killed.
     """
     order = np.arange(len(images), dtype=np.int64)
-    slices = [order[start : start + batch_size] for start in range(first * batch_size, len(images), batch_size)]
-    return _load(_Batches(images, slices, crop, None), workers or Workers())
+    slices = [order[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    return _load(_Batches(images, slices, crop, None), workers)
 
 
-def load_images(images: StoredImages, crop: CentreCrop, workers: Workers | None = None) -> ImageSet:
+def load_images(images: StoredImages, crop: CentreCrop, workers: Workers = HERE) -> ImageSet:
     """Few enough images as one set in memory: 5,000 of 224 x 224 take 753 MB.
 
     Raises:
@@ -218,7 +197,7 @@ def load_images(images: StoredImages, crop: CentreCrop, workers: Workers | None 
     for batch, _ in evaluation_batches(images, crop, 64, workers):
         pixels[place : place + len(batch)] = batch
         place += len(batch)
-    return ImageSet(pixels, images.labels.clone())
+    return ImageSet(pixels, images.labels)
 
 
 @dataclass(frozen=True)
@@ -243,7 +222,7 @@ class _Batches(Dataset[Batch | PipelineError]):
                 pixels[place] = self._crop(index)
         except PipelineError as error:
             return error  # raised in a worker process, its message would be wrapped in a traceback
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.images.labels[torch.from_numpy(chosen)]
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.images.subset(chosen).labels
 
     def _crop(self, index: int) -> NDArray[np.uint8]:
         image = self.images.image(index)

@@ -23,14 +23,8 @@ from typing import Any
 
 from pipeline.core.errors import RequestError
 from pipeline.core.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
-from pipeline.data.imagefolder.sharding import (
-    PreparationObserver,
-    ShardResult,
-    ShardTask,
-    StopRequest,
-    library_versions,
-    make_shards,
-)
+from pipeline.core.progress import PreparationDisplay
+from pipeline.data.imagefolder.sharding import ShardResult, ShardTask, StopRequest, library_versions, make_shards
 from pipeline.data.imagefolder.shards import QUALITY, WAY_OUT
 from pipeline.data.imagefolder.subset import Subset, own_choice, read_list
 from pipeline.data.imagefolder.tree import PARTS, Tree, list_tree
@@ -59,7 +53,7 @@ def prepare_imagefolder(
     source: Path,
     destination: Path,
     settings: ShardSettings,
-    observer: PreparationObserver,
+    display: PreparationDisplay,
     *,
     workers: int,
     subset_list: Path | None = None,
@@ -74,7 +68,7 @@ def prepare_imagefolder(
         source: A folder with train/<class>/... and val/<class>/...
         destination: A new folder, an empty one, or one where this was begun.
         settings: What training images become.
-        observer: Told about the progress.
+        display: Told about the progress.
         workers: Processes.
         subset_list: File with the validation images to evaluate on, one path a line; None: our own choice.
         allow_damaged: Leave damaged files out and list them in the manifest, instead of failing.
@@ -88,7 +82,7 @@ def prepare_imagefolder(
         Interrupted: `should_stop` gave a reason.
         OSError: a file cannot be written. In every case finished shards are kept and there is no manifest.
     """
-    observer.message(f"listing {source}")
+    display.message(f"listing {source}")
     tree = list_tree(source)
     val_names = [file.name for file in tree.files["val"]]
     listed = None if subset_list is None else read_list(subset_list, val_names)
@@ -98,19 +92,19 @@ def prepare_imagefolder(
         tasks = _plan(tree, destination, settings)
         _remove_others(destination, tasks)
         if tree.ignored:
-            observer.message(
+            display.message(
                 f"files that are no images and are ignored: {len(tree.ignored)}, for example {tree.ignored[0]}"
             )
-        observer.on_start(sum(len(files) for files in tree.files.values()))
-        results = make_shards(tasks, workers, observer, should_stop)
-        damaged = _damaged(tasks, results)
-        if damaged and not allow_damaged:
-            raise RequestError(_describe_damaged(damaged, source))
+        display.on_start(sum(len(files) for files in tree.files.values()))
+        shards = list(zip(tasks, make_shards(tasks, workers, display, should_stop), strict=True))
+        damaged = _damaged(shards)
+        if not allow_damaged:
+            _check_whole(damaged, source)
         subset = listed or own_choice(val_names, {name.removeprefix("val/") for name in damaged})
         _check_subset(subset, damaged)
         with atomic_write(destination / SUBSET_FILE) as stream:
             stream.write(subset.content)
-        manifest = _manifest(tree, settings, tasks, results, subset)
+        manifest = _manifest(tree, settings, shards, subset)
         write_record(destination / MANIFEST_FILE, manifest)
     return manifest
 
@@ -127,8 +121,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = manifest["format"]
     except FileNotFoundError:
         raise RequestError(
-            f"{path}: is missing, preparing was not begun or has not ended; "
-            f"run 'python -m stages.prepare_imagefolder SOURCE {folder}'"
+            f"{path}: is missing, preparing was not begun or has not ended; run 'python -m stages.prepare', or "
+            f"'python -m stages.prepare_imagefolder SOURCE {folder}'"
         ) from None
     except Damaged as error:
         raise RequestError(f"{error}. {WAY_OUT}") from None
@@ -144,7 +138,7 @@ def describe(manifest: dict[str, Any], folder: Path) -> str:
         f"prepared {images['train']:,} training and {images['val']:,} validation images of "
         f"{len(manifest['classes'])} classes in {folder}: digest {manifest['digest'][:16]}...",
         f"evaluation on {subset['images']:,} validation images ({subset['chosen_by']})",
-        *([f"left out: {damaged} damaged images, listed in manifest.json"] if damaged else []),
+        *([f"left out: {damaged} damaged images, listed in {MANIFEST_FILE}"] if damaged else []),
     ]
     return "\n".join(lines)
 
@@ -198,27 +192,22 @@ def _is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
-def _damaged(tasks: Sequence[ShardTask], results: Sequence[ShardResult]) -> dict[str, str]:
-    """Reason by path below the tree."""
-    return {
-        f"{task.folder.name}/{name}": reason
-        for task, result in zip(tasks, results, strict=True)
-        for name, reason in result.damaged
-    }
-
-
-def _describe_damaged(damaged: dict[str, str], source: Path) -> str:
+def _check_whole(damaged: dict[str, str], source: Path) -> None:
+    """Refuse damaged images, with the way out."""
+    if not damaged:
+        return
     lines = [f"  {source / name}: {reason}" for name, reason in list(damaged.items())[:DAMAGED_SHOWN]]
     if len(damaged) > DAMAGED_SHOWN:
         lines.append(f"  and {len(damaged) - DAMAGED_SHOWN} more")
-    count = "1 image is" if len(damaged) == 1 else f"{len(damaged)} images are"
-    return "\n".join(
-        [
-            f"{count} damaged",
-            *lines,
-            "  Restore them from the archive and run the same command again (what was finished is kept), or leave them "
-            "out with --allow-damaged (in params.yaml: data.streaming.allow_damaged).",
-        ]
+    raise RequestError(
+        "\n".join(
+            [
+                f"damaged images: {len(damaged)}",
+                *lines,
+                "  Restore them from the archive and run the same command again (what was finished is kept), or leave "
+                "them out with --allow-damaged (in params.yaml: data.streaming.allow_damaged).",
+            ]
+        )
     )
 
 
@@ -233,34 +222,37 @@ def _check_subset(subset: Subset, damaged: dict[str, str]) -> None:
 
 
 def _manifest(
-    tree: Tree, settings: ShardSettings, tasks: Sequence[ShardTask], results: Sequence[ShardResult], subset: Subset
+    tree: Tree, settings: ShardSettings, shards: Sequence[tuple[ShardTask, ShardResult]], subset: Subset
 ) -> dict[str, Any]:
     """What the folder holds. `digest` names the data: it covers every shard and the choice of evaluated images."""
-    shards: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    entries: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     counts: dict[str, Counter[str]] = {part: Counter() for part in PARTS}
-    for task, result in zip(tasks, results, strict=True):
+    for task, result in shards:
         part, record = task.folder.name, result.record
         entry = {"file": task.path.name, "images": record.images, "bytes": record.bytes, "sha256": record.sha256}
-        shards[part].append(entry)
+        entries[part].append(entry)
         counts[part].update(record.images_per_class)
-    for part, found in counts.items():
-        lost = [name for label, name in enumerate(tree.classes) if found[str(label)] == 0]
-        if lost:
+    per_class = {part: {name: counts[part][str(label)] for label, name in enumerate(tree.classes)} for part in PARTS}
+    for part, found in per_class.items():
+        if lost := [name for name, count in found.items() if count == 0]:
             raise RequestError(f"{part}/: every image of {', '.join(lost)} is damaged; restore some and run again")
     subset_digest = hashlib.sha256(subset.content).hexdigest()
-    digests = [entry["sha256"] for part in PARTS for entry in shards[part]]
+    digests = [entry["sha256"] for part in PARTS for entry in entries[part]]
     return {
         **_identity(settings),
         "digest": hashlib.sha256(" ".join([*digests, subset_digest]).encode()).hexdigest(),
         "source": {"files": {part: len(tree.files[part]) for part in PARTS}, "sha256": tree.digest},
         "subset": {"images": len(subset.names), "chosen_by": subset.label, "sha256": subset_digest},
-        "damaged": _damaged(tasks, results),
+        "damaged": _damaged(shards),
         "ignored_files": len(tree.ignored),
         "versions": library_versions(),
         "classes": list(tree.classes),
         "images": {part: counts[part].total() for part in PARTS},
-        "images_per_class": {
-            part: {name: counts[part][str(label)] for label, name in enumerate(tree.classes)} for part in PARTS
-        },
-        "shards": shards,
+        "images_per_class": per_class,
+        "shards": entries,
     }
+
+
+def _damaged(shards: Sequence[tuple[ShardTask, ShardResult]]) -> dict[str, str]:
+    """Reason by path below the tree."""
+    return {f"{task.folder.name}/{name}": reason for task, result in shards for name, reason in result.damaged}

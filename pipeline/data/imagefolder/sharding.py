@@ -21,12 +21,12 @@ from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Protocol
 
 from PIL import features
 
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.files import Damaged, file_digest, read_record, write_record
+from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.shards import QUALITY, DamagedImage, EncodedImage, encode, write_shard
 from pipeline.data.imagefolder.tree import SourceFile
 
@@ -35,19 +35,6 @@ POLL_SECONDS = 0.2
 
 StopRequest = Callable[[], str | None]
 """Asked several times a second: None to go on, or the reason to stop."""
-
-
-class PreparationObserver(Protocol):
-    """What is told about the progress."""
-
-    def on_start(self, images: int) -> None:
-        """Preparing begins, with so many images in the source."""
-
-    def on_images(self, count: int, found: bool) -> None:
-        """A shard of so many source images was made, or was found finished."""
-
-    def message(self, text: str) -> None:
-        """Something a person should know."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +84,9 @@ class ShardResult:
     """What making a shard, or finding it finished, came to."""
 
     record: ShardRecord
-    damaged: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...] = ()
     """Name and reason of source files that are not in the shard."""
-    found: bool
+    found: bool = False
 
 
 def library_versions() -> dict[str, str]:
@@ -110,7 +97,7 @@ def library_versions() -> dict[str, str]:
 
 
 def make_shards(
-    tasks: Sequence[ShardTask], workers: int, observer: PreparationObserver, should_stop: StopRequest
+    tasks: Sequence[ShardTask], workers: int, display: PreparationDisplay, should_stop: StopRequest
 ) -> list[ShardResult]:
     """Make the shards that are not finished yet, in `workers` processes; results are in the order of `tasks`.
 
@@ -136,7 +123,7 @@ def make_shards(
                 raise Interrupted(f"{reason}: finished shards are kept, the same command continues from there")
             for future in done:
                 result = future.result()
-                observer.on_images(result.record.images + len(result.damaged), result.found)
+                display.on_images(result.record.images + len(result.damaged), result.found)
         return [future.result() for future in futures]
     except BrokenProcessPool:
         raise PipelineError(
@@ -169,7 +156,7 @@ def _end_with_parent() -> None:
 
 
 def make_shard(task: ShardTask) -> ShardResult:
-    """Find the shard finished, or make it.
+    """Find the shard finished, made from the same and with the bytes that it had then; or make it.
 
     A shard with damaged files gets no record: the next run looks whether they have been restored.
 
@@ -178,9 +165,12 @@ def make_shard(task: ShardTask) -> ShardResult:
         Interrupted: the main process has stopped.
         OSError: the shard cannot be written.
     """
-    finished = finished_record(task)
-    if finished is not None:
-        return ShardResult(finished, (), found=True)
+    try:
+        record = ShardRecord(**read_record(task.record_path))
+        if record.key == task.key and record.sha256 == file_digest(task.path):
+            return ShardResult(record, found=True)
+    except (FileNotFoundError, Damaged):
+        pass
     task.record_path.unlink(missing_ok=True)  # first: it must not speak for the file that comes now
     images, damaged = [], []
     for file in task.files:
@@ -197,17 +187,7 @@ def make_shard(task: ShardTask) -> ShardResult:
     record = ShardRecord(task.key, task.path.stat().st_size, file_digest(task.path), dict(counts))
     if not damaged:
         write_record(task.record_path, asdict(record))
-    return ShardResult(record, tuple(damaged), found=False)
-
-
-def finished_record(task: ShardTask) -> ShardRecord | None:
-    """The record of a shard that was made from the same, and whose bytes are as they were then."""
-    try:
-        record = ShardRecord(**read_record(task.record_path))
-        is_whole = record.key == task.key and record.sha256 == file_digest(task.path)
-    except (FileNotFoundError, Damaged, TypeError):
-        return None
-    return record if is_whole else None
+    return ShardResult(record, tuple(damaged))
 
 
 def _read_source(path: Path) -> bytes:

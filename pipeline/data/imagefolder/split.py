@@ -18,12 +18,11 @@ from pipeline.core.machine import readers
 from pipeline.core.streams import stream
 from pipeline.data.imagefolder.crops import CentreCrop
 from pipeline.data.imagefolder.loader import StoredImages, Workers, load_images, open_images, open_subset
-from pipeline.data.imagefolder.prepare import MANIFEST_FILE, read_manifest
-from pipeline.data.images import ImageSet, split_positions
+from pipeline.data.imagefolder.prepare import read_manifest
+from pipeline.data.images import WAY_OUT, ImageSet, split_positions
 
 SAME = ("source", "damaged", "subset", "classes")
 """What folders of one tree agree on, whatever size they hold."""
-WAY_OUT = "'python -m stages.prepare' prepares what params.yaml names, and continues what was stopped."
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredS
             than the settings; there are too few images.
     """
     assert settings.streaming is not None, "a streamed data set has streaming settings"
-    manifests = {size: _manifest(prepared / str(size)) for size in sizes}
+    manifests = {size: read_manifest(prepared / str(size)) for size in sizes}
     _check_same(prepared, manifests)
     last = manifests[sizes[-1]]
     _check_contents(prepared, settings, last)
@@ -87,12 +86,6 @@ def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredS
     )
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    if not (folder / MANIFEST_FILE).exists():
-        raise RequestError(f"{folder / MANIFEST_FILE}: is missing, the images are not prepared to the end. {WAY_OUT}")
-    return read_manifest(folder)
-
-
 def _check_same(prepared: Path, manifests: Mapping[StoredSize, dict[str, Any]]) -> None:
     """Refuse sizes that were not made of the same images."""
     (first, expected), *others = manifests.items()
@@ -107,18 +100,13 @@ def _check_same(prepared: Path, manifests: Mapping[StoredSize, dict[str, Any]]) 
 
 def _check_contents(prepared: Path, settings: DataSettings, manifest: dict[str, Any]) -> None:
     """Refuse another number of classes than the settings say, and fewer images than they take."""
-    classes, images = len(manifest["classes"]), manifest["images"]["train"]
     expected = settings.classes or len(DATASETS[settings.name].classes)
-    if classes != expected:
-        raise RequestError(f"{prepared}: has {classes} classes, data.name '{settings.name}' has {expected}")
     wanted = settings.held_out_images + (settings.train_images or 1)
-    if wanted > images:
-        raise RequestError(
-            f"{prepared}: has {images} training images, data.held_out_images {settings.held_out_images} and "
-            f"data.train_images {settings.train_images or 'of at least 1'} need {wanted}"
-        )
-    if (settings.test_images or 0) > manifest["subset"]["images"]:
-        raise RequestError(
-            f"{prepared}: has {manifest['subset']['images']} images to evaluate on, data.test_images is "
-            f"{settings.test_images}"
-        )
+    for what, found, needed, key in (
+        ("training images", manifest["images"]["train"], wanted, "held_out_images + data.train_images"),
+        ("images to evaluate on", manifest["subset"]["images"], settings.test_images or 0, "test_images"),
+    ):
+        if found < needed:
+            raise RequestError(f"{prepared}: has {found} {what}, data.{key} needs {needed}")
+    if (classes := len(manifest["classes"])) != expected:
+        raise RequestError(f"{prepared}: has {classes} classes, data.name '{settings.name}' has {expected}")

@@ -9,7 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pipeline.core.errors import RequestError
+from pipeline.core.streams import stream
 
 SUBSET_IMAGES = 5_000
 """As many as RobustBench evaluates ImageNet models on."""
@@ -37,10 +40,6 @@ def own_choice(names: Sequence[str], damaged: Collection[str], count: int = SUBS
     RobustBench's list is a file of its own, not a draw that could be repeated; where it is not at hand this stands in
     for it. Damaged images are left out after the draw, so that they change no other choice.
     """
-    import torch
-
-    from pipeline.core.streams import stream
-
     order = torch.randperm(len(names), generator=stream(0, "evaluation subset")).tolist()
     whole = [names[position] for position in order if names[position] not in damaged]
     return Subset(tuple(whole[:count]), OWN_CHOICE)
@@ -57,11 +56,8 @@ def read_list(path: Path, names: Collection[str]) -> Subset:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RequestError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file, one path a line"
-        ) from None
-    lines = [os.fsdecode(line).strip() for line in content.splitlines()]
-    listed = [line.removeprefix("val/") for line in lines if line]
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); expected one path below val/ a line") from None
+    listed = [os.fsdecode(line).strip().removeprefix("val/") for line in content.splitlines() if line.strip()]
     if not listed:
         raise RequestError(f"{path}: is empty; expected one path below val/ a line")
     known = set(names)

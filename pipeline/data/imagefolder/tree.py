@@ -15,6 +15,7 @@ from pipeline.core.errors import RequestError
 PARTS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in lower case: the endings that torchvision's ImageFolder reads."""
+EXPECTED = "expected a folder SOURCE with train/<class>/*.JPEG and val/<class>/*.JPEG that may be read"
 
 
 class SourceFile(NamedTuple):
@@ -56,100 +57,83 @@ def list_tree(root: Path) -> Tree:
         RequestError: a folder is missing or cannot be read, the parts have different classes, or a class is empty.
     """
     classes = {part: _class_names(root / part) for part in PARTS}
-    _check_same(root, classes)
+    train, val = set(classes["train"]), set(classes["val"])
+    _refuse_classes(
+        f"{root}: train has {len(train)} classes and val {len(val)}, expected the same in both: "
+        "move or remove the folders that are only in",
+        {root / "train": sorted(train - val), root / "val": sorted(val - train)},
+    )
     files: dict[str, tuple[SourceFile, ...]] = {}
     ignored: list[str] = []
     for part in PARTS:
         found: list[SourceFile] = []
         for label, name in enumerate(classes[part]):
-            for path, size in sorted(_walk(root / part / name, name)):
+            for path, size in sorted(_files_below(root / part, name)):
                 if path.lower().endswith(EXTENSIONS):
                     found.append(SourceFile(path, label, size))
                 else:
                     ignored.append(f"{part}/{path}")
         files[part] = tuple(found)
-    tree = Tree(root, tuple(classes["train"]), files, tuple(ignored))
-    _check_filled(tree)
-    return tree
+    filled = {part: {file.label for file in files[part]} for part in PARTS}
+    _refuse_classes(
+        f"classes without an image (a file that ends in {' '.join(EXTENSIONS)}, in either case)",
+        {
+            root / part: [name for label, name in enumerate(classes[part]) if label not in filled[part]]
+            for part in PARTS
+        },
+    )
+    return Tree(root, tuple(classes["train"]), files, tuple(ignored))
 
 
-def _scan(folder: Path | str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            # Hidden files are what file managers and archivers leave, not images.
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        raise RequestError(f"{folder}: is missing; {_EXPECTED}") from None
-    except NotADirectoryError:
-        raise RequestError(f"{folder}: is a file, not a folder; {_EXPECTED}") from None
-    except OSError as error:
-        raise RequestError(
-            f"{folder}: cannot be read ({error.strerror}); check the owner and mode of the folder, and its disk"
-        ) from None
-
-
-_EXPECTED = "expected a folder SOURCE with train/<class>/*.JPEG and val/<class>/*.JPEG"
+def _refuse_classes(reason: str, wrong: dict[Path, list[str]]) -> None:
+    """Raise an error with up to five classes of each part that is wrong, and how many there are."""
+    lines = [
+        f"  {folder}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        for folder, names in wrong.items()
+        if names
+    ]
+    if lines:
+        raise RequestError("\n".join([f"{reason}:", *lines]))
 
 
 def _class_names(folder: Path) -> list[str]:
-    entries = _scan(folder)
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise _unreadable(error) from None
     names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise RequestError(
-            f"{folder}: has no folders, but {len(entries)} files; {_EXPECTED}. ImageNet's official validation archive "
+            f"{folder}: has no folders, but {len(entries)} files; {EXPECTED}. ImageNet's official validation archive "
             "is flat: sort its images into one folder per class first"
         )
     return names
 
 
-def _check_same(root: Path, classes: dict[str, list[str]]) -> None:
-    train, val = set(classes["train"]), set(classes["val"])
-    problems = [
-        f"  only in {root / part}: {_first_of(sorted(names))}"
-        for part, names in (("train", train - val), ("val", val - train))
-        if names
-    ]
-    if problems:
-        problems.insert(0, f"{root}: train has {len(train)} classes and val {len(val)}, expected the same in both")
-        raise RequestError("\n".join([*problems, "  Move or remove the folders that one part lacks."]))
+def _unreadable(error: OSError) -> RequestError:
+    return RequestError(f"{error.filename}: cannot be read ({error.strerror}); {EXPECTED}")
 
 
-def _walk(folder: Path | str, name: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
-    """(path below the part, bytes) of every file below a class's folder; `above` are the folders that led there."""
-    here = os.path.realpath(folder)
-    if any(f"{place}{os.sep}".startswith(f"{here}{os.sep}") for place in above):
-        raise RequestError(f"{folder}: is a link to a folder that it lies in ({here}); remove it")
-    for entry in _scan(folder):
-        path = f"{name}/{entry.name}"
-        if entry.is_dir():
-            yield from _walk(entry.path, path, (*above, here))
-            continue
-        try:
-            status = entry.stat()
-        except OSError as error:  # a symbolic link that leads nowhere
-            raise RequestError(
-                f"{entry.path}: cannot be read ({error.strerror}); restore the file or remove it"
-            ) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise RequestError(f"{entry.path}: is a pipe or a device, not a file; remove it")
-        yield path, status.st_size
+def _files_below(part: Path, name: str) -> Iterator[tuple[str, int]]:
+    """(path below the part, bytes) of every file of a class; what is hidden was left by file managers and archivers."""
 
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error)
 
-def _check_filled(tree: Tree) -> None:
-    problems = []
-    for part, files in tree.files.items():
-        filled = {file.label for file in files}
-        empty = [name for label, name in enumerate(tree.classes) if label not in filled]
-        if empty:
-            problems.append(f"  {tree.root / part}: {_first_of(empty)}")
-    if problems:
-        endings = " ".join(EXTENSIONS)
-        raise RequestError(
-            "\n".join([f"classes without an image (a file that ends in {endings}, in either case):", *problems])
-        )
-
-
-def _first_of(names: list[str]) -> str:
-    """Up to five of them, and how many there are."""
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+    for folder, folders, names in os.walk(part / name, onerror=refuse, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in (above.resolve() for above in here.parents):
+            raise RequestError(f"{here}: is a link to a folder that it lies in ({here.resolve()}); remove it")
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        below = here.relative_to(part).as_posix()
+        for file in names:
+            if file.startswith("."):
+                continue
+            path = os.path.join(folder, file)
+            try:
+                status = os.stat(path)
+            except OSError as error:  # a symbolic link that leads nowhere
+                raise RequestError(f"{path}: cannot be read ({error.strerror}); restore or remove it") from None
+            if not stat.S_ISREG(status.st_mode):
+                raise RequestError(f"{path}: is a pipe or a device, not a file; remove it")
+            yield f"{below}/{file}", status.st_size

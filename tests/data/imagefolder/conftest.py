@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.files import file_digest
+from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
 from tests.pictures import write_tree
 
 SETTINGS = ShardSettings(size=48, images_per_shard=6)
 
 
-@dataclass
-class Watcher:
-    """A `PreparationObserver` that remembers."""
+class Watcher(PreparationDisplay):
+    """Remembers what it is told."""
 
-    total: int = 0
-    made: int = 0
-    found: int = 0
-    messages: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__("preparing")
+        self.total, self.made, self.found = 0, 0, 0
+        self.messages: list[str] = []
 
     def on_start(self, images: int) -> None:
         self.total = images

@@ -15,6 +15,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from pipeline.core.streams import stream
+from pipeline.data.imagefolder import crops
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, CentreCrop, RandomCrop
 from tests.pictures import photos, picture
 
@@ -42,10 +43,12 @@ def test_parts_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1000, 10), (13, 10)), ((10, 1000), (10, 13)), ((7, 7), (7, 7))])
-def test_where_no_draw_fits_the_largest_centre_is_taken(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    box = RandomCrop(area=(1.0, 1.0), ratio=(3 / 4, 4 / 3) if size != (7, 7) else (1.0, 1.0)).draw(
-        *size, stream(0, "crop")
-    )
+def test_where_no_draw_fits_the_largest_centre_is_taken(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(crops, "AREA", (1.0, 1.0))
+    monkeypatch.setattr(crops, "RATIO", (3 / 4, 4 / 3) if size != (7, 7) else (1.0, 1.0))
+    box = RandomCrop().draw(*size, stream(0, "crop"))
     assert (box.width, box.height) == expected
     assert (box.left, box.top) == ((size[0] - box.width) // 2, (size[1] - box.height) // 2)
 

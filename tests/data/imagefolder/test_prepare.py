@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.files import exclusive, file_digest, write_record
 from pipeline.data.imagefolder.prepare import ShardSettings, read_manifest
-from pipeline.data.imagefolder.shards import decode, read_encoded, read_index, read_names
+from pipeline.data.imagefolder.shards import decode, read, read_names
 from pipeline.data.imagefolder.tree import list_tree
 from tests.data.imagefolder.conftest import SETTINGS, Harm, Prepared, digests, prepare
 from tests.data.test_prepare import largest_file
@@ -24,10 +24,9 @@ def contents(folder: Path, part: str) -> dict[str, tuple[int, bytes]]:
     """Label and bytes by name of all images, from the shards alone."""
     found = {}
     for path in sorted(folder.glob(f"{part}-*.safetensors")):
-        index = read_index(path)
-        for position, name in enumerate(read_names(path)):
-            start, end = index.offsets[position : position + 2].tolist()
-            found[name] = (int(index.labels[position]), read_encoded(path, start, end))
+        offsets, labels = read(path, "offsets").tolist(), read(path, "labels").tolist()
+        for name, label, start, end in zip(read_names(path), labels, offsets[:-1], offsets[1:], strict=True):
+            found[name] = (label, read(path, "bytes", slice(start, end)).tobytes())
     return found
 
 
@@ -124,7 +123,7 @@ def test_damaged_files_are_named_and_an_error(tree: Path, tmp_path: Path) -> Non
     with pytest.raises(RequestError) as caught:
         prepare(tree, tmp_path / "to")
     first, *lines, way_out = str(caught.value).splitlines()
-    assert first == "3 images are damaged" and "--allow-damaged" in way_out
+    assert first == "damaged images: 3" and "--allow-damaged" in way_out
     for line, (name, reason) in zip(lines, DAMAGED.items(), strict=True):
         assert line.startswith(f"  {tree / name}: {reason}")
     assert not (tmp_path / "to" / "manifest.json").exists()

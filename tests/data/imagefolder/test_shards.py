@@ -18,8 +18,7 @@ from pipeline.data.imagefolder.shards import (
     EncodedImage,
     decode,
     encode,
-    read_encoded,
-    read_index,
+    read,
     read_names,
     write_shard,
 )
@@ -32,11 +31,11 @@ IMAGES = [EncodedImage("b/\udcff\n.JPEG", 1, b"abc"), EncodedImage("a/x.JPEG", 0
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "shard.safetensors"
     write_shard(path, IMAGES)
-    index = read_index(path)
-    assert index.labels.tolist() == [1, 0, 2] and index.labels.dtype == np.int64
+    labels, offsets = read(path, "labels"), read(path, "offsets")
+    assert labels.tolist() == [1, 0, 2] and labels.dtype == np.int64
     assert read_names(path) == [image.name for image in IMAGES]
-    places = zip(index.offsets.tolist(), index.offsets.tolist()[1:], strict=False)
-    assert [read_encoded(path, *place) for place in places] == [b"abc", b"", b"defg"]
+    places = zip(offsets.tolist(), offsets.tolist()[1:], strict=False)
+    assert [read(path, "bytes", slice(*place)).tobytes() for place in places] == [b"abc", b"", b"defg"]
     plain = load_file(path)
     assert {name: array.dtype.name for name, array in plain.items()} == {
         "bytes": "uint8",
@@ -49,7 +48,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_a_shard_without_images(tmp_path: Path) -> None:
     path = tmp_path / "shard.safetensors"
     write_shard(path, [])
-    assert len(read_index(path).labels) == 0 and read_index(path).offsets.tolist() == [0] and read_names(path) == []
+    assert len(read(path, "labels")) == 0 and read(path, "offsets").tolist() == [0] and read_names(path) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_a_shard_that_is_not_whole_is_named(tmp_path: Path, harm: Harm, text: st
     write_shard(path, IMAGES)
     harm(path)
     with pytest.raises(RequestError, match=rf"shard.safetensors: {text}.*prepare_imagefolder"):
-        read_encoded(path, 0, 1)
+        read(path, "bytes", slice(0, 1))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "I;16", "1"])

@@ -86,16 +86,16 @@ def use_another_tree(folder: Path) -> None:
         (
             remove_manifest,
             {},
-            r"40/manifest.json: is missing, the images are not prepared .*stages.prepare'",
+            r"40/manifest.json: is missing, preparing was not begun .*stages.prepare'",
         ),
         (use_another_tree, {}, r"40: was not prepared from the same images as .*48, they differ in: source"),
         (None, {"classes": 5}, r"has 3 classes, data.name 'imagefolder' has 5"),
         (
             None,
             {"held_out_images": 27},
-            r"has 27 training images, data.held_out_images 27 and .* need 28",
+            r"has 27 training images, data.held_out_images \+ data.train_images needs 28",
         ),
-        (None, {"test_images": 16}, r"has 15 images to evaluate on, data.test_images is 16"),
+        (None, {"test_images": 16}, r"has 15 images to evaluate on, data.test_images needs 16"),
     ],
 )
 def test_what_does_not_fit_is_refused(
