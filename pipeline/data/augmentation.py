@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from pipeline.config import AugmentationSettings
 from pipeline.core.streams import draw
 
 
-@dataclass(frozen=True)
-class Placements:
+class Placements(NamedTuple):
     """Where each image of a batch is cropped from its padded self, and whether the crop is mirrored."""
 
     tops: Tensor
@@ -44,17 +43,14 @@ def augment(images: Tensor, settings: AugmentationSettings, generator: torch.Gen
     Returns:
         Images of the same shape and type.
     """
-    if settings.crop_padding == 0 and not settings.horizontal_flip:
+    padding = settings.crop_padding
+    if padding == 0 and not settings.horizontal_flip:
         return images
-    return crop(images, settings.crop_padding, draw_placements(len(images), settings, generator))
-
-
-def crop(images: Tensor, padding: int, placements: Placements) -> Tensor:
-    """Images (batch, channels, height, width), padded with zeros on each side and cropped back at `placements`."""
+    tops, lefts, flips = draw_placements(len(images), settings, generator)
     height, width = images.shape[2:]
-    rows = placements.tops[:, None] + torch.arange(height, device=images.device)
+    rows = tops[:, None] + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
-    columns = placements.lefts[:, None] + torch.where(placements.flips[:, None], columns.flip(0), columns)
+    columns = lefts[:, None] + torch.where(flips[:, None], columns.flip(0), columns)
     # One gather of flat pixel positions, shared by an image's channels: indexing with four index tensors gives the
     # same and takes five times as long on a CPU.
     positions = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
