@@ -5,7 +5,7 @@ The signs are those of Athalye et al. (2018), Carlini et al. (2019) and of AutoA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -50,11 +50,14 @@ def signs(verdicts: pd.DataFrame, settings: EvaluationSettings, flags: Mapping[s
         settings: The attacks that gave them.
         flags: As `pipeline.evaluation.autoattack.flags` gives them.
     """
-    flagged = [
+    found = [
         Sign(name, "any", "suspicious" if warning else "fine", warning or "AutoAttack's own check found nothing")
         for name, warning in flags.items()
     ]
-    return flagged + [sign for panel in _panels(verdicts, settings) for sign in panel.signs()]
+    for name, attack in settings.attacks.items():
+        if isinstance(attack, AutoAttack) and {"square", "apgd_t"} <= set(attack.members):
+            found += _signs_in_norm(verdicts, settings, name, attack)
+    return found
 
 
 def summary(found: list[Sign]) -> dict[str, Any]:
@@ -65,86 +68,61 @@ def summary(found: list[Sign]) -> dict[str, Any]:
     }
 
 
-def _panels(verdicts: pd.DataFrame, settings: EvaluationSettings) -> Iterator[_Panel]:
-    for name, attack in settings.attacks.items():
-        if isinstance(attack, AutoAttack) and {"square", "apgd_t"} <= set(attack.members):
-            yield _Panel(verdicts, settings, name)
+def _signs_in_norm(
+    verdicts: pd.DataFrame, settings: EvaluationSettings, ensemble: str, autoattack: AutoAttack
+) -> Iterator[Sign]:
+    """Every sign once, in the norm and at the radius of one AutoAttack evaluation."""
+    attacks = {name: attack for name, attack in settings.attacks.items() if attack.norm == autoattack.norm}
+    noise = [name for name, attack in attacks.items() if isinstance(attack, NoiseAttack)]
+    pgd = {name: attack for name, attack in attacks.items() if isinstance(attack, PGDAttack)}
+    large = [name for name, attack in pgd.items() if attack.epsilon >= LARGE_RADIUS * autoattack.epsilon]
+    near = [name for name, attack in pgd.items() if attack.epsilon == autoattack.epsilon]
+    near.sort(key=lambda name: pgd[name].steps)
+    checks: dict[str, tuple[bool, str] | str] = {
+        "Square fools what gradients do not": _square(verdicts, ensemble),
+        "more PGD steps help much": _steps(verdicts, near[0], near[-1])
+        if len(near) > 1
+        else "needs two PGD attacks at this radius, with few and with many steps",
+        "images survive a large radius": _survivors(verdicts, large[0])
+        if large
+        else f"needs a PGD attack with {LARGE_RADIUS:g} times the radius",
+        "random noise is as strong as PGD": _noise(verdicts, noise[0], near[0])
+        if noise and near
+        else "needs random noise and PGD at this radius",
+    }
+    for name, found in checks.items():
+        if isinstance(found, str):
+            yield Sign(name, autoattack.norm, "not measured", found)
+        else:
+            yield Sign(name, autoattack.norm, "suspicious" if found[0] else "fine", found[1])
 
 
-class _Panel:
-    """The signs in the norm of one AutoAttack evaluation."""
+def _correct(verdicts: pd.DataFrame, *attacks: str) -> pd.DataFrame:
+    """Whether each image that all of these attacks saw is correct: a column each."""
+    columns = {attack: verdicts[verdicts["attack"] == attack].set_index("image")["correct"] for attack in attacks}
+    return pd.concat(columns, axis=1, join="inner")
 
-    def __init__(self, verdicts: pd.DataFrame, settings: EvaluationSettings, ensemble: str) -> None:
-        self._verdicts = verdicts
-        self._ensemble = ensemble
-        self._norm = settings.attacks[ensemble].norm
-        self._epsilon = settings.attacks[ensemble].epsilon
-        self._attacks = {name: attack for name, attack in settings.attacks.items() if attack.norm == self._norm}
 
-    def signs(self) -> Iterator[Sign]:
-        """Every sign once."""
-        checks: dict[str, Callable[[], tuple[bool, str] | str]] = {
-            "Square fools what gradients do not": self._square,
-            "more PGD steps help much": self._steps,
-            "images survive a large radius": self._radius,
-            "random noise is as strong as PGD": self._noise,
-        }
-        for name, check in checks.items():
-            found = check()
-            if isinstance(found, str):
-                yield Sign(name, self._norm, "not measured", found)
-            else:
-                yield Sign(name, self._norm, "suspicious" if found[0] else "fine", found[1])
+def _square(verdicts: pd.DataFrame, ensemble: str) -> tuple[bool, str]:
+    fooled = verdicts.loc[verdicts["attack"] == ensemble, "fooled_by"] == "square"
+    low, _ = wilson(float(fooled.mean()), len(fooled))
+    return low > SQUARE_SHARE, f"{int(fooled.sum())} of {len(fooled)} images"
 
-    def _correct(self, *attacks: str) -> pd.DataFrame:
-        """Whether each image that all of these attacks saw is correct: a column each."""
-        columns = {
-            attack: self._verdicts[self._verdicts["attack"] == attack].set_index("image")["correct"]
-            for attack in attacks
-        }
-        return pd.concat(columns, axis=1, join="inner")
 
-    def _pgd(self) -> list[str]:
-        """PGD attacks at AutoAttack's radius, by their number of steps."""
-        found = {
-            name: attack.steps
-            for name, attack in self._attacks.items()
-            if isinstance(attack, PGDAttack) and attack.epsilon == self._epsilon
-        }
-        return sorted(found, key=lambda name: found[name])
+def _steps(verdicts: pd.DataFrame, few: str, many: str) -> tuple[bool, str]:
+    correct = _correct(verdicts, few, many)
+    low, _ = wilson(float((correct[few] & ~correct[many]).mean()), len(correct))
+    return low > STEPS_DROP, f"{few} {correct[few].mean():.2%}, {many} {correct[many].mean():.2%}"
 
-    def _square(self) -> tuple[bool, str]:
-        fooled = self._verdicts.loc[self._verdicts["attack"] == self._ensemble, "fooled_by"] == "square"
-        low, _ = wilson(float(fooled.mean()), len(fooled))
-        return low > SQUARE_SHARE, f"{int(fooled.sum())} of {len(fooled)} images"
 
-    def _steps(self) -> tuple[bool, str] | str:
-        attacks = self._pgd()
-        if len(attacks) < 2:
-            return "needs two PGD attacks at this radius, with few and with many steps"
-        few, many = attacks[0], attacks[-1]
-        correct = self._correct(few, many)
-        low, _ = wilson(float((correct[few] & ~correct[many]).mean()), len(correct))
-        return low > STEPS_DROP, f"{few} {correct[few].mean():.2%}, {many} {correct[many].mean():.2%}"
+def _survivors(verdicts: pd.DataFrame, large: str) -> tuple[bool, str]:
+    correct = _correct(verdicts, large)[large]
+    low, _ = wilson(float(correct.mean()), len(correct))
+    return low > SURVIVORS, f"{int(correct.sum())} of {len(correct)} images under {large}"
 
-    def _radius(self) -> tuple[bool, str] | str:
-        large = [
-            name
-            for name, attack in self._attacks.items()
-            if isinstance(attack, PGDAttack) and attack.epsilon >= LARGE_RADIUS * self._epsilon
-        ]
-        if not large:
-            return f"needs a PGD attack with {LARGE_RADIUS:g} times the radius"
-        correct = self._correct(large[0])[large[0]]
-        low, _ = wilson(float(correct.mean()), len(correct))
-        return low > SURVIVORS, f"{int(correct.sum())} of {len(correct)} images under {large[0]}"
 
-    def _noise(self) -> tuple[bool, str] | str:
-        noise = [name for name, attack in self._attacks.items() if isinstance(attack, NoiseAttack)]
-        attacks = self._pgd()
-        if not noise or not attacks:
-            return "needs random noise and PGD at this radius"
-        correct = self._correct("natural", noise[0], attacks[0])
-        by_noise, by_pgd = (float((correct["natural"] & ~correct[name]).mean()) for name in (noise[0], attacks[0]))
-        strong = by_noise > 0 and by_noise >= by_pgd
-        return strong, f"noise fools {by_noise:.2%}, {attacks[0]} {by_pgd:.2%} of all images"
+def _noise(verdicts: pd.DataFrame, noise: str, pgd: str) -> tuple[bool, str]:
+    correct = _correct(verdicts, "natural", noise, pgd)
+    by_noise, by_pgd = (float((correct["natural"] & ~correct[name]).mean()) for name in (noise, pgd))
+    strong = by_noise > 0 and by_noise >= by_pgd
+    return strong, f"noise fools {by_noise:.2%}, {pgd} {by_pgd:.2%} of all images"

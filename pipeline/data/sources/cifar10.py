@@ -7,7 +7,7 @@ from pathlib import Path
 from torchvision.datasets import CIFAR10
 
 from pipeline.data.images import ImageSet
-from pipeline.data.sources.base import Source, image_set
+from pipeline.data.sources import Source, image_set
 
 
 def source(kind: type[CIFAR10] = CIFAR10) -> Source:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torchvision.datasets import CIFAR100
 
-from pipeline.data.sources import cifar10
-from pipeline.data.sources.base import Source
+from pipeline.data.sources import Source, cifar10
 
 
 def source() -> Source:

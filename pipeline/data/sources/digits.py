@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.core.datasets import DATASETS
 from pipeline.data.images import ImageSet
-from pipeline.data.sources.base import Source, image_set
+from pipeline.data.sources import Source, image_set
 
 
 def source() -> Source:

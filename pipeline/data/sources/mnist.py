@@ -9,7 +9,7 @@ from torchvision.datasets import MNIST
 from torchvision.datasets.utils import extract_archive
 
 from pipeline.data.images import ImageSet
-from pipeline.data.sources.base import Source, image_set
+from pipeline.data.sources import Source, image_set
 
 FOLDER = Path("MNIST/raw")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torchvision.datasets import SVHN
 
 from pipeline.data.images import ImageSet
-from pipeline.data.sources.base import Source, image_set
+from pipeline.data.sources import Source, image_set
 
 
 def source() -> Source:
