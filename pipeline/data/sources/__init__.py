@@ -34,7 +34,7 @@ class Source:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of files and archives."""
+        """Digest by path, of files and archives."""
         return self.files | {path: md5 for path, (_, md5) in self.downloads.items()}
 
 
