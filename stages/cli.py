@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.progress import discard_output
 
 LOOK_AGAIN = 0.02
 """Seconds between two looks whether a transaction has ended."""
@@ -103,12 +104,16 @@ def run(stage: Callable[[], None]) -> int:
     try:
         with _stoppable():
             stage()
+            sys.stdout.flush()
     except PipelineError as error:
         if _is_said_by_another(error):
             return error.exit_code
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
+    except BrokenPipeError:
+        discard_output()
+        return _fail("nobody reads what is printed any more; the same command continues", Interrupted.exit_code)
     except OSError as error:
         return _fail(_describe(error), RequestError.exit_code if error.errno in REQUESTED else 1)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,13 @@ NAME, BAR = 28, 14
 """Columns of a name at most, and of a bar: with epochs and times they leave something of 80."""
 LINE_INTERVAL = 30.0
 """Seconds between plain lines within an epoch or an attack."""
+
+
+def discard_output() -> None:
+    """Let what is printed from here on go nowhere: who read it is gone, and the streams are flushed at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 class Display:

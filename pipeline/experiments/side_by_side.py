@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeline.core.errors import Interrupted
+from pipeline.core.progress import discard_output
 
 FAILED = 1
 """The exit code of work that raised."""
@@ -27,6 +28,7 @@ def side_by_side(
     """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
 
     One that fails takes no other along. SIGTERM and Ctrl-C reach those that run, which save and stop; no other begins.
+    The same happens when nobody reads the output any more.
 
     Args:
         work: Gives an exit code. Must not be called where this process has threads that compute, or has used a GPU.
@@ -80,8 +82,12 @@ class _Piece:
         said = os.read(self.output, 65536)
         lines, line_end, rest = (self._said + said).rpartition(b"\n")
         self._said = rest
-        sys.stdout.buffer.write(lines + line_end if said else rest)
-        sys.stdout.flush()
+        try:
+            sys.stdout.buffer.write(lines + line_end if said else rest)
+            sys.stdout.flush()
+        except BrokenPipeError:  # as of `make repro | head`: whoever looked on has gone
+            discard_output()
+            os.kill(os.getpid(), signal.SIGTERM)
         return bool(said)
 
     def exit_code(self) -> int:

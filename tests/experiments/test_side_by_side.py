@@ -95,3 +95,36 @@ def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path: Path, numbe
     os.kill(process.pid, number) if number == signal.SIGTERM else os.killpg(process.pid, number)
     assert sorted(said(process)[-1].strip("{}").split(", ")) == ['"a": 75', '"b": 75']
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_where_nobody_reads_any_more_those_that_run_stop_without_a_traceback(tmp_path: Path, jobs: int) -> None:
+    """`make repro | head`: each piece is a stage, which ends by itself where it has the terminal."""
+    program = """
+import sys, time
+from pipeline.experiments.side_by_side import side_by_side
+from stages import cli
+
+def stage():
+    while True:
+        print("a line", flush=True)
+        time.sleep(0.01)
+
+codes = side_by_side(lambda name: cli.run(stage), ["a", "b"], {jobs})
+sys.exit(set(codes.values()) != {75})
+"""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program.replace("{jobs}", str(jobs))],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert os.read(reading, 100)
+    os.close(reading)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors and "BrokenPipe" not in errors

@@ -123,6 +123,18 @@ def test_a_stop_that_a_library_makes_an_error_of_is_a_stop() -> None:
     assert cli.run(stage) == 75
 
 
+@pytest.mark.parametrize("program", ["print('x')", "for _ in range(10**6): print('x', flush=True)"])
+def test_a_reader_that_is_gone_ends_a_stage_with_one_message(program: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    source = f"import sys\nfrom stages import cli\n\n\ndef stage():\n    {program}\n\n\nsys.exit(cli.run(stage))"
+    command = [sys.executable, "-c", source]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert ended.returncode == 75
+    assert ended.stderr == "stopped: nobody reads what is printed any more; the same command continues\n"
+
+
 def test_a_defect_of_the_project_is_not_hidden() -> None:
     def stage() -> None:
         raise AssertionError("a defect")
