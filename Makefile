@@ -26,12 +26,7 @@ COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 # What `make bench` runs, the headline first; benchmarks.grid is run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
-define run-experiments
-	dvc repro prepare # and addresses before it
-	python -m stages.experiments --jobs $(JOBS) $(EXPERIMENTS)
-endef
-
-.PHONY: help setup repro publish cifar10-reduced plan ablation search beyond faults-grid audit-deps test test-all tables figures report reproduction explain export suite prepare ui bench doctor lint types format clean
+.PHONY: help setup repro publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain suite prepare ui bench doctor lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -54,14 +49,9 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 
 repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, [JOBS=n] at a time, [EXPERIMENTS="at-1 nt-1"] alone
 	@if [ -n "$$SUITE" ]; then $(COMPOSE) "suite=$$SUITE" $(SET); fi
-	$(run-experiments)
+	dvc repro prepare # and addresses before it
+	python -m stages.experiments --jobs $(JOBS) $(EXPERIMENTS)
 	$(if $(EXPERIMENTS),python -m stages.tables,dvc repro)
-
-cifar10-reduced: EXPERIMENTS = generalist_d_nt_linf-1 at-1
-cifar10-reduced: setup ## Two methods on a small part of the real CIFAR-10, found in data/raw or downloaded
-	$(COMPOSE) suite=cifar10_reduced
-	$(run-experiments)
-	python -m stages.tables
 
 plan: setup ## Say what repro and the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)
@@ -85,9 +75,6 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 	python -m stages.reproduction
 	python -m stages.figures
 	python -m stages.report --examples 0
-
-faults-grid: setup ## Stop and kill the grid, its server, workers and runs, and see it come to its end (minutes)
-	python -m pytest -n 0 tests/stages/faults_grid.py
 
 audit-deps: setup ## Look up known vulnerabilities of every pinned package; fails where that is not possible
 	python -m pip_audit --requirement constraints.txt --strict --no-deps --disable-pip --vulnerability-service pypi \
@@ -119,10 +106,6 @@ explain: setup ## Say where a number comes from: make explain CELL=table1:genera
 	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
 	@python -m stages.explain "$$CELL"
 
-export: setup ## Weights, card, RobustBench's metadata, MLflow's registry: make export RUN=generalist_t-1
-	@test -n "$$RUN" || { echo "error: name a model: make export RUN=generalist_t-1 (or a table cell, or a run id)"; exit 2; }
-	python -m stages.export "$$RUN"
-
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	$(COMPOSE) "suite=$${SUITE:-digits}" $(SET)
 
@@ -141,17 +124,15 @@ bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="ste
 doctor: setup ## Check this machine and this checkout, and say how to mend what is wrong
 	python -m stages.doctor
 
-lint: setup ## Check style
+lint: setup ## Check style, the direction of imports, and types
 	ruff check .
 	ruff format --check .
 	lint-imports
+	mypy
 
 format: setup ## Put the code in style
 	ruff check --fix .
 	ruff format .
-
-types: setup ## Check types
-	mypy
 
 clean: ## Remove what runs left: runs/, results/, prepared and corrupted data, the MLflow store, Prefect's
 	rm -rf .prefect runs results data/prepared data/corrupted mlflow.db mlflow.db-* mlflow.db.lock mlartifacts

@@ -1,4 +1,4 @@
-"""Stops and deaths of the grid that take minutes: `make faults-grid`, which is no part of `make test` but of CI."""
+"""Stops and deaths of the grid that take minutes: no part of `make test` but of CI."""
 
 from __future__ import annotations
 

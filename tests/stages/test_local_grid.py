@@ -70,7 +70,7 @@ def remembered(place: Workplace) -> list[int]:
 
 
 def test_a_grid_that_is_stopped_says_how_to_go_on_and_leaves_nothing_behind(make_workplace: MakeWorkplace) -> None:
-    """What follows, when it is killed, too, and comes to its end: `make faults-grid`."""
+    """What follows, when it is killed, too, and comes to its end: `faults_grid.py`."""
     place = of_two_experiments(make_workplace)
     grid = start(place)
     wait_for(lambda: epochs(place) >= 2, grid)
