@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,26 +17,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from stages import cli
-from stages.plan import chosen, grid_parser, plan
+from stages.plan import GRID, chosen, plan
 
 if TYPE_CHECKING:
     from pipeline.config import Experiment
 
 HOME = Path(".prefect")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = grid_parser(__doc__)
-    parser.add_argument("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)")
-    given = parser.parse_args(arguments)
-
-    def stage() -> None:
-        _, experiments = chosen(given)
-        on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
-
-    with unwound_by_signals():
-        return cli.run(stage)
 
 
 @contextmanager
@@ -61,6 +46,17 @@ def unwound_by_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@unwound_by_signals()
+@cli.command(
+    *GRID,
+    cli.option("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)"),
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    _, experiments = chosen(given)
+    on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
 
 
 def on_workers(what: str, workers: int, is_left: Callable[[], bool], run: Callable[[], Any]) -> None:
@@ -152,4 +148,4 @@ def _run(given: Namespace) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

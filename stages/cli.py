@@ -9,39 +9,71 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.progress import discard_output
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 LOOK_AGAIN = 0.02
 """Seconds between two looks whether a transaction has ended."""
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
+Option = Callable[[argparse.ArgumentParser], object]
+"""Adds an argument to a command."""
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with `--params`, which every stage takes."""
-    made = argparse.ArgumentParser(
-        description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+
+def option(*names: str, **settings: Any) -> Option:
+    """An argument, given as `ArgumentParser.add_argument` takes it."""
+    return lambda parser: parser.add_argument(*names, **settings)
+
+
+def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], None]], Callable[..., int]]:
+    """Make a stage's function its command, which takes the command line's words (default: those of this process).
+
+    The docstring of its module is the command's help, its failures become messages and exit codes; see `run`.
+    """
+
+    def made(stage: Callable[[argparse.Namespace], None]) -> Callable[..., int]:
+        def main(arguments: list[str] | None = None) -> int:
+            parser = argparse.ArgumentParser(
+                description=sys.modules[stage.__module__].__doc__,
+                epilog=EXIT_CODES,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            for add in options:
+                add(parser)
+            given = parser.parse_args(arguments)
+            return run(lambda: stage(given))
+
+        return main
+
     return made
 
 
-def experiment_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser for stages that work on one experiment."""
-    made = parser(description)
-    made.add_argument("method", help="a key of 'methods' in params.yaml")
-    add_seed(made)
-    return made
+def params_of(given: argparse.Namespace) -> Params:
+    """The file of `--params`, checked. What is imported here takes long, and --help does without."""
+    from pipeline.config import load_params
+
+    return load_params(given.params)
 
 
-def add_seed(made: argparse.ArgumentParser) -> None:
-    """Let a stage ask which seed is meant; None stands for the only one of params.yaml."""
-    made.add_argument("--seed", type=int, help="one of 'seeds' in params.yaml (default: the only one)")
+def check_known(what: str, names: Sequence[str], valid: Iterable[str]) -> None:
+    """Refuse names that there are not.
+
+    Raises:
+        RequestError: says the likely ones.
+    """
+    from pipeline.core.values import unknown
+
+    if problems := unknown(what, list(names), list(valid)):
+        raise RequestError("; ".join(problems))
 
 
 def deliver_what_waits() -> None:
@@ -50,16 +82,6 @@ def deliver_what_waits() -> None:
 
     if text := deliver_left().describe():
         print(text, flush=True)
-
-
-def add_stop_after(made: argparse.ArgumentParser) -> None:
-    """Let a stage stop by itself, for machines that are lent for a limited time."""
-    made.add_argument(
-        "--stop-after",
-        type=duration,
-        metavar="TIME",
-        help="save and stop with exit code 75 after so long (90s, 9m, 1.5h); the same command continues",
-    )
 
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -86,13 +108,32 @@ def in_time(given: argparse.Namespace) -> Callable[[], str | None]:
     return lambda: reason if time.monotonic() >= deadline else None
 
 
-def positive(text: str) -> int:
-    """An argument that is a whole number from 1 on."""
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got '{text[:50]}'")
-    return int(text)
+def whole(least: int, most: int = 10**9 - 1) -> Callable[[str], int]:
+    """An argument that is a whole number from `least` to `most`."""
+    wanted = f"from {least} on" if most == 10**9 - 1 else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number {wanted}, got '{text[:50]}'")
+        return int(text)
+
+    return read
 
 
+positive = whole(1)
+
+
+PARAMS = option("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+METHOD = option("method", help="a key of 'methods' in params.yaml")
+SEED = option("--seed", type=int, help="one of 'seeds' in params.yaml (default: the only one)")
+STOP_AFTER = option(
+    "--stop-after",
+    type=duration,
+    metavar="TIME",
+    help="save and stop with exit code 75 after so long (90s, 9m, 1.5h); the same command continues",
+)
+WORKERS = option("--workers", type=positive, default=2, help="runs at once (default: %(default)s)")
+YES = option("--yes", action="store_true", help="start although the budget is exceeded")
 REQUESTED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What is wrong with a path that was given, not with the disk."""
 LONGEST_LINE = 1000

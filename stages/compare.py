@@ -5,42 +5,36 @@ python -m stages.compare at generalist_t --attack aa_linf
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("first", help="a key of 'methods' in params.yaml"),
+    cli.option("second", help="another one"),
+    cli.SEED,
+    cli.option("--attack", action="append", help="a name from evaluation.attacks, or natural (default: all)"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("first", help="a key of 'methods' in params.yaml")
-    parser.add_argument("second", help="another one")
-    cli.add_seed(parser)
-    parser.add_argument("--attack", action="append", help="a name from evaluation.attacks, or natural (default: all)")
-    given = parser.parse_args(arguments)
+    from pipeline.evaluation.statistics import mcnemar
+    from pipeline.experiments.results import load_verdicts
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.errors import RequestError, did_you_mean
-        from pipeline.evaluation.statistics import mcnemar
-        from pipeline.experiments.results import load_verdicts
-
-        params = load_params(given.params)
-        tables = [load_verdicts(params.experiment(name, given.seed)) for name in (given.first, given.second)]
-        known = ["natural", *params.evaluation.attacks]
-        for attack in given.attack or known:
-            if attack not in known:
-                raise RequestError(f"unknown attack '{attack}': {did_you_mean(attack, known)}")
-            first, second = (table[table["attack"] == attack].set_index("image")["correct"] for table in tables)
-            found = mcnemar(first, second)
-            print(
-                f"{attack}: {given.first} {first.mean():.2%}, {given.second} {second.mean():.2%} of {found.images} "
-                f"images; only {given.first} right: {found.only_first}, only {given.second}: {found.only_second}; "
-                f"p = {found.p_value:.3g}"
-            )
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    tables = [load_verdicts(params.experiment(name, given.seed)) for name in (given.first, given.second)]
+    known = ["natural", *params.evaluation.attacks]
+    cli.check_known("attack", given.attack or [], known)
+    for attack in given.attack or known:
+        first, second = (table[table["attack"] == attack].set_index("image")["correct"] for table in tables)
+        found = mcnemar(first, second)
+        print(
+            f"{attack}: {given.first} {first.mean():.2%}, {given.second} {second.mean():.2%} of {found.images} "
+            f"images; only {given.first} right: {found.only_first}, only {given.second}: {found.only_second}; "
+            f"p = {found.p_value:.3g}"
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,42 +10,37 @@ overridden itself.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="for example suite=cifar10")
-    parser.add_argument("--output", type=Path, default=Path("params.yaml"), help="default: %(default)s")
-    parser.add_argument(
+@cli.command(
+    cli.option("overrides", nargs="*", help="for example suite=cifar10"),
+    cli.option("--output", type=Path, default=Path("params.yaml"), help="default: %(default)s"),
+    cli.option(
         "--overwrite", action="store_true", help="replace a file that was edited by hand, and keep it with .bak added"
+    ),
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    from pipeline.config.composing import compose_suite, with_header, write_composed
+
+    composition = compose_suite(given.overrides, Path("conf"))
+    text = with_header(given.overrides, composition.content)
+    if kept := write_composed(given.output, text, given.overwrite):
+        print(f"kept your edited {given.output} as {kept}")
+    for line in composition.notes:
+        print(line)
+    params = composition.params
+    count = len(params.methods) * len(params.seeds)
+    print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}")
+    print(
+        f"next: make repro, which is {count} experiments of {params.training.epochs} epochs each; "
+        "'make plan' measures what they take here"
     )
-    given = parser.parse_args(arguments)
-
-    def stage() -> None:
-        from pipeline.config.composing import compose_suite, with_header, write_composed
-
-        composition = compose_suite(given.overrides, Path("conf"))
-        text = with_header(given.overrides, composition.content)
-        if kept := write_composed(given.output, text, given.overwrite):
-            print(f"kept your edited {given.output} as {kept}")
-        for line in composition.notes:
-            print(line)
-        params = composition.params
-        count = len(params.methods) * len(params.seeds)
-        print(f"wrote {given.output} for {' '.join(given.overrides) or 'the default suite'}")
-        print(
-            f"next: make repro, which is {count} experiments of {params.training.epochs} epochs each; "
-            "'make plan' measures what they take here"
-        )
-
-    return cli.run(stage)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,26 +7,22 @@ Records are delivered in order and exactly once; those of an experiment that is 
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(cli.PARAMS)
+def main(given: Namespace) -> None:
     """The command."""
-    cli.parser(__doc__).parse_args(arguments)
+    from pipeline.core.errors import PipelineError
+    from pipeline.tracking import deliver_left
 
-    def stage() -> None:
-        from pipeline.core.errors import PipelineError
-        from pipeline.tracking import deliver_left
-
-        left = deliver_left()
-        if left.waiting:
-            raise PipelineError(left.describe())
-        print(left.describe() or "nothing waits for MLflow")
-
-    return cli.run(stage)
+    left = deliver_left()
+    if left.waiting:
+        raise PipelineError(left.describe())
+    print(left.describe() or "nothing waits for MLflow")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

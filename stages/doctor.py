@@ -6,31 +6,26 @@ The exit code is 1 when there is a problem.
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(cli.PARAMS)
+def main(given: Namespace) -> None:
     """The command."""
-    given = cli.parser(__doc__).parse_args(arguments)
+    from pipeline.core.errors import PipelineError
+    from pipeline.experiments.doctor import examine
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.errors import PipelineError
-        from pipeline.experiments.doctor import examine
-
-        problems = 0
-        for finding in examine(load_params(given.params)):
-            problems += finding.status == "problem"
-            print(f"{finding.status:8} {finding.subject}: {finding.text}", flush=True)
-            if finding.fix:
-                print(f"{'':8} way out: {finding.fix}", flush=True)
-        if problems:
-            raise PipelineError("1 problem was found" if problems == 1 else f"{problems} problems were found")
-
-    return cli.run(stage)
+    problems = 0
+    for finding in examine(cli.params_of(given)):
+        problems += finding.status == "problem"
+        print(f"{finding.status:8} {finding.subject}: {finding.text}", flush=True)
+        if finding.fix:
+            print(f"{'':8} way out: {finding.fix}", flush=True)
+    if problems:
+        raise PipelineError("1 problem was found" if problems == 1 else f"{problems} problems were found")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,38 +8,34 @@ accuracies by class and the signs of gradient masking go to --output; a killed r
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("weights", type=Path, help="the file"),
+    cli.option("--architecture", help="one of the project's networks (default: that of params.yaml)"),
+    cli.option("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel"),
+    cli.option("--std", type=float, nargs="+", help="what it then divides by"),
+    cli.option("--attacks", help="names from evaluation.attacks, comma-separated; '' for none (default: all)"),
+    cli.option("--images", type=cli.positive, help="attack only the first so many test images"),
+    cli.option("--output", type=Path, help="folder (default: results/external/<file name>)"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("weights", type=Path, help="the file")
-    parser.add_argument("--architecture", help="one of the project's networks (default: that of params.yaml)")
-    parser.add_argument("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel")
-    parser.add_argument("--std", type=float, nargs="+", help="what it then divides by")
-    parser.add_argument("--attacks", help="names from evaluation.attacks, comma-separated; '' for none (default: all)")
-    parser.add_argument("--images", type=cli.positive, help="attack only the first so many test images")
-    parser.add_argument("--output", type=Path, help="folder (default: results/external/<file name>)")
-    given = parser.parse_args(arguments)
+    from pipeline.experiments.foreign import ExternalModel, attack_external
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.experiments.foreign import ExternalModel, attack_external
-
-        params = load_params(given.params)
-        architecture = params.model.architecture if given.architecture is None else given.architecture
-        model = ExternalModel(given.weights, architecture, given.mean, given.std)
-        attacks = None if given.attacks is None else [name for name in given.attacks.split(",") if name]
-        output = given.output or Path("results/external") / given.weights.stem
-        metrics = attack_external(params, model, attacks, given.images, output)
-        print(f"evaluated {given.weights}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items()))
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    architecture = params.model.architecture if given.architecture is None else given.architecture
+    model = ExternalModel(given.weights, architecture, given.mean, given.std)
+    attacks = None if given.attacks is None else [name for name in given.attacks.split(",") if name]
+    output = given.output or Path("results/external") / given.weights.stem
+    metrics = attack_external(params, model, attacks, given.images, output)
+    print(f"evaluated {given.weights}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

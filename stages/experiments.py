@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.errors import Interrupted, PipelineError, RequestError, did_you_mean
+from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.machine import threads_each
 from stages import cli, evaluate, train
 
@@ -40,24 +40,19 @@ IMPORTED = (
 STAGES = ("train", "evaluate")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("experiment", nargs="*", help="METHOD-SEED of params.yaml (default: all)"),
+    cli.option("--jobs", type=cli.positive, default=2, help="experiments at a time (default: %(default)s)"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("experiment", nargs="*", help="METHOD-SEED of params.yaml (default: all)")
-    parser.add_argument("--jobs", type=cli.positive, default=2, help="experiments at a time (default: %(default)s)")
-    given = parser.parse_args(arguments)
-
-    def stage() -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads_each(given.jobs))  # read when torch is imported
-        from pipeline.config import load_params
-
-        experiments = chosen(list(load_params(given.params).experiments()), given.experiment)
-        changed = changed_in_dvc(list(experiments))
-        if changed:
-            to_train = {name for name, stages in changed.items() if "train" in stages}
-            run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs)
-
-    return cli.run(stage)
+    os.environ["OMP_NUM_THREADS"] = str(threads_each(given.jobs))  # read when torch is imported
+    experiments = chosen(list(cli.params_of(given).experiments()), given.experiment)
+    changed = changed_in_dvc(list(experiments))
+    if changed:
+        to_train = {name for name, stages in changed.items() if "train" in stages}
+        run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs)
 
 
 def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str, Experiment]:
@@ -67,9 +62,7 @@ def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str,
         RequestError: there is none of such a name.
     """
     by_name = {one.identifier: one for one in experiments}
-    for name in names:
-        if name not in by_name:
-            raise RequestError(f"unknown experiment '{name}': {did_you_mean(name, list(by_name))}")
+    cli.check_known("experiment", names, by_name)
     return {name: one for name, one in by_name.items() if name in (names or by_name)}
 
 
@@ -81,13 +74,7 @@ def changed_in_dvc(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jobs: int) -> None:
-    """Train and evaluate experiments side by side, and record what is done.
-
-    Args:
-        params: The file that has them.
-        experiments: What is to be evaluated, by name.
-        to_train: Which of them are to be trained before.
-        jobs: Experiments at a time.
+    """Train those experiments that are named in `to_train`, evaluate all, `jobs` at a time, and record what is done.
 
     Raises:
         Interrupted: a signal stopped them; all is saved.
@@ -129,12 +116,7 @@ def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jo
 
 
 def passes_left(experiment: Experiment, shared: int) -> float:
-    """How long the training of an experiment takes beside that of others: passes for each image and step of an attack.
-
-    Args:
-        experiment: Which one.
-        shared: The epochs that it shares with others.
-    """
+    """How long a training takes beside others: passes for each image and step of an attack, but for `shared` epochs."""
     passes = sum(1 + len(learner.objective.norms()) for learner in experiment.method.learners.values())
     return passes * (experiment.training.epochs - shared)
 
@@ -166,4 +148,4 @@ def _dvc(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

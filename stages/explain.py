@@ -8,25 +8,21 @@ counts, and the command that makes the number again, or measures it where it is 
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("cell", help="table:method:metric, names as in params.yaml"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("cell", help="table:method:metric, names as in params.yaml")
-    given = parser.parse_args(arguments)
+    from pipeline.reporting.explain import explain
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.reporting.explain import explain
-
-        print(explain(load_params(given.params), given.cell))
-
-    return cli.run(stage)
+    print(explain(cli.params_of(given), given.cell))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

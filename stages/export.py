@@ -8,37 +8,33 @@ Everything is taken from MLflow: run folders and results need not be there.
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument(
+@cli.command(
+    cli.PARAMS,
+    cli.option(
         "run",
         help="an experiment (method-seed; method for the only seed), a table cell (table:method:metric), or a run id",
-    )
-    parser.add_argument("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)")
-    given = parser.parse_args(arguments)
+    ),
+    cli.option("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)"),
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    from pipeline.experiments.export import export, find_run
+    from pipeline.tracking import read_run
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.experiments.export import export, find_run
-        from pipeline.tracking import read_run
-
-        run_id = find_run(load_params(given.params), given.run)
-        tags = read_run(run_id).tags
-        output = given.output or Path("exports") / tags["suite"] / f"{tags['method']}-{tags['seed']}"
-        paths, registered = export(run_id, output)
-        for path in paths:
-            print(f"wrote {path}")
-        print(f"registered {registered.uri} (models:/{registered.name}@{registered.alias}) and loaded it back")
-
-    return cli.run(stage)
+    run_id = find_run(cli.params_of(given), given.run)
+    tags = read_run(run_id).tags
+    output = given.output or Path("exports") / tags["suite"] / f"{tags['method']}-{tags['seed']}"
+    paths, registered = export(run_id, output)
+    for path in paths:
+        print(f"wrote {path}")
+    print(f"registered {registered.uri} (models:/{registered.name}@{registered.alias}) and loaded it back")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -5,28 +5,26 @@ Results go to results/ and to MLflow.
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.METHOD,
+    cli.SEED,
+    cli.option("--grid", action="store_true", help="of the weights that the ablation grid has trained"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.experiment_parser(__doc__)
-    parser.add_argument("--grid", action="store_true", help="of the weights that the ablation grid has trained")
-    given = parser.parse_args(arguments)
+    from pipeline.experiments.ood import measure_ood
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.experiments.ood import measure_ood
-
-        declared = load_params(given.params).experiment(given.method, given.seed)
-        experiment = declared.model_copy(update={"grid": given.grid})
-        metrics = measure_ood(experiment)
-        print(f"measured {experiment.identifier}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items()))
-
-    return cli.run(stage)
+    declared = cli.params_of(given).experiment(given.method, given.seed)
+    experiment = declared.model_copy(update={"grid": given.grid})
+    metrics = measure_ood(experiment)
+    print(f"measured {experiment.identifier}: " + ", ".join(f"{key} {value:.2%}" for key, value in metrics.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

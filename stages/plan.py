@@ -6,8 +6,7 @@ With --studies, the grid alone. Exit code 1 where the grid exceeds `ablation.bud
 
 from __future__ import annotations
 
-import argparse
-import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,18 +16,18 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment, Params
 
 
-def grid_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser for stages that work on the grid."""
-    made = cli.parser(description)
-    made.add_argument("--studies", nargs="+", metavar="STUDY", help="keys of 'ablation.studies' (default: all)")
-    made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default: 'seeds' of params.yaml")
-    made.add_argument("--suite", help="compose this suite from conf/ instead of reading params.yaml")
-    made.add_argument("--yes", action="store_true", help="start although the budget is exceeded")
-    made.add_argument("--workers", type=cli.positive, default=2, help="runs at once (default: %(default)s)")
-    return made
+GRID = (
+    cli.PARAMS,
+    cli.option("--studies", nargs="+", metavar="STUDY", help="keys of 'ablation.studies' (default: all)"),
+    cli.option("--seeds", nargs="+", type=int, metavar="SEED", help="default: 'seeds' of params.yaml"),
+    cli.option("--suite", help="compose this suite from conf/ instead of reading params.yaml"),
+    cli.YES,
+    cli.WORKERS,
+)
+"""The arguments of stages that work on the grid."""
 
 
-def chosen(given: argparse.Namespace) -> tuple[Params, list[Experiment]]:
+def chosen(given: Namespace) -> tuple[Params, list[Experiment]]:
     """The file, and the experiments of the chosen part of the grid."""
     from pipeline.grid.settings import read_params
     from pipeline.studies.cells import cells
@@ -38,12 +37,8 @@ def chosen(given: argparse.Namespace) -> tuple[Params, list[Experiment]]:
     return params, list({cell.experiment.fingerprint: cell.experiment for cell in grid}.values())
 
 
-def plan(given: argparse.Namespace, each: bool) -> None:
-    """Print what the grid will cost.
-
-    Args:
-        given: Arguments of `grid_parser`.
-        each: Also a line for every experiment.
+def plan(given: Namespace, each: bool) -> None:
+    """Print what the grid will cost; with `each`, also a line for every experiment.
 
     Raises:
         RequestError: the grid has impossible cells, or the data cannot be prepared.
@@ -59,7 +54,7 @@ def plan(given: argparse.Namespace, each: bool) -> None:
 
 
 def announce(
-    params: Params, experiments: Sequence[Experiment], given: argparse.Namespace, fewer: str, each: bool = False
+    params: Params, experiments: Sequence[Experiment], given: Namespace, fewer: str, each: bool = False
 ) -> None:
     """Print what experiments will cost.
 
@@ -127,29 +122,20 @@ def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool
     return total, disk
 
 
-def plan_suite(given: argparse.Namespace) -> None:
-    """Print what `make repro` will cost, its evaluations at most: as if every image resisted every attack."""
+@cli.command(*GRID)
+def main(given: Namespace) -> None:
+    """The command."""
     from pipeline.grid.settings import read_params, unfinished
 
-    experiments = list(read_params(given.suite, given.params).experiments())
-    missing = unfinished(experiments)
-    print(f"make repro: {len(experiments)} experiments, {len(missing)} of them not done")
-    if missing:
-        tell(missing, given.workers, 1, each=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    given = grid_parser(__doc__).parse_args(arguments)
-
-    def stage() -> None:
-        if not given.studies:
-            plan_suite(given)
-            print("make ablation:")
-        plan(given, each=True)
-
-    return cli.run(stage)
+    if not given.studies:
+        experiments = list(read_params(given.suite, given.params).experiments())
+        missing = unfinished(experiments)
+        print(f"make repro: {len(experiments)} experiments, {len(missing)} of them not done")
+        if missing:  # evaluations at most: as if every image resisted every attack
+            tell(missing, given.workers, 1, each=True)
+        print("make ablation:")
+    plan(given, each=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

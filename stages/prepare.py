@@ -4,29 +4,24 @@ encoded images where they are too large for memory. Storing shards continues wha
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(cli.PARAMS)
+def main(given: Namespace) -> None:
     """The command."""
-    given = cli.parser(__doc__).parse_args(arguments)
+    from pipeline.core.signals import stop_on_signal
+    from pipeline.experiments.prepare import prepare_data
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.signals import stop_on_signal
-        from pipeline.experiments.prepare import prepare_data
-
-        data = load_params(given.params).data
-        if data.streaming is None:
-            prepare_data(data, lambda: None)
-            return
-        with stop_on_signal() as should_stop:
-            prepare_data(data, should_stop)
-
-    return cli.run(stage)
+    data = cli.params_of(given).data
+    if data.streaming is None:
+        prepare_data(data, lambda: None)
+        return
+    with stop_on_signal() as should_stop:
+        prepare_data(data, should_stop)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -6,8 +6,7 @@ sorted into one folder per class.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 from pipeline.core.machine import usable_cores
@@ -15,62 +14,52 @@ from pipeline.core.signals import stop_on_signal
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    given = _parser().parse_args(arguments)
-
-    def stage() -> None:
-        from pipeline.core.progress import PreparationDisplay
-        from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
-
-        with stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
-            manifest = prepare_imagefolder(
-                given.source,
-                given.destination,
-                ShardSettings(given.size, given.images_per_shard),
-                display,
-                workers=given.workers,
-                subset_list=given.subset_list,
-                allow_damaged=given.allow_damaged,
-                should_stop=should_stop,
-            )
-        print(describe(manifest, given.destination))
-
-    return cli.run(stage)
-
-
-def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("source", type=Path, help="folder with train/ and val/")
-    made.add_argument("destination", type=Path, help="folder for the shards: new, empty, or one to continue in")
-    made.add_argument(
-        "--size",
-        type=_size,
-        default=256,
-        help="shorter side of training images in pixels, or 'original' to keep them as they are; default: %(default)s",
-    )
-    made.add_argument(
-        "--workers",
-        type=cli.positive,
-        default=usable_cores(),
-        help="processes; default: as many as there are cores, %(default)s",
-    )
-    made.add_argument("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing")
-    made.add_argument(
-        "--subset-list",
-        type=Path,
-        metavar="FILE",
-        help="validation images to evaluate on, one path below val/ a line; default: 5,000 in a fixed random order",
-    )
-    made.add_argument("--images-per-shard", type=cli.positive, default=2048, help="default: %(default)s")
-    return made
-
-
 def _size(text: str) -> int | None:
     return None if text == "original" else cli.positive(text)
 
 
+@cli.command(
+    cli.option("source", type=Path, help="folder with train/ and val/"),
+    cli.option("destination", type=Path, help="folder for the shards: new, empty, or one to continue in"),
+    cli.option(
+        "--size",
+        type=_size,
+        default=256,
+        help="shorter side of training images in pixels, or 'original' to keep them as they are; default: %(default)s",
+    ),
+    cli.option(
+        "--workers",
+        type=cli.positive,
+        default=usable_cores(),
+        help="processes; default: as many as there are cores, %(default)s",
+    ),
+    cli.option("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing"),
+    cli.option(
+        "--subset-list",
+        type=Path,
+        metavar="FILE",
+        help="validation images to evaluate on, one path below val/ a line; default: 5,000 in a fixed random order",
+    ),
+    cli.option("--images-per-shard", type=cli.positive, default=2048, help="default: %(default)s"),
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    from pipeline.core.progress import PreparationDisplay
+    from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
+
+    with stop_on_signal() as should_stop, PreparationDisplay(f"preparing {given.source}") as display:
+        manifest = prepare_imagefolder(
+            given.source,
+            given.destination,
+            ShardSettings(given.size, given.images_per_shard),
+            display,
+            workers=given.workers,
+            subset_list=given.subset_list,
+            allow_damaged=given.allow_damaged,
+            should_stop=should_stop,
+        )
+    print(describe(manifest, given.destination))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -9,88 +9,54 @@ Forms are those of 'make tables'; a part without runs is dashes with a footnote 
 
 from __future__ import annotations
 
-import argparse
-import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages import cli
-
-if TYPE_CHECKING:
-    from pipeline.config import Params, PrintedTables
 
 CONF = Path("conf")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.option("names", nargs="*", metavar="NAME", help="a key of 'tables' in the file (default: all)"),
+    cli.option("--file", type=Path, default=CONF / "printed.yaml", help="default: %(default)s"),
+    cli.option("--output", type=Path, default=Path("reports/printed"), help="default: %(default)s"),
+    cli.option("--set", nargs="+", default=[], metavar="OVERRIDE", help="of Hydra, for every suite: seeds=[1,2,3]"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=cli.EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a key of 'tables' in the file (default: all)")
-    parser.add_argument("--file", type=Path, default=CONF / "printed.yaml", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("reports/printed"), help="default: %(default)s")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="OVERRIDE", help="of Hydra, for every suite: seeds=[1,2,3]"
-    )
-    given = parser.parse_args(arguments)
+    from pipeline.config import load_printed
+    from pipeline.config.composing import compose_suite
+    from pipeline.core.files import remove_half_written
+    from pipeline.reporting.printed import fill_printed, write_printed
+    from pipeline.reporting.tables import remove_leftovers, write_pictures
+    from pipeline.tracking import finished_runs
 
-    def stage() -> None:
-        from pipeline.config import load_printed
-        from pipeline.core.files import remove_half_written
-        from pipeline.reporting.printed import fill_printed, write_printed
-        from pipeline.reporting.tables import remove_leftovers, write_pictures
-        from pipeline.tracking import finished_runs
-
-        printed = load_printed(given.file, given.set)
-        names = _known(given.names, printed)
-        suites = _compose(names, printed)
-        cli.deliver_what_waits()
-        runs = finished_runs(experiment for params in suites.values() for experiment in params.experiments())
-        tables = [fill_printed(name, printed, suites, runs) for name in names]
-        remove_half_written(given.output)
-        written: list[Path] = []
-        for table in tables:
-            if not table.is_measured and not given.names:
-                print(f"{table.name}: nothing is measured yet; 'python -m stages.printed {table.name}' writes it empty")
-                continue
-            paths = write_printed(table, given.output)
-            written += paths
-            for path in paths:
-                print(f"wrote {path}")
-        fragments = [path for path in written if path.suffix == ".tex"]
-        for line in write_pictures(fragments, given.output) if fragments else ():
-            print(line)
-        if not given.names:
-            for path in remove_leftovers(given.output, written):
-                print(f"removed {path}, of a table that is not written any more")
-
-    return cli.run(stage)
-
-
-def _known(names: list[str], printed: PrintedTables) -> list[str]:
-    """The tables that are asked for, each once."""
-    from pipeline.core.errors import RequestError, did_you_mean
-
-    for name in names:
-        if name not in printed.tables:
-            raise RequestError(f"unknown table '{name}': {did_you_mean(name, list(printed.tables))}")
-    return list(dict.fromkeys(names or printed.tables))
-
-
-def _compose(names: list[str], printed: PrintedTables) -> dict[str, Params]:
-    """The suites of tables, by their names in the file."""
-    import yaml
-
-    from pipeline.config import parse_params
-    from pipeline.config.composing import compose
-
+    printed = load_printed(given.file, given.set)
+    cli.check_known("table", given.names, printed.tables)
+    names = list(dict.fromkeys(given.names or printed.tables))
     wanted = dict.fromkeys(suite for name in names for suite in printed.tables[name].suites)
-    return {
-        suite: parse_params(yaml.safe_load(compose(printed.suites[suite].compose, CONF)), f"suite '{suite}'")
-        for suite in wanted
-    }
+    suites = {suite: compose_suite(printed.suites[suite].compose, CONF).params for suite in wanted}
+    cli.deliver_what_waits()
+    runs = finished_runs(experiment for params in suites.values() for experiment in params.experiments())
+    tables = [fill_printed(name, printed, suites, runs) for name in names]
+    remove_half_written(given.output)
+    written: list[Path] = []
+    for table in tables:
+        if not table.is_measured and not given.names:
+            print(f"{table.name}: nothing is measured yet; 'python -m stages.printed {table.name}' writes it empty")
+            continue
+        paths = write_printed(table, given.output)
+        written += paths
+        for path in paths:
+            print(f"wrote {path}")
+    fragments = [path for path in written if path.suffix == ".tex"]
+    for line in write_pictures(fragments, given.output) if fragments else ():
+        print(line)
+    if not given.names:
+        for path in remove_leftovers(given.output, written):
+            print(f"removed {path}, of a table that is not written any more")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -11,7 +11,8 @@ published one, and a record that lacks runs of it.
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,36 +22,36 @@ if TYPE_CHECKING:
     from pipeline.config import Params
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--replace", nargs="+", default=[], metavar="NAME", help="copy these though something is lost")
+def _pages_alone(parser: ArgumentParser) -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--pages", action="store_true", help="copy nothing, write the pages from what is published")
     only.add_argument("--check", action="store_true", help="write nothing, fail where a page is out of date")
-    given = parser.parse_args(arguments)
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.errors import PipelineError
-        from pipeline.core.files import write_text
-        from pipeline.reporting.publishing import publish
 
-        if not given.check and not given.pages:
-            publish(load_params(given.params), given.replace, print)
-        differ = []
-        for part in (_beside_records, _pages):  # pages read what lies beside records
-            expected = part()
-            changed = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
-            differ += changed
-            for path in [] if given.check else changed:
-                write_text(path, expected[path])
-                print(f"wrote {path}")
-        if given.check and differ:
-            names = ", ".join(map(str, differ))
-            raise PipelineError(f"not up to date: {names}; 'python -m stages.publish --pages' writes them")
+@cli.command(
+    cli.PARAMS,
+    cli.option("--replace", nargs="+", default=[], metavar="NAME", help="copy these though something is lost"),
+    _pages_alone,
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    from pipeline.core.errors import PipelineError
+    from pipeline.core.files import write_text
+    from pipeline.reporting.publishing import publish
 
-    return cli.run(stage)
+    if not given.check and not given.pages:
+        publish(cli.params_of(given), given.replace, print)
+    differ = []
+    for part in (_beside_records, _pages):  # pages read what lies beside records
+        expected = part()
+        changed = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
+        differ += changed
+        for path in [] if given.check else changed:
+            write_text(path, expected[path])
+            print(f"wrote {path}")
+    if given.check and differ:
+        names = ", ".join(map(str, differ))
+        raise PipelineError(f"not up to date: {names}; 'python -m stages.publish --pages' writes them")
 
 
 def _beside_records() -> dict[Path, str]:
@@ -70,14 +71,13 @@ def _pages() -> dict[Path, str]:
 
     records = reproduction.read_records(PUBLISHED)
     findings = [reproduction.find(record) for record in records.values()]
-    expected, steps = {}, reproduction.read_steps()
-    if reproduction.PAGE.exists():
-        expected[reproduction.PAGE] = reproduction.fill_page(reproduction.PAGE.read_text(), findings, steps)
-    if beyond.PAGE.exists():
-        expected[beyond.PAGE] = beyond.fill_page(beyond.PAGE.read_text(), records.values(), PUBLISHED)
-    if answers.PAGE.exists():
-        expected[answers.PAGE] = answers.fill_page(answers.PAGE.read_text(), _suites(), PUBLISHED, steps)
-    return expected
+    steps = reproduction.read_steps()
+    filled: dict[Path, Callable[[str], str]] = {
+        reproduction.PAGE: lambda page: reproduction.fill_page(page, findings, steps),
+        beyond.PAGE: lambda page: beyond.fill_page(page, records.values(), PUBLISHED),
+        answers.PAGE: lambda page: answers.fill_page(page, _suites(), PUBLISHED, steps),
+    }
+    return {path: fill(path.read_text()) for path, fill in filled.items() if path.exists()}
 
 
 PUBLISHED_WITH = {"digits": ["competitors=all", "ablation=full"]}
@@ -86,15 +86,13 @@ PUBLISHED_WITH = {"digits": ["competitors=all", "ablation=full"]}
 
 def _suites() -> dict[str, Params]:
     """Every suite, as `make suite SUITE=name` composes it, with what was published."""
-    import yaml
-
-    from pipeline.config import parse_params
-    from pipeline.config.composing import compose
+    from pipeline.config.composing import compose_suite
 
     names = sorted(path.stem for path in Path("conf/suite").glob("*.yaml"))
-    composed = {name: compose([f"suite={name}", *PUBLISHED_WITH.get(name, [])], Path("conf")) for name in names}
-    return {name: parse_params(yaml.safe_load(text)) for name, text in composed.items()}
+    return {
+        name: compose_suite([f"suite={name}", *PUBLISHED_WITH.get(name, [])], Path("conf")).params for name in names
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

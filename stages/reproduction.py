@@ -6,31 +6,26 @@ what follows from them: rows.csv, settings.csv, claims.csv. 'make publish' takes
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(cli.PARAMS)
+def main(given: Namespace) -> None:
     """The command."""
-    given = cli.parser(__doc__).parse_args(arguments)
+    from pipeline.core.files import write_text
+    from pipeline.reporting.reproduction import find, gather, write_record
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.files import write_text
-        from pipeline.reporting.reproduction import find, gather, write_record
-
-        params = load_params(given.params)
-        cli.deliver_what_waits()
-        record = gather(params)
-        for path in write_record(record, params.reports):
-            print(f"wrote {path}")
-        for name, text in find(record).files().items():
-            write_text(params.reports / name, text)
-            print(f"wrote {params.reports / name}")
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    cli.deliver_what_waits()
+    record = gather(params)
+    for path in write_record(record, params.reports):
+        print(f"wrote {path}")
+    for name, text in find(record).files().items():
+        write_text(params.reports / name, text)
+        print(f"wrote {params.reports / name}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,7 +7,6 @@ with all trials, and beside those that no other one beats their accuracies on te
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,29 +18,25 @@ if TYPE_CHECKING:
     from pipeline.studies.trials import Search
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument(
+@unwound_by_signals()
+@cli.command(
+    cli.PARAMS,
+    cli.option(
         "--trials",
         type=cli.positive,
         help="in all, earlier calls' among them (default: 'search.trials' of params.yaml)",
-    )
-    parser.add_argument("--workers", type=cli.positive, default=2, help="runs at once (default: %(default)s)")
-    parser.add_argument("--yes", action="store_true", help="start although the budget is exceeded")
-    given = parser.parse_args(arguments)
+    ),
+    cli.WORKERS,
+    cli.YES,
+)
+def main(given: Namespace) -> None:
+    """The command."""
+    from pipeline.studies.trials import Search
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.studies.trials import Search
-
-        search = Search.of(load_params(given.params))
-        trials: int = given.trials or search.settings.trials
-        search.check(trials)
-        on_workers("the search", given.workers, lambda: _is_left(search, trials, given), lambda: _run(trials, given))
-
-    with unwound_by_signals():
-        return cli.run(stage)
+    search = Search.of(cli.params_of(given))
+    trials: int = given.trials or search.settings.trials
+    search.check(trials)
+    on_workers("the search", given.workers, lambda: _is_left(search, trials, given), lambda: _run(trials, given))
 
 
 def _is_left(search: Search, trials: int, given: Namespace) -> bool:
@@ -67,4 +62,4 @@ def _run(trials: int, given: Namespace) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,31 +8,27 @@ Weights come from MLflow, images from the prepared data; numbers go to reports/ 
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("study", nargs="*", help="a key of 'ablation.studies' in params.yaml (default: all that fit)"),
+    cli.option("--output", type=Path, help="default: the folder of the suite below reports/"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("study", nargs="*", help="a key of 'ablation.studies' in params.yaml (default: all that fit)")
-    parser.add_argument("--output", type=Path, help="default: the folder of the suite below reports/")
-    given = parser.parse_args(arguments)
+    from pipeline.experiments.stability import measure_stability, report_folder
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.experiments.stability import measure_stability, report_folder
-
-        params = load_params(given.params)
-        cli.deliver_what_waits()
-        output = given.output or report_folder(params)
-        for path in measure_stability(params, given.study, output, lambda text: print(text, flush=True)):
-            print(f"wrote {path}")
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    cli.deliver_what_waits()
+    output = given.output or report_folder(params)
+    for path in measure_stability(params, given.study, output, lambda text: print(text, flush=True)):
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

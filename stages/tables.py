@@ -6,7 +6,7 @@ Cells without a finished run show a dash, and a footnote says which command fill
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,40 +16,36 @@ if TYPE_CHECKING:
     from pipeline.config import Params
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("--output", type=Path, help="default: tables/ in reports_folder of params.yaml"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--output", type=Path, help="default: tables/ in reports_folder of params.yaml")
-    given = parser.parse_args(arguments)
+    from pipeline.core.files import remove_half_written
+    from pipeline.reporting.results import awaits_corrupted_images, collect
+    from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.core.files import remove_half_written
-        from pipeline.reporting.results import awaits_corrupted_images, collect
-        from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
-
-        params = load_params(given.params)
-        output = given.output or params.reports / "tables"
-        cli.deliver_what_waits()
-        _log_restored(params)
-        remove_half_written(output)
-        written: list[Path] = []
-        for name, results in collect(params).items():
-            if awaits_corrupted_images(results):
-                print(f"{name}: left out, no method is measured on corrupted images (ood.methods of params.yaml)")
-                continue
-            for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
-                print(f"{name}: {note}")
-            paths = write_table(name, params, results, output)
-            written += paths
-            for path in paths:
-                print(f"wrote {path}")
-        for line in write_pictures([path for path in written if path.suffix == ".tex"], output):
-            print(line)
-        for path in remove_leftovers(output, written):
-            print(f"removed {path}, of a table that is not written any more")
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    output = given.output or params.reports / "tables"
+    cli.deliver_what_waits()
+    _log_restored(params)
+    remove_half_written(output)
+    written: list[Path] = []
+    for name, results in collect(params).items():
+        if awaits_corrupted_images(results):
+            print(f"{name}: left out, no method is measured on corrupted images (ood.methods of params.yaml)")
+            continue
+        for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
+            print(f"{name}: {note}")
+        paths = write_table(name, params, results, output)
+        written += paths
+        for path in paths:
+            print(f"wrote {path}")
+    for line in write_pictures([path for path in written if path.suffix == ".tex"], output):
+        print(line)
+    for path in remove_leftovers(output, written):
+        print(f"removed {path}, of a table that is not written any more")
 
 
 def _log_restored(params: Params) -> None:
@@ -71,4 +67,4 @@ def _log_restored(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -11,38 +11,36 @@ and with --learner-parallel each trains one learner, so that as many as there ar
 from __future__ import annotations
 
 import os
-import sys
+from argparse import Namespace
 
 from stages import cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = cli.experiment_parser(__doc__)
-    parser.add_argument(
+@cli.command(
+    cli.PARAMS,
+    cli.METHOD,
+    cli.SEED,
+    cli.option(
         "--learner-parallel", action="store_true", help="under torchrun: one learner per process, or per so many"
-    )
-    cli.add_stop_after(parser)
-    given = parser.parse_args(arguments)
+    ),
+    cli.STOP_AFTER,
+)
+def main(given: Namespace) -> None:
+    """The command."""
     time_is_over = cli.in_time(given)
+    from pipeline.config.remarks import early_end
+    from pipeline.core.signals import stop_on_signal
+    from pipeline.experiments.train import train_experiment
 
-    def stage() -> None:
-        from pipeline.config import load_params
-        from pipeline.config.remarks import early_end
-        from pipeline.core.signals import stop_on_signal
-        from pipeline.experiments.train import train_experiment
-
-        params = load_params(given.params)
-        experiment = params.experiment(given.method, given.seed)
-        if os.environ.get("RANK", "0") == "0" and (remark := early_end(params, [given.method])):
-            print(f"{given.params}: {remark}", flush=True)
-        with stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
-            folder = train_experiment(experiment, lambda: should_stop() or time_is_over(), given.learner_parallel)
-        if os.environ.get("RANK", "0") == "0":
-            print(f"trained {experiment.identifier}: {folder}")
-
-    return cli.run(stage)
+    params = cli.params_of(given)
+    experiment = params.experiment(given.method, given.seed)
+    if os.environ.get("RANK", "0") == "0" and (remark := early_end(params, [given.method])):
+        print(f"{given.params}: {remark}", flush=True)
+    with stop_on_signal(second_at_once="TORCHELASTIC_RUN_ID" not in os.environ) as should_stop:
+        folder = train_experiment(experiment, lambda: should_stop() or time_is_over(), given.learner_parallel)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained {experiment.identifier}: {folder}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

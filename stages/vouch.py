@@ -10,8 +10,8 @@ First prints what has changed, and asks; --yes answers.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from stages import cli
@@ -20,40 +20,36 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment
 
 
-def main(arguments: list[str] | None = None) -> int:
+@cli.command(
+    cli.PARAMS,
+    cli.option("method", nargs="?", help="a key of 'methods' in params.yaml; default: every one"),
+    cli.option("--seed", type=int, help="one of 'seeds'; default: every one"),
+    cli.option("--reason", required=True, help="why no number moves, for those who read the results"),
+    cli.option("--grid", action="store_true", help="every experiment of the ablation grid instead"),
+    cli.option("--yes", action="store_true", help="do not ask"),
+)
+def main(given: Namespace) -> None:
     """The command."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("method", nargs="?", help="a key of 'methods' in params.yaml; default: every one")
-    parser.add_argument("--seed", type=int, help="one of 'seeds'; default: every one")
-    parser.add_argument("--reason", required=True, help="why no number moves, for those who read the results")
-    parser.add_argument("--grid", action="store_true", help="every experiment of the ablation grid instead")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    given = parser.parse_args(arguments)
+    from pipeline.core.errors import RequestError
+    from pipeline.experiments.vouching import differences, record
 
-    def stage() -> None:
-        from pipeline.core.errors import RequestError
-        from pipeline.experiments.vouching import differences, record
-
-        found = [one for experiment in _experiments(given) if (one := differences(experiment)).stages]
-        if not found:
-            print("nothing to vouch for: what is there was made by this code, or nothing is there")
-            return
-        for one in found:
-            print(one.text)
-        if not given.yes and not _agreed(len(found)):
-            raise RequestError("nothing was recorded; --yes records it without a question")
-        for one in found:
-            record(one, given.reason)
-            print(f"vouched for {one.experiment.identifier}")
-
-    return cli.run(stage)
+    found = [one for experiment in _experiments(given) if (one := differences(experiment)).stages]
+    if not found:
+        print("nothing to vouch for: what is there was made by this code, or nothing is there")
+        return
+    for one in found:
+        print(one.text)
+    if not given.yes and not _agreed(len(found)):
+        raise RequestError("nothing was recorded; --yes records it without a question")
+    for one in found:
+        record(one, given.reason)
+        print(f"vouched for {one.experiment.identifier}")
 
 
-def _experiments(given: argparse.Namespace) -> list[Experiment]:
-    from pipeline.config import load_params
+def _experiments(given: Namespace) -> list[Experiment]:
     from pipeline.studies.cells import cells
 
-    params = load_params(given.params)
+    params = cli.params_of(given)
     if given.grid:
         return list({cell.experiment.fingerprint: cell.experiment for cell in cells(params)}.values())
     methods = [given.method] if given.method else list(params.methods)
@@ -68,4 +64,4 @@ def _agreed(count: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

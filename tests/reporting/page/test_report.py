@@ -197,4 +197,4 @@ def test_an_unknown_method_is_said_plainly(here: Suite, tmp_path: Path, capsys: 
 def test_a_number_of_examples_is_a_number(count: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         report.main([f"--examples={count}"])
-    assert f"expected a number of images from 0, got '{count}'" in capsys.readouterr().err
+    assert f"expected a whole number from 0 on, got '{count}'" in capsys.readouterr().err
