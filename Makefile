@@ -23,7 +23,7 @@ EXPERIMENTS ?=
 # Refuses to replace a params.yaml that was edited by hand, unless OVERWRITE=1.
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 
-# What `make bench` runs, the headline first; benchmarks.grid is run by hand.
+# What `make bench` runs, the headline first; `python -m benchmarks grid` is run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
 .PHONY: help setup repro publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain suite prepare ui bench doctor lint format clean
@@ -117,7 +117,7 @@ ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
 
 bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="step peak"] [QUICK=1]
 	for name in $(BENCH); do \
-		python -m benchmarks.$$name $(if $(QUICK),--quick) || exit; \
+		python -m benchmarks $$name $(if $(QUICK),--quick) || exit; \
 	done
 	$(if $(QUICK),,python -m benchmarks.performance)
 

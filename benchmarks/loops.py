@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
+from benchmarks.frame import Timer, timer
 from benchmarks.reference_style import (
     CHANNELS_FIRST,
     CLONED_AVERAGES,
@@ -24,11 +25,12 @@ from benchmarks.reference_style import (
     follow_by_cloning,
     parameter_gradients_while_crafting,
 )
-from benchmarks.timing import Timer, timer
-from pipeline.config import Experiment, LearnerSettings, MixtureSettings, MovingAverageSettings, Params, parse_params
-from pipeline.config.composing import compose
+from pipeline.config import DataSettings, Experiment, LearnerSettings, MixtureSettings, MovingAverageSettings, Params
+from pipeline.config.composing import compose_suite
 from pipeline.core.datasets import DATASETS
-from pipeline.core.devices import Backend, choose_backend
+from pipeline.core.devices import Backend
+from pipeline.data.images import ImageSplit, load_split
+from pipeline.data.prepare import prepare
 from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
@@ -36,7 +38,7 @@ from pipeline.training.learner import Learner
 from pipeline.training.mixture import GlobalLearner, Mixture
 from pipeline.training.run import build_learners, build_mixture
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+REPOSITORY = Path(__file__).resolve().parent.parent
 THREADS = torch.get_num_threads()
 """What torch has chosen for this machine."""
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
@@ -139,12 +141,14 @@ class Loop:
 
 def suite(*overrides: str) -> Params:
     """What `params.yaml` would be for Hydra `overrides`."""
-    return parse_params(yaml.safe_load(compose(list(overrides), CONF)))
+    return compose_suite(overrides, REPOSITORY / "conf").params
 
 
-def backend_for(experiment: Experiment) -> Backend:
-    """The backend of this machine, in the arithmetic and with the threads that the experiment asks for."""
-    return choose_backend("auto", experiment.training.precision, experiment.training.threads or THREADS)
+def images_of(data: DataSettings) -> ImageSplit:
+    """The images of a data set that fits in memory, prepared in a folder that is gone afterwards."""
+    with TemporaryDirectory() as folder:
+        prepare(data, Path(folder))
+        return load_split(Path(folder), data)
 
 
 def generalist(architecture: str, dataset: str, objectives: dict[str, dict[str, Any]], backend: Backend) -> Loop:

@@ -1,67 +1,103 @@
-"""Memory of a training on a data set of CIFAR-10's size: Generalist-D (NT + linf), in a process of its own.
-
-The images are random; only their number and type matter here. And peaks of a process that trains nothing but so many
-linf learners with their mixture, by their number.
-"""
+"""Peaks of memory, of a training and of an evaluation on corruptions, each in a process of its own."""
 
 from __future__ import annotations
 
 import resource
-import sys
+from argparse import Namespace
+from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import torch
 
+from benchmarks.frame import Option, benchmark
 from benchmarks.loops import generalist, minibatch
-from benchmarks.publishing import publish
-from benchmarks.step import our_loop
-from benchmarks.timing import Option, read_arguments
 from pipeline.core.devices import choose_backend
+from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
+from pipeline.data.corruptions.folders import ImageFolder, array_file
 from pipeline.data.images import ImageSet
+from pipeline.evaluation.corruption_scores import corruption_accuracies
+from pipeline.models import build_model
 
-MEBIBYTE = 2**20
-OPTIONS = {
-    "architecture": Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
-    "images": Option(60_000, 600, "of the data set"),
-    "batch_size": Option(128, 8, "images of a step"),
-    "learners": Option([2, 3, 5, 8], [2], "how many, each number in a process of its own"),
-}
+LINF, NATURAL = {"name": "adversarial", "norm": "linf"}, {"name": "natural"}
 STEPS = 3
+TEST_IMAGES = 10_000
 
 
-def peak_of_learners(architecture: str, count: int, batch_size: int) -> float:
-    """MiB of this process after a step of so many learners."""
-    backend = choose_backend("auto", "auto")
-    objectives = {f"linf_{number}": {"name": "adversarial", "norm": "linf"} for number in range(count)}
-    generalist(architecture, "cifar10", objectives, backend).step(*minibatch("cifar10", batch_size, backend.device))
+def peak_of(work: Callable[..., None], *arguments: Any) -> float:
+    """Mebibytes that a new process needs at most for `work`: a peak never falls again."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_after, (work, arguments))
+
+
+def _peak_after(work: Callable[..., None], arguments: tuple[Any, ...]) -> float:
+    work(*arguments)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    given = read_arguments(__doc__, "memory", OPTIONS, arguments)
-    peaks = {}
-    for count in given.learners:
-        with get_context("spawn").Pool(1) as pool:
-            peaks[str(count)] = pool.apply(peak_of_learners, (given.architecture, count, given.batch_size))
+@benchmark(
+    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
+    images=Option(60_000, 600, "of the data set"),
+    batch_size=Option(128, 8, "images of a step"),
+    learners=Option([2, 3, 5, 8], [2], "how many, each number in a process of its own"),
+)
+def memory(given: Namespace) -> dict[str, Any]:
+    """Memory of a training on a data set of CIFAR-10's size: Generalist-D (NT + linf).
+
+    The images are random; only their number and type matter here. And peaks of a process that trains nothing but so
+    many linf learners with their mixture, by their number.
+    """
+    peaks = {
+        str(count): peak_of(_train_learners, given.architecture, count, given.batch_size) for count in given.learners
+    }
     backend = choose_backend("auto", "auto")
     images = torch.randint(256, (given.images, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet(images, torch.randint(10, (given.images,))).to(backend.device)
-    loop = our_loop(given.architecture, backend)
+    loop = generalist(given.architecture, "cifar10", {"linf": LINF, "natural": NATURAL}, backend)
     for start in range(0, STEPS * given.batch_size, given.batch_size):
         loop.step(*data.batch(torch.arange(start, start + given.batch_size, device=backend.device)))
-    result = {
+    on_gpu = backend.device.type == "cuda"
+    return {
         "data_megabytes": (data.images.nbytes + data.labels.nbytes) / 1e6,
         "peak_mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "architecture": given.architecture,
         "batch_size": given.batch_size,
         "peak_mebibytes_by_learners": peaks,
+        **({"peak_device_mebibytes": torch.cuda.max_memory_allocated() / 2**20} if on_gpu else {}),
     }
-    if backend.device.type == "cuda":
-        result["peak_device_mebibytes"] = torch.cuda.max_memory_allocated() / MEBIBYTE
-    publish(given.output, result, backend.device)
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _train_learners(architecture: str, count: int, batch_size: int) -> None:
+    """A step of so many learners."""
+    backend = choose_backend("auto", "auto")
+    loop = generalist(architecture, "cifar10", {f"linf_{number}": LINF for number in range(count)}, backend)
+    loop.step(*minibatch("cifar10", batch_size, backend.device))
+
+
+@benchmark(
+    on_device=False,
+    corruptions=Option([1, 5, len(CORRUPTIONS)], [1], "how many"),
+    images=Option(256, 2, "of every severity"),
+)
+def ood_memory(given: Namespace) -> dict[str, Any]:
+    """Peak memory of an evaluation of ResNet-18 on files of CIFAR-10-C's size, by number of corruptions.
+
+    The files are sparse and hold zeros; only their shape and type matter here.
+    """
+    peaks = {count: peak_of(_evaluate_corruptions, count, given.images) for count in given.corruptions}
+    return {"images_of_every_severity": given.images, "peak_mebibytes": peaks}
+
+
+def _evaluate_corruptions(count: int, images: int) -> None:
+    names, labels = CORRUPTIONS[:count], np.zeros(TEST_IMAGES, dtype=np.int64)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in names:
+            shape = (len(SEVERITIES) * TEST_IMAGES, 32, 32, 3)
+            np.lib.format.open_memmap(array_file(folder, name), "w+", np.uint8, shape)
+        model = build_model("resnet18", "cifar10").to(memory_format=torch.channels_last)
+        source = ImageFolder(folder, "corruptions", "regenerated", names, labels)
+        corruption_accuracies(model, source, torch.device("cpu"), images=images, report=lambda text: None)

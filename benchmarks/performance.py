@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.findings import BLOCKS, ON_THE_HOST
-from benchmarks.formats import Results, Unmeasured
-from benchmarks.publishing import RESULTS, file_for
+from benchmarks.blocks import ON_THE_HOST, Results, Unmeasured, render
+from benchmarks.frame import RESULTS, file_for
 from pipeline.core.files import write_text
 from pipeline.reporting.markdown import fill_blocks
 
@@ -52,7 +51,7 @@ def block(name: str, results: dict[str, Results]) -> str:
         if device != "cpu" and name in ON_THE_HOST:
             continue
         try:
-            text = BLOCKS[name](results.get(device, {}))
+            text = render(name, results.get(device, {}))
         except Unmeasured as missing:
             if device == "cpu":
                 texts.append(f"Not measured (`{missing}`).")
@@ -65,7 +64,7 @@ def fill(page: str, results: dict[str, Results]) -> str:
     """A page with all its blocks as they should be.
 
     Raises:
-        KeyError: a block has a name that nothing is measured for.
+        TemplateNotFound: a block has a name that nothing is measured for.
     """
     return fill_blocks(page, lambda name: block(name, results))
 

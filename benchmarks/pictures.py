@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from benchmarks.formats import Results
+from benchmarks.blocks import Results
 from pipeline.reporting.style import PAGE_WIDTH, Look, figure_text, looks, new_figure, save, style
 
 ROW = 0.19

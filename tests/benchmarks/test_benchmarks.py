@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.equality import FULL, experiment_of
-from benchmarks.findings import BLOCKS
-from benchmarks.formats import Results
+from benchmarks.__main__ import MODULES, main
+from benchmarks.blocks import BLOCKS, Results
+from benchmarks.frame import RESULTS
 from benchmarks.performance import block
-from benchmarks.publishing import RESULTS
+from benchmarks.trainings import FULL, shortened
 from tests.conftest import REPOSITORY
 
 KEYS = {
@@ -56,7 +55,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     @cache
     def run(name: str) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp(name)
-        assert import_module(f"benchmarks.{name}").main(["--quick", "--output", str(folder / f"{name}.json")]) == 0
+        assert main([name, "--quick", "--output", str(folder / f"{name}.json")]) == 0
         (written,) = folder.iterdir()
         content: dict[str, Any] = json.loads(written.read_text())
         return content
@@ -77,6 +76,7 @@ def test_it_runs_and_publishes(name: str, measure: Measure) -> None:
 
 
 def test_make_bench_runs_them_all() -> None:
+    assert {name for names in MODULES.values() for name in names} == {*KEYS, "grid"}
     line = next(line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith("BENCH ?= "))
     assert line.removeprefix("BENCH ?= ").split() == list(KEYS)
 
@@ -103,7 +103,7 @@ def as_if_measured_in_full(measure: Measure) -> Results:
 
 @pytest.mark.parametrize("suite", FULL)
 def test_equality_finds_its_method_in_every_suite(suite: str) -> None:
-    experiment = experiment_of(suite, seed=2, sizes=FULL[suite])
+    experiment = shortened(suite, seed=2, sizes=FULL[suite])
     assert (experiment.architecture, experiment.seed, experiment.training.epochs) == (
         "small_cnn",
         2,

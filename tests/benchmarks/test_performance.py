@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import performance
-from benchmarks.findings import BLOCKS
-from benchmarks.formats import Results, number
+from benchmarks.blocks import BLOCKS, Results, number
+from benchmarks.frame import RESULTS
 from benchmarks.performance import GPU, PAGES, PICTURES, block, fill, main, read_results
 from benchmarks.pictures import draw
-from benchmarks.publishing import RESULTS
 from pipeline.reporting.markdown import BLOCK
 from tests.conftest import REPOSITORY
 
@@ -33,7 +32,7 @@ def test_what_was_not_measured_is_said_with_its_command() -> None:
     page = "before\n<!-- measured: peak -->\nold numbers: 1.0\n<!-- end -->\nafter\n"
     filled = fill(page, EMPTY)
     assert "old numbers" not in filled
-    assert filled.count("Not measured (`python -m benchmarks.peak`).") == 1
+    assert filled.count("Not measured (`python -m benchmarks peak`).") == 1
     assert filled.startswith("before\n") and filled.endswith("\nafter\n")
     assert fill(filled, EMPTY) == filled
     assert "AMX" not in filled

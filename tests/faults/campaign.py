@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.publishing import publish
+from benchmarks.frame import publish
 from pipeline.core.files import write_text
 from pipeline.core.progress import LINE_INTERVAL
 from pipeline.provenance.commit import git_commit

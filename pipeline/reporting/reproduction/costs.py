@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path("benchmarks/results/methods.json")
-"""What `python -m benchmarks.methods` wrote."""
+"""What `python -m benchmarks methods` wrote."""
 NETWORK = "resnet18"
 Steps = Mapping[str, Mapping[str, float]]
 """By method, the time of a step relative to AT's beside it: `median`, `least` and `most` of the rounds."""

@@ -59,7 +59,7 @@ def fill_page(page: str, findings: Iterable[Findings], steps: Steps | None) -> s
         if name == "full":
             return _full(full)
         if name == "costs":
-            return "Not measured (`python -m benchmarks.methods`)." if steps is None else _costs(steps)
+            return "Not measured (`python -m benchmarks methods`)." if steps is None else _costs(steps)
         write = of_study[name]
         return write(by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
 

@@ -306,7 +306,7 @@ def test_without_evidence_the_page_says_so_with_the_command() -> None:
     filled = fill_page((REPOSITORY / "docs/reproduction.md").read_text(), [], None)
     assert {found[2] for found in BLOCK.finditer(filled)} == set(NAMES)
     assert filled.count("Not measured (`make suite SUITE=cifar10_study && make ablation && python") == 5
-    assert "Not measured (`python -m benchmarks.methods`)." in filled
+    assert "Not measured (`python -m benchmarks methods`)." in filled
     with pytest.raises(KeyError):
         fill_page("<!-- measured: nothing -->\n<!-- end -->", [], None)
 

@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.limits import operations, products
 from benchmarks.loops import Loop, generalist, minibatch, suite
-from benchmarks.peak import operations, products
 from benchmarks.reference_style import HABITS, PARAMETER_GRADIENTS
-from benchmarks.savings import METHOD
-from benchmarks.step import PlainLoop
+from benchmarks.steps import METHOD, PlainLoop
 from pipeline.core.devices import Backend
 from pipeline.models import build_model
 

@@ -9,8 +9,19 @@ import pytest
 import torch
 
 from benchmarks.evaluation import probe
-from benchmarks.publishing import CPU, file_for, kind, publish
-from benchmarks.timing import Option, in_turn, rates, ratios, read_arguments, spread, timer
+from benchmarks.frame import (
+    CPU,
+    Option,
+    file_for,
+    in_turn,
+    kind,
+    publish,
+    rates,
+    ratios,
+    read_arguments,
+    spread,
+    timer,
+)
 
 OPTIONS = {"rounds": Option(5, 1, "timings"), "names": Option(["a"], ["b"], "some")}
 
@@ -74,19 +85,14 @@ def test_what_is_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("rate", "most", "fits", "expected", "reason"),
+    ("rate", "most", "expected", "reason"),
     [
-        (lambda size: min(size, 64), 1024, True, 64, "twice as many are no faster"),
-        (lambda size: size, 128, True, 128, "larger ones were not tried"),
-        (lambda size: size, 1024, False, 16, "twice the memory is not there"),
+        (lambda size: min(size, 64), 1024, 64, "twice as many are no faster"),
+        (lambda size: size, 128, 128, "larger ones were not tried"),
     ],
 )
-def test_a_probe_stops_where_larger_batches_gain_nothing(
-    rate: object, most: int, fits: bool, expected: int, reason: str
-) -> None:
+def test_a_probe_stops_where_larger_batches_gain_nothing(rate: object, most: int, expected: int, reason: str) -> None:
     assert callable(rate)
-    found, why, measured = probe(
-        lambda size: {count: [count / rate(count)] for count in (size, 2 * size)}, lambda: fits, 16, most
-    )
+    found, why, measured = probe(lambda size: {count: [count / rate(count)] for count in (size, 2 * size)}, 16, most)
     assert (found, why) == (expected, reason)
     assert all(one["images_per_second"]["median"] == pytest.approx(rate(size)) for size, one in measured.items())
