@@ -1,4 +1,7 @@
-"""What columns of tables and axes of figures show: metrics, found by their names."""
+"""What columns of tables and axes of figures show: metrics, found by their names.
+
+One of your own is a module with a subclass of `Metric` named `METRIC`, and its name is the dotted path of that module.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from typing_extensions import override
 
 from pipeline.core.errors import did_you_mean
 from pipeline.core.extensions import Family
@@ -60,7 +65,62 @@ class Metric(StrictModel):
         return float(run.get(f"count.{name}", math.nan))
 
 
-METRICS = Family("metric", "pipeline.reporting.metrics.*:METRIC", Metric)
+class NaturalAccuracy(Metric):
+    """The accuracy on the images as they are."""
+
+    @override
+    def explained(self, source: Params | Experiment) -> Iterator[str]:
+        yield "no attack"
+
+
+class UnionAccuracy(Metric):
+    """Accuracies under the attacks in `evaluation.union`: their mean, as the papers define it (`union`), or the share
+    of images that are correct under each of them (`worst_case_union`)."""
+
+    @override
+    def attacks(self, evaluation: EvaluationSettings) -> list[str]:
+        return evaluation.union
+
+
+class CorruptionAccuracy(Metric):
+    """The accuracy on corrupted images of all severities or the last, or along sequences of perturbed images."""
+
+    stage: ClassVar[Literal["evaluate", "ood"]] = "ood"
+
+    @override
+    def explained(self, source: Params | Experiment) -> Iterator[str]:
+        yield f"corrupted images: {source.ood.model_dump(mode='json')}"
+
+
+class CorruptionError(CorruptionAccuracy):
+    """The mean corruption error, or the mean flip probability along sequences: less is better."""
+
+    is_accuracy: ClassVar[bool] = False
+
+
+class TrainingSeconds(Metric):
+    """The time of all training steps, without measurements in between."""
+
+    is_accuracy: ClassVar[bool] = False
+    scale: ClassVar[float] = 1
+
+
+METRICS = Family(
+    "metric",
+    "pipeline.config.metrics.*:METRIC",
+    Metric,
+    built_in={
+        "natural": NaturalAccuracy,
+        "ood_c": CorruptionAccuracy,
+        "ood_c_severity_5": CorruptionAccuracy,
+        "ood_mce": CorruptionError,
+        "ood_mfp": CorruptionError,
+        "ood_p": CorruptionAccuracy,
+        "training_seconds": TrainingSeconds,
+        "union": UnionAccuracy,
+        "worst_case_union": UnionAccuracy,
+    },
+)
 
 
 @cache

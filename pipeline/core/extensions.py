@@ -36,6 +36,8 @@ class Family(Generic[K]):
     """What they derive from."""
     key: str = "name"
     """The key of the section that names one; among `KEYS`."""
+    built_in: Mapping[str, type[K]] | None = None
+    """Those that come with this project, by name, where they are no modules of a package."""
 
     @property
     def package(self) -> str:
@@ -49,6 +51,8 @@ class Family(Generic[K]):
 
     def names(self) -> list[str]:
         """The names of those that come with this project."""
+        if self.built_in is not None:
+            return sorted(self.built_in)
         found = iter_modules(import_module(self.package).__path__)
         return sorted(module.name for module in found if module.name != SHARED)
 
@@ -64,6 +68,8 @@ class Family(Generic[K]):
         """
         if not isinstance(name, str) or not name:
             raise ValueError(f"{self.what} needs a '{self.key}'; {did_you_mean(str(name), self.names())}")
+        if self.built_in is not None and name in self.built_in:
+            return self.built_in[name]
         path = name if "." in name else f"{self.package}.{name}"
         if not _exists(path) or name == SHARED:
             raise ValueError(f"unknown {self.what} '{name}': {did_you_mean(name, self.names())}")

@@ -1,5 +1,0 @@
-"""Accuracy along sequences of perturbed images."""
-
-from pipeline.reporting.metrics.base import CorruptionMetric
-
-METRIC = CorruptionMetric
