@@ -20,12 +20,14 @@ from pipeline.reporting.papers import CELL, TITLES, printed_cells, readings
 ROUNDING = 0.01
 FAR = 6
 USUAL = 3.5
+SLACK = ROUNDING + 1e-9
 UNION = "Union is the mean of both AutoAttacks"
 MEMBERS = ["apgd_ce_linf", "apgd_t_linf", "fab_t_linf", "square_linf"]
 """What AutoAttack consists of."""
+CORRUPTED = ["ood_c_severity_5", "ood_p"]
+"""The columns of Table IV."""
 ROW = CELL[:-1]
-
-
+AS_ELSEWHERE = "by about as much as in the other rows"
 Finding = dict[str, Any]
 """One row of what `audit` returns."""
 
@@ -43,8 +45,8 @@ def audit(cells: pd.DataFrame | None = None) -> pd.DataFrame:
     """
     given = printed_cells() if cells is None else cells
     wide = given.pivot(index=ROW, columns="metric", values="value")
-    found = [*_unions(wide), *_gaps(wide), *_steps(wide), *_members(wide), *_between_papers(wide)]
-    found += [*_corruptions(wide), *_twins(wide), *_best(wide), *_misplaced(given)]
+    checks = (_unions, _gaps, _steps, _members, _between_papers, _corruptions, _twins, _best)
+    found = [*(finding for check in checks for finding in check(wide)), *_misplaced(given)]
     frame = pd.DataFrame(found, columns=["check", *CELL, "printed", "expected"])
     return frame.assign(expected=frame["expected"].round(3), difference=(frame["printed"] - frame["expected"]).round(3))
 
@@ -53,151 +55,117 @@ def describe(found: pd.DataFrame) -> str:
     """The findings as Markdown: a heading with a count and a table for each check."""
     parts = [f"# Audit of the papers' tables\n\n{len(found)} findings, computed from the printed numbers alone.\n"]
     header = ["table", "data set", "network", "method", "metric", "printed", "expected", "difference"]
-    for check, group in found.groupby("check", sort=False):
+    shown = found.assign(table=found["table"].map(TITLES)).astype({"printed": float, "expected": float})
+    for check, group in shown.groupby("check", sort=False):
         rows = [
             [
-                TITLES[row["table"]],
-                *(row[key] for key in ("dataset", "architecture", "method", "metric")),
-                f"{row['printed']:.2f}",
-                _number(row["expected"], ""),
-                _number(row["difference"], "+"),
+                *place,
+                f"{printed:.2f}",
+                *(("", "") if math.isnan(difference) else (f"{expected:.3f}", f"{difference:+.3f}")),
             ]
-            for _, row in group.iterrows()
+            for *place, printed, expected, difference in group.drop(columns="check").itertuples(index=False)
         ]
         parts.append(f"## {check} ({len(group)})\n\n{markdown_table(header, rows, left=5)}\n")
     return "\n".join(parts)
 
 
-def _number(value: float, sign: str) -> str:
-    return "" if math.isnan(value) else f"{value:{sign}.3f}"
-
-
 def _unions(wide: pd.DataFrame) -> Iterator[Finding]:
-    if not {"union", "aa_linf", "aa_l2"} <= set(wide):
-        return
     mean = (wide["aa_linf"] + wide["aa_l2"]) / 2
-    wrong = (wide["union"] - mean).abs() > ROUNDING + 1e-9
-    yield from _findings(UNION, "union", wide["union"][wrong], mean[wrong])
+    return _findings(UNION, "union", wide["union"], mean, (wide["union"] - mean).abs() > SLACK)
 
 
 def _gaps(wide: pd.DataFrame) -> Iterator[Finding]:
     """A gap that the same method does not have with the table's other network: one of the two cells is garbled."""
     for norm in ("linf", "l2"):
-        gap = _difference(wide, f"pgd20_{norm}", f"aa_{norm}")
+        gap = (wide[f"pgd20_{norm}"] - wide[f"aa_{norm}"]).dropna()
         gap = gap[~gap.index.get_level_values("table").isin(["1a", "1b"])]  # one network each
         distance, median = _distances(gap, ["table"])
         unusual = (distance > USUAL).groupby(level=["table", "dataset", "method"]).transform("sum")
         far = (distance > FAR) & (unusual == 1)
-        check = "AutoAttack lies below PGD-20 by about as much as in the other rows"
-        yield from _findings(check, f"pgd20_{norm} - aa_{norm}", gap[far], median[far])
+        yield from _findings(
+            f"AutoAttack lies below PGD-20 {AS_ELSEWHERE}", f"pgd20_{norm} - aa_{norm}", gap, median, far
+        )
 
 
 def _steps(wide: pd.DataFrame) -> Iterator[Finding]:
-    fewer, more = _pair(wide, "pgd20_linf", "pgd100_linf")
-    weaker = more > fewer
-    yield from _findings("PGD-100 is no weaker than PGD-20", "pgd100_linf", more[weaker], fewer[weaker])
-    gap = fewer - more
-    distance, median = _distances(gap, [])
-    far = distance > FAR
-    check = "PGD-100 lies below PGD-20 by about as much as in the other rows"
-    yield from _findings(check, "pgd20_linf - pgd100_linf", gap[far], median[far])
+    fewer, more = wide["pgd20_linf"], wide["pgd100_linf"]
+    yield from _findings("PGD-100 is no weaker than PGD-20", "pgd100_linf", more, fewer, more > fewer)
+    yield from _far(f"PGD-100 lies below PGD-20 {AS_ELSEWHERE}", "pgd20_linf - pgd100_linf", fewer - more)
 
 
 def _members(wide: pd.DataFrame) -> Iterator[Finding]:
-    if not {"aa_linf", *MEMBERS} <= set(wide):
-        return
-    both = wide[["aa_linf", *MEMBERS]].dropna()
-    gap = both[MEMBERS].min(axis=1) - both["aa_linf"]
-    above = gap < -ROUNDING - 1e-9
-    strongest = both[MEMBERS].min(axis=1)
-    yield from _findings(
-        "AutoAttack is no weaker than its members", "aa_linf", both["aa_linf"][above], strongest[above]
-    )
-    distance, median = _distances(gap, [])
-    far = distance > FAR
-    check = "AutoAttack lies below its strongest member by about as much as in the other rows"
-    yield from _findings(check, "strongest member - aa_linf", gap[far], median[far])
+    ensemble, strongest = wide["aa_linf"], wide[MEMBERS].min(axis=1, skipna=False)
+    weaker = strongest - ensemble < -SLACK
+    yield from _findings("AutoAttack is no weaker than its members", "aa_linf", ensemble, strongest, weaker)
+    check = f"AutoAttack lies below its strongest member {AS_ELSEWHERE}"
+    yield from _far(check, "strongest member - aa_linf", strongest - ensemble)
 
 
 def _between_papers(wide: pd.DataFrame) -> Iterator[Finding]:
-    earlier = _without_table(wide, ["1a", "1b"])
-    later = _without_table(wide, ["I"])
+    earlier, later = _without_table(wide, ["1a", "1b"]), _of_table(wide, ["I"])
+    expected = earlier.reindex(_without_table(wide, ["I"]).index).set_axis(later.index)
     for metric in wide:
-        first, second = earlier[metric].dropna().align(later[metric].dropna(), join="inner")
-        different = (first - second).abs() > 1e-9
-        shown = pd.concat({"I": second[different]}, names=["table"]).reorder_levels(ROW)
-        expected = pd.concat({"I": first[different]}, names=["table"]).reorder_levels(ROW)
-        yield from _findings("Generalist++ repeats the CVPR paper's number", str(metric), shown, expected)
+        different = (expected[metric] - later[metric]).abs() > 1e-9
+        check = "Generalist++ repeats the CVPR paper's number"
+        yield from _findings(check, str(metric), later[metric], expected[metric], different)
 
 
 def _corruptions(wide: pd.DataFrame) -> Iterator[Finding]:
     """Accuracy under corruptions and along sequences against the natural one of the same network in Table I or II."""
-    natural = _without_table(wide, ["I", "II"])["natural"]
-    corrupted = wide[wide.index.get_level_values("table") == "IV"]
-    for metric in ("ood_c_severity_5", "ood_p"):
-        if metric not in corrupted:
-            return
-        gap = natural.reindex(_without_table(wide, ["IV"]).index).to_numpy() - corrupted[metric]
-        distance, median = _distances(gap.dropna(), ["dataset"])
-        far = distance > FAR
-        check = "Accuracy on corrupted images lies below the natural one by about as much as in the other rows"
-        yield from _findings(check, f"natural - {metric}", gap[distance.index][far], median[far])
-    gap = _difference(corrupted, "ood_p", "ood_c_severity_5")
-    distance, median = _distances(gap, ["dataset"])
-    far = distance > FAR
-    check = "Sequences are easier than severity 5 by about as much as in the other rows"
-    yield from _findings(check, "ood_p - ood_c_severity_5", gap[far], median[far])
+    corrupted = _of_table(wide, ["IV"])
+    natural = _without_table(wide, ["I", "II"])["natural"].reindex(_without_table(wide, ["IV"]).index).to_numpy()
+    check = f"Accuracy on corrupted images lies below the natural one {AS_ELSEWHERE}"
+    for metric in CORRUPTED:
+        yield from _far(check, f"natural - {metric}", natural - corrupted[metric], ["dataset"])
+    check = f"Sequences are easier than severity 5 {AS_ELSEWHERE}"
+    gap = corrupted["ood_p"] - corrupted["ood_c_severity_5"]
+    yield from _far(check, "ood_p - ood_c_severity_5", gap, ["dataset"])
 
 
 def _twins(wide: pd.DataFrame) -> Iterator[Finding]:
     """Two methods that agree to 0.01 in both columns of Table IV."""
-    metrics = ["ood_c_severity_5", "ood_p"]
-    both = wide.reindex(columns=metrics).dropna()
+    both = wide[CORRUPTED].dropna()
     for _, group in both.groupby(level=["table", "dataset", "architecture"]):
         for first, second in combinations(group.reset_index().to_dict("records"), 2):
-            if all(abs(first[metric] - second[metric]) <= ROUNDING + 1e-9 for metric in metrics):
+            if all(abs(first[metric] - second[metric]) <= SLACK for metric in CORRUPTED):
                 check = f"No two methods share a row ({first['method']} has the same)"
-                for metric in metrics:
-                    place = {key: second[key] for key in ROW}
-                    numbers = {"printed": second[metric], "expected": first[metric]}
-                    yield {"check": check, "metric": metric, **place, **numbers}
+                place = {key: second[key] for key in ROW}
+                for metric in CORRUPTED:
+                    yield _finding(check, metric, place, second[metric], first[metric])
 
 
 def _best(wide: pd.DataFrame) -> Iterator[Finding]:
     """Generalist++ IV-B: Generalist-T 'exceeds the performance of current methods in each aspect'."""
-    first = wide[wide.index.get_level_values("table") == "I"].dropna(axis=1, how="all")
-    ours = first.index.get_level_values("method").str.startswith("generalist")
-    best = first[~ours].groupby(level="architecture").max()
-    claimed = first[first.index.get_level_values("method") == "generalist_t"]
+    first = _of_table(wide, ["I"]).dropna(axis=1, how="all")
+    method, network = (first.index.get_level_values(level) for level in ("method", "architecture"))
+    best = first[~method.str.startswith("generalist")].groupby(level="architecture").max()
+    expected = best.reindex(network).set_axis(first.index)
+    check = "Generalist-T exceeds every other method in each column, as the text says"
     for metric in first:
-        limit = claimed[metric].index.get_level_values("architecture").map(best[metric].to_dict())
-        expected = pd.Series(limit, index=claimed.index, dtype=float)
-        below = claimed[metric] < expected
-        check = "Generalist-T exceeds every other method in each column, as the text says"
-        yield from _findings(check, str(metric), claimed[metric][below], expected[below])
+        below = (first[metric] < expected[metric]) & (method == "generalist_t")
+        yield from _findings(check, str(metric), first[metric], expected[metric], below)
 
 
 def _misplaced(cells: pd.DataFrame) -> Iterator[Finding]:
     check = "Every number is printed in its own row (three values in one row, none in the next two)"
     for row in cells.merge(readings()[CELL], on=CELL).to_dict("records"):
-        yield {"check": check, **{key: row[key] for key in CELL}, "printed": row["value"], "expected": math.nan}
+        yield _finding(check, row["metric"], {key: row[key] for key in ROW}, row["value"], math.nan)
 
 
-def _findings(check: str, metric: str, printed: pd.Series, expected: pd.Series) -> Iterator[Finding]:
-    rows = pd.DataFrame({"printed": printed, "expected": expected.reindex(printed.index)}).reset_index()
-    for row in rows.to_dict("records"):
-        yield {"check": check, "metric": metric, **{str(key): value for key, value in row.items()}}
+def _far(check: str, metric: str, gap: pd.Series, within: list[str] | None = None) -> Iterator[Finding]:
+    """Differences that are far from the median of their group."""
+    there = gap.dropna()
+    distance, median = _distances(there, within or [])
+    return _findings(check, metric, there, median, distance > FAR)
 
 
-def _pair(wide: pd.DataFrame, first: str, second: str) -> tuple[pd.Series, pd.Series]:
-    """Two columns where both have a number."""
-    both = wide.reindex(columns=[first, second]).dropna()
-    return both[first], both[second]
+def _findings(check: str, metric: str, printed: pd.Series, expected: pd.Series, wrong: pd.Series) -> Iterator[Finding]:
+    for row in printed.index[wrong]:
+        yield _finding(check, metric, dict(zip(ROW, row, strict=True)), printed[row], expected[row])
 
 
-def _difference(wide: pd.DataFrame, first: str, second: str) -> pd.Series:
-    above, below = _pair(wide, first, second)
-    return above - below
+def _finding(check: str, metric: str, place: dict[str, str], printed: float, expected: float) -> Finding:
+    return {"check": check, **place, "metric": metric, "printed": printed, "expected": expected}
 
 
 def _distances(values: pd.Series, within: list[str]) -> tuple[pd.Series, pd.Series]:
@@ -209,6 +177,10 @@ def _distances(values: pd.Series, within: list[str]) -> tuple[pd.Series, pd.Seri
     return deviation / (1.4826 * spread.clip(lower=ROUNDING)), median
 
 
+def _of_table(wide: pd.DataFrame, tables: list[str]) -> pd.DataFrame:
+    return wide.loc[wide.index.get_level_values("table").isin(tables)]
+
+
 def _without_table(wide: pd.DataFrame, tables: list[str]) -> pd.DataFrame:
     """The rows of some tables, addressed without the table."""
-    return wide[wide.index.get_level_values("table").isin(tables)].droplevel("table")
+    return _of_table(wide, tables).droplevel("table")
