@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -29,19 +30,25 @@ def printed_cells() -> pd.DataFrame:
         (percent), `note` ("" when there is nothing to say about the cell).
     """
     cells = pd.concat([_read("generalist_cvpr.csv"), _read("generalist_pp.csv")], ignore_index=True)
-    names = _read("names.csv").fillna("")
+    names = _read("names.csv").fillna("").set_index(["kind", "paper"])
+    cells["note"] = cells["method"].map(names.loc["method"]["note"])
     for kind in ("method", "metric"):
-        known = names[names["kind"] == kind].set_index("paper")
-        if kind == "method":
-            cells["note"] = cells[kind].map(known["note"])
-        cells[kind] = cells[kind].map(known["ours"])
-    return cells.rename(columns={"arch": "architecture"})[[*CELL, "value", "note"]]
+        cells[kind] = cells[kind].map(names.loc[kind]["ours"])
+    return cells[[*CELL, "value", "note"]]
+
+
+def cells_on(dataset: str, tables: Sequence[str]) -> pd.DataFrame:
+    """The printed cells of a data set; where several of `tables` have the same one, the one listed first counts."""
+    cells = printed_cells()
+    chosen = cells[cells["table"].isin(tables) & cells["dataset"].eq(dataset)]
+    in_order = chosen.sort_values("table", key=lambda names: names.map(tables.index), kind="stable")
+    return in_order.drop_duplicates(["architecture", "method", "metric"]).sort_index()
 
 
 @cache
 def readings() -> pd.DataFrame:
     """The cells that the papers print elsewhere: where they belong by our reading, and where they are (`note`)."""
-    return _read("readings.csv").rename(columns={"arch": "architecture"})
+    return _read("readings.csv")
 
 
 @cache
@@ -75,4 +82,5 @@ def _records(name: str) -> list[dict[str, str]]:
 
 
 def _read(name: str) -> pd.DataFrame:
-    return pd.read_csv((files("pipeline.reporting") / "paper" / name).open(encoding="utf-8"), dtype={"table": str})
+    path = files("pipeline.reporting") / "paper" / name
+    return pd.read_csv(path.open(encoding="utf-8"), dtype={"table": str}).rename(columns={"arch": "architecture"})

@@ -1,50 +1,39 @@
-"""Which number belongs into which cell of a table, and what fills the cells that are empty."""
+"""Which number belongs into which cell of a table, and what fills the cells that are empty.
+
+`accuracies` in `pipeline/evaluation/verdicts.py` computes a number, MLflow keeps it as `test/<metric>` of its run, and
+`finished_runs` in `pipeline/tracking/frames.py` reads it as `metric.<metric>`; `_cell` here gives its mean over seeds.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, Experiment, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, Experiment, Metric, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
 from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
-from pipeline.reporting.papers import TITLES, printed_cells
+from pipeline.reporting.papers import CELL, TITLES, cells_on
 from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, runs_of_other_protocols, tracking_uri
 
 REGENERATED = "Regenerated images, not the released files."
 OTHER_ATTACKS = "Attacked with other settings than the caption's: see `experiment.json` of its run."
-OLDER_CODE = "Made by {}, not by this checkout's: `{}` measures it anew, `make explain` says what differs."
+OLDER_CODE = "Made by {}, not by this checkout's: `dvc repro` measures it anew, `make explain` says what differs."
 MASKING = "There are signs of gradient masking: see `trust.json` of this run."
 SHORT = 8
 """Digits of a run's id that are shown."""
-
-
 Run = dict[str, Any]
 """A row of `finished_runs`; numbers that it lacks are NaN."""
 Addresses = dict[tuple[str, str], list[Run]]
 """Runs by fingerprint and evaluation fingerprint, the one that finished last at the end."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The runs of one method of a table by seed, the one that finished last at the end."""
-
-    own: dict[int, list[Run]]
-    """The runs with the experiment's fingerprints."""
-    other: dict[int, list[Run]]
-    """The runs of another protocol, where the table asks for them."""
-
-    def chosen(self, seed: int, metric: str) -> list[Run]:
-        """The runs that have the metric: of this protocol, or else of another one."""
-        return _measured(self.own[seed], metric) or _measured(self.other[seed], metric)
+Candidates = list[list[Run]]
+"""The runs of an experiment; where a table asks for them, its runs of other protocols as the second list."""
 
 
 def collect(params: Params, runs: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
@@ -108,21 +97,21 @@ def measure(
         One row per name and metric, in order: `name`, and `metric`, `mean`, `std`, `seeds`, `seeds_expected`, `images`,
         `missing` as `fill`.
     """
-    columns, addresses = [TableColumn(metric=metric, label=metric) for metric in metrics], _addresses(runs)
+    wanted, addresses = [metric_named(metric) for metric in metrics], _addresses(runs)
     rows = []
     for name, seeded in experiments.items():
-        matching = [addresses.get(_address(experiment), []) for experiment in seeded.values()]
-        for column in columns:
-            last = [found[-1] for found in (_measured(item, column.metric) for item in matching) if found]
-            row = {"name": name, "metric": column.metric, "seeds_expected": len(seeded)}
-            rows.append(row | _over_seeds([_value(column, run, run) for run in last], _images(last, column.metric)))
+        candidates = [_candidates(experiment, addresses) for experiment in seeded.values()]
+        for metric in wanted:
+            last = [found[-1] for one in candidates if (found := measured(one, metric))]
+            row = {"name": name, "metric": metric.name, "seeds_expected": len(seeded)}
+            rows.append(row | _over_seeds(metric, last, [metric.value(run) * metric.scale for run in last]))
     return pd.DataFrame(rows).astype({"images": "Int64"})
 
 
 def latest_runs(experiments: Iterable[Experiment], runs: pd.DataFrame) -> dict[int, str]:
     """By seed, the MLflow run that counts for each of a method's experiments; those without one are left out."""
     addresses = _addresses(runs)
-    found = {experiment.seed: addresses.get(_address(experiment)) for experiment in experiments}
+    found = {experiment.seed: _candidates(experiment, addresses)[0] for experiment in experiments}
     return {seed: str(matching[-1]["run_id"]) for seed, matching in found.items() if matching}
 
 
@@ -138,54 +127,52 @@ def beside_paper(params: Params, table: TableSettings, results: pd.DataFrame) ->
         Those rows of `results` with `paper` (the printed number, percent) and `difference` (`mean` minus it, percentage
         points), and notes on the printed number added; None where the papers have none for this data set and network.
     """
-    printed = printed_cells()
-    order = {name: place for place, name in enumerate(table.paper)}
-    printed = printed[printed["table"].isin(order) & printed["dataset"].eq(params.data.name)]
-    printed = printed.sort_values("table", key=lambda names: names.map(order), kind="stable")
-    printed = printed.drop_duplicates(["architecture", "method", "metric"])  # the table that is listed first counts
     networks = {method: params.experiment(method, params.seeds[0]).architecture for method in table.rows}
     wanted = results.assign(architecture=results["method"].map(networks))
+    printed = cells_on(params.data.name, table.paper)
     merged = wanted.merge(printed, on=["architecture", "method", "metric"], how="inner", validate="one_to_one")
     if merged.empty:
         return None
     doubts = audit()
-    doubts = doubts[doubts["check"] == UNION]
-    notes = [(*row["notes"], *_notes_on_paper(row, doubts)) for _, row in merged.iterrows()]
+    unions = doubts[doubts["check"] == UNION].to_dict("records")
+    expected = {tuple(row[key] for key in CELL): row["expected"] for row in unions}
+    notes = [(*row["notes"], *_notes_on_paper(row, expected)) for _, row in merged.iterrows()]
     return merged.assign(
         paper=merged["value"], difference=merged["mean"] - merged["value"], notes=pd.Series(notes, index=merged.index)
     ).drop(columns=["value", "note", "architecture"])
 
 
-def _notes_on_paper(row: pd.Series, doubts: pd.DataFrame) -> Iterator[str]:
+def _notes_on_paper(row: pd.Series, expected: Mapping[tuple[Any, ...], float]) -> Iterator[str]:
+    """What the reader must know of a printed number; `expected`: what doubtful Unions should be."""
     if row["note"]:
         yield row["note"]
-    for key in ("table", "dataset", "architecture", "method", "metric"):
-        doubts = doubts[doubts[key] == row[key]]
-    for _, doubt in doubts.iterrows():
-        yield (
-            f"{TITLES[row['table']]} prints {doubt['printed']:.2f} where its own AutoAttack columns have the mean "
-            f"{doubt['expected']:.2f}."
-        )
+    if (mean := expected.get(tuple(row[CELL]))) is not None:
+        title = TITLES[row["table"]]
+        yield f"{title} prints {row['value']:.2f} where its own AutoAttack columns have the mean {mean:.2f}."
 
 
 def find(
     params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.DataFrame | None = None
-) -> dict[str, Found]:
-    """The runs that a table needs, by method; arguments as those of `fill`."""
-    own = _addresses(runs)
-    other = _addresses(others) if others is not None and table.other_protocols else {}
-    needed = [*table.rows, *(column.relative_to or table.rows[0] for column in table.columns)]
-    found = {}
-    for name in dict.fromkeys(needed):
-        experiments = [params.experiment(name, seed) for seed in params.seeds]
-        keys = {item.seed: _address(item) for item in experiments}
-        by_seed = [{seed: runs.get(key, []) for seed, key in keys.items()} for runs in (own, other)]
-        found[name] = Found(*by_seed)
-    return found
+) -> dict[str, dict[int, Candidates]]:
+    """The runs that a table needs, by method and seed; arguments as those of `fill`."""
+    frames = [runs] if others is None or not table.other_protocols else [runs, others]
+    addresses = [_addresses(frame) for frame in frames]
+    needed = dict.fromkeys([*table.rows, *(column.relative_to for column in table.columns if column.relative_to)])
+    return {
+        method: {seed: _candidates(params.experiment(method, seed), *addresses) for seed in params.seeds}
+        for method in needed
+    }
 
 
-def _address(experiment: Experiment) -> tuple[str, str]:
-    return experiment.fingerprint, experiment.evaluation_fingerprint
+def _candidates(experiment: Experiment, *addresses: Addresses) -> Candidates:
+    key = experiment.fingerprint, experiment.evaluation_fingerprint
+    return [found.get(key, []) for found in addresses]
+
+
+def measured(candidates: Candidates, metric: Metric) -> list[Run]:
+    """The runs of an experiment that have the metric: of its own protocol, or else of another one."""
+    having = ([run for run in runs if not math.isnan(metric.value(run))] for runs in candidates)
+    return next(filter(None, having), [])
 
 
 def _addresses(runs: pd.DataFrame) -> Addresses:
@@ -199,21 +186,23 @@ def _addresses(runs: pd.DataFrame) -> Addresses:
 
 
 def _cell(
-    params: Params, table: TableSettings, method: str, column: TableColumn, found: dict[str, Found]
+    params: Params, table: TableSettings, method: str, column: TableColumn, found: dict[str, dict[int, Candidates]]
 ) -> dict[str, Any]:
+    metric, reference = metric_named(column.metric), column.relative_to
     values, last, missing = [], [], []
     notes: dict[str, None] = {}
     for seed in params.seeds:
-        names = [method, column.relative_to or method]
-        runs, reference = (found[name].chosen(seed, column.metric) for name in names)
-        if not runs or not reference:
-            missing.append(f"{stage_of(column)}@{column.relative_to if runs else method}-{seed}")
+        runs, beside = (measured(found[name][seed], metric) for name in (method, reference or method))
+        if not runs or not beside:
+            missing.append(f"{metric.stage}@{reference if runs else method}-{seed}")
             continue
-        values.append(_value(column, runs[-1], reference[-1]))
+        value = metric.value(runs[-1])
+        values.append(value * metric.scale if reference is None else value / metric.value(beside[-1]))
         last.append(runs[-1])
-        notes |= dict.fromkeys(_notes(params, method, seed, column, runs))
-    shown = _over_seeds(values, _images(last, column.metric))
-    low, high = _interval(table, column, shown["mean"], shown["images"])
+        notes |= dict.fromkeys(_notes(params, f"{method} with seed {seed}", metric, runs))
+    shown, low, high = _over_seeds(metric, last, values), math.nan, math.nan
+    if table.uncertainty == "wilson" and metric.is_accuracy and shown["images"] is not None:
+        low, high = (100 * end for end in wilson(shown["mean"] / 100, shown["images"]))
     return {
         "method": method,
         "metric": column.metric,
@@ -226,64 +215,39 @@ def _cell(
     }
 
 
-def _over_seeds(values: list[float], images: int | None) -> dict[str, Any]:
-    """What the numbers of several seeds come to."""
+def _over_seeds(metric: Metric, runs: list[Run], values: list[float]) -> dict[str, Any]:
+    """What the numbers of several seeds come to; `runs` are those that gave them."""
+    counts = [metric.images(run) for run in runs]
     return {
         "mean": fmean(values) if values else math.nan,
         "std": stdev(values) if len(values) > 1 else math.nan,
         "seeds": len(values),
-        "images": images,
+        "images": max((int(count) for count in counts if not math.isnan(count)), default=None),
         "missing": not values,
     }
 
 
-def _images(runs: list[Run], metric: str) -> int | None:
-    """On how many images a metric was measured at most; None where unknown."""
-    counts = [metric_named(metric).images(run) for run in runs]
-    return max((int(count) for count in counts if not math.isnan(count)), default=None)
-
-
-def stage_of(column: TableColumn) -> str:
-    """The DVC stage that measures a column."""
-    return metric_named(column.metric).stage
-
-
-def _interval(table: TableSettings, column: TableColumn, mean: float, images: int | None) -> tuple[float, float]:
-    """Wilson's interval in percent, where the table asks for it and the metric is a share of images."""
-    if table.uncertainty != "wilson" or not metric_named(column.metric).is_accuracy or images is None:
-        return math.nan, math.nan
-    low, high = wilson(mean / 100, images)
-    return 100 * low, 100 * high
-
-
-def _notes(params: Params, method: str, seed: int, column: TableColumn, runs: list[Run]) -> Iterator[str]:
+def _notes(params: Params, what: str, metric: Metric, runs: list[Run]) -> Iterator[str]:
     """What the reader must know of the number of one seed, which the last of `runs` gives."""
-    run, metric = runs[-1], metric_named(column.metric)
-    made_by = "ood_made_by" if metric.stage == "ood" else "made_by"
-    if run.get(made_by) in (OTHER_CODE, UNKNOWN_CODE):
-        yield OLDER_CODE.format(run[made_by], "dvc repro")
+    run = runs[-1]
+    made_by = run.get("ood_made_by" if metric.stage == "ood" else "made_by")
+    if made_by in (OTHER_CODE, UNKNOWN_CODE):
+        yield OLDER_CODE.format(made_by)
     if run["protocol"] != params.protocol:
         yield f"From a run of protocol {run['protocol'].replace('_', ' ')}, not {params.protocol.replace('_', ' ')}."
     if not run.get("same_attacks", True) and metric.name not in (TRAINING_SECONDS, "natural"):
         yield OTHER_ATTACKS
     if len({metric.value(item) for item in runs}) > 1 and metric.name != TRAINING_SECONDS:
-        shown = ", ".join(f"{_value(column, item, item):g} in `{item['run_id'][:SHORT]}`" for item in runs)
-        last = run["run_id"][:SHORT]
-        yield f"Runs of {method} with seed {seed} differ: {shown}. The one that finished last is used, `{last}`."
-    images = metric.images(run)
-    everything = DATASETS[params.data.name].test_images
+        shown = ", ".join(f"{metric.value(item) * metric.scale:g} in `{item['run_id'][:SHORT]}`" for item in runs)
+        yield f"Runs of {what} differ: {shown}. The one that finished last is used, `{run['run_id'][:SHORT]}`."
+    images, everything = metric.images(run), DATASETS[params.data.name].test_images
     if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
-    if run.get("gradient_masking") == "suspected" and "autoattack" in _attacks(params, metric.name):
+    attacks = {params.evaluation.attacks[name].name for name in metric.attacks(params.evaluation)}
+    if run.get("gradient_masking") == "suspected" and "autoattack" in attacks:
         yield MASKING
     if metric.stage == "ood" and "regenerated" in str(run.get("ood_provenance")):
         yield REGENERATED
-
-
-def _attacks(params: Params, metric: str) -> set[str]:
-    """The kinds of attacks that a metric comes from."""
-    names = metric_named(metric).attacks(params.evaluation)
-    return {params.evaluation.attacks[name].name for name in names}
 
 
 def awaits_corrupted_images(results: pd.DataFrame) -> bool:
@@ -291,16 +255,3 @@ def awaits_corrupted_images(results: pd.DataFrame) -> bool:
     about = results[results["metric"] != "natural"]
     stages = {metric_named(name).stage for name in about["metric"]}
     return stages == {"ood"} and bool(about["missing"].all())
-
-
-def _measured(runs: list[Run], metric: str) -> list[Run]:
-    """The runs that have the metric."""
-    return [run for run in runs if not math.isnan(metric_named(metric).value(run))]
-
-
-def _value(column: TableColumn, run: Run, reference: Run) -> float:
-    """What the cell says for one seed: percent, seconds, or the ratio to another method's value."""
-    metric = metric_named(column.metric)
-    if column.relative_to is not None:
-        return metric.value(run) / metric.value(reference)
-    return metric.value(run) * metric.scale
