@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from matplotlib.ticker import MaxNLocator
 
 Points = Sequence[tuple[float, float]]
+Box = tuple[float, float, float, float]
+Anchor = Literal["start", "end", "middle"]
 WIDTH, HEIGHT = 400.0, 280.0
 """The size of every chart, in its own units."""
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, WIDTH - 12.0, 12.0, HEIGHT - 42.0
+"""Where its axes are."""
+FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
 LETTER, LINE = 6.2, 13.0
 """About the width and height of a label's letters."""
-Anchor = Literal["start", "end", "middle"]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where a chart's axes are."""
-
-    width: float = WIDTH
-    height: float = HEIGHT
-    left: float = LEFT
-    right: float = WIDTH - RIGHT
-    top: float = TOP
-    bottom: float = HEIGHT - BOTTOM
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis."""
-
-    place: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis between two values."""
-
-    label: str
-    ticks: list[Tick]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One quantity over the epochs."""
-
-    label: str
-    path: str
-    """Its points, as SVG's `polyline` takes them."""
-    last: str
-    """The last value, as it is printed."""
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """Several quantities over the epochs."""
-
-    title: str
-    x: Axis
-    y: Axis
-    lines: list[Line]
-    marked: float | None
-    """Where the selected epoch is."""
-    frame: Frame = field(default_factory=Frame)
 
 
 @dataclass
@@ -89,22 +40,10 @@ class Point:
     label_y: float = 0.0
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """Methods between two metrics."""
-
-    title: str
-    x: Axis
-    y: Axis
-    groups: list[str]
-    points: list[Point]
-    frame: Frame = field(default_factory=Frame)
-
-
 class _Scale:
     """Values to places, with room around them and round numbers at the ticks."""
 
-    def __init__(self, values: Sequence[float], start: float, end: float, most: float | None) -> None:
+    def __init__(self, values: Sequence[float], start: float, end: float, most: float | None = None) -> None:
         low, high = min(values), max(values)
         room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
         self._low, self._high = low - room, high + room
@@ -116,21 +55,18 @@ class _Scale:
         share = (value - self._low) / (self._high - self._low)
         return round(self._start + share * (self._end - self._start), 1)
 
-    def axis(self, label: str, whole: bool = False) -> Axis:
-        """The axis; `whole`: ticks at whole numbers alone."""
+    def axis(self, label: str, whole: bool = False) -> dict[str, Any]:
+        """The axis, its ticks as places with labels; `whole`: ticks at whole numbers alone."""
         values = MaxNLocator(nbins=5, integer=whole).tick_values(self._low, self._high)
         inside = [float(value) for value in values if self._low <= value <= self._high]
-        return Axis(label, [Tick(self.place(value), _number(value)) for value in inside])
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 10):g}".replace("-", "\N{MINUS SIGN}")
+        numbers = [f"{round(value, 10):g}".replace("-", "\N{MINUS SIGN}") for value in inside]
+        return {"label": label, "ticks": list(zip(map(self.place, inside), numbers, strict=True))}
 
 
 def line_chart(
     title: str, series: Mapping[str, Points], unit: str, marked: float | None = None, most: float | None = None
-) -> LineChart:
-    """A chart of quantities over the epochs.
+) -> dict[str, Any]:
+    """A chart of quantities over the epochs, as the template takes it.
 
     Args:
         title: What it shows.
@@ -138,19 +74,30 @@ def line_chart(
         unit: Label of the values' axis.
         marked: An epoch to mark.
         most: The greatest value that is possible.
+
+    Returns:
+        `title`; the axes `x` and `y`; `lines`, each with its `label`, its points as SVG's `polyline` takes them
+        (`path`) and its `last` value as it is printed; `marked`, the place of the epoch.
     """
     every = [point for points in series.values() for point in points]
-    x = _Scale([epoch for epoch, _ in every], LEFT, WIDTH - RIGHT, None)
-    y = _Scale([value for _, value in every], HEIGHT - BOTTOM, TOP, most)
-    lines = [
-        Line(label, " ".join(f"{x.place(epoch)},{y.place(value)}" for epoch, value in points), f"{points[-1][1]:.3g}")
-        for label, points in series.items()
-    ]
-    place = None if marked is None else x.place(marked)
-    return LineChart(title, x.axis("epoch", whole=True), y.axis(unit), lines, place)
+    x = _Scale([epoch for epoch, _ in every], LEFT, RIGHT)
+    y = _Scale([value for _, value in every], BOTTOM, TOP, most)
+    paths = {
+        label: [f"{x.place(epoch)},{y.place(value)}" for epoch, value in points] for label, points in series.items()
+    }
+    return {
+        "title": title,
+        "x": x.axis("epoch", whole=True),
+        "y": y.axis(unit),
+        "lines": [
+            {"label": label, "path": " ".join(path), "last": f"{series[label][-1][1]:.3g}"}
+            for label, path in paths.items()
+        ],
+        "marked": None if marked is None else x.place(marked),
+    }
 
 
-def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: list[Point]) -> Scatter:
+def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: list[Point]) -> dict[str, Any]:
     """Methods between two metrics; labels where there is room, those of the last group and the frontier first.
 
     Args:
@@ -160,15 +107,12 @@ def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: l
         groups: Their names.
         points: At least one; their places are filled in.
     """
-    x = _Scale([point.values[0] for point in points], LEFT, WIDTH - RIGHT, None)
-    y = _Scale([point.values[1] for point in points], HEIGHT - BOTTOM, TOP, None)
+    x = _Scale([point.values[0] for point in points], LEFT, RIGHT)
+    y = _Scale([point.values[1] for point in points], BOTTOM, TOP)
     for point in points:
         point.x, point.y = x.place(point.values[0]), y.place(point.values[1])
     _place_labels(sorted(points, key=lambda point: (point.group < len(groups) - 1, not point.on_frontier)))
-    return Scatter(title, x.axis(x_label), y.axis(y_label), groups, points)
-
-
-Box = tuple[float, float, float, float]
+    return {"title": title, "x": x.axis(x_label), "y": y.axis(y_label), "groups": groups, "points": points}
 
 
 def _place_labels(points: list[Point]) -> None:
@@ -184,7 +128,7 @@ def _place_labels(points: list[Point]) -> None:
         ]
         for anchor, label_x, label_y, left in places:
             box = (left, label_y - LINE + 2, left + width, label_y + 2)
-            inside = left >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM + 4
+            inside = left >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM + 4
             if inside and not any(_overlap(box, other) for other in taken):
                 point.anchor, point.label_x, point.label_y = anchor, round(label_x, 1), round(label_y, 1)
                 taken.append(box)

@@ -1,168 +1,59 @@
-"""What the report says about one experiment, from the files of its MLflow run."""
+"""What the report says about one experiment, from the files of its MLflow run, by the names that the template uses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 import yaml
-from markupsafe import Markup
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
-from pipeline.data.split import Split
-from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.provenance.code import UNKNOWN
-from pipeline.reporting.examples import NATURAL, Pictures, View, choose, shown_attacks
-from pipeline.reporting.page.charts import LineChart, line_chart
+from pipeline.reporting.examples import NATURAL, Pictures, choose, shown_attacks
+from pipeline.reporting.page.charts import line_chart
 from pipeline.reporting.page.text import describe, heat, html, picture
 from pipeline.tracking import read_artifacts
 
 CLASSES_SHOWN = 100
 """How many classes are shown: of data sets with more, those with the lowest accuracy."""
+Files = dict[str, Any]
+"""The content of a run's files, by their names without endings."""
+ACCURACY = "accuracy (%)"
+CURVES = [
+    ("Training loss", "loss/", "loss"),
+    ("Training accuracy", "train_accuracy/", ACCURACY),
+    ("Mixing ratios", "mixing_ratio/", "ratio"),
+    ("Learning rates", "learning_rate/", "learning rate"),
+    ("Regret per round (Theorem 1)", "theory/regret/", "regret"),
+    ("Slack of Theorem 1's bound", "theory/bound_slack/", "slack"),
+    ("R_T per round, mean over tasks (Definition 1)", "theory/trade_off_regret", "regret"),
+    ("Geometric term (Theorem 2)", "theorem_2/", "squared distance"),
+    ("Cosine between task gradients", "theory/cosine/", "cosine"),
+    ("Cosine between minibatches' gradients", "theory/minibatch_cosine/", "cosine"),
+    ("Loss barrier to the global learner", "theory/barrier/", "loss"),
+]
+"""Title, what the columns of the history begin with, and unit, after the accuracies on the held-out or test images."""
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """One metric."""
+def read_files(run_ids: Collection[str]) -> dict[str, Files]:
+    """The files of runs, by run: one kind after the other, several runs at a time. A run is left out where one of its
+    files is missing or damaged.
 
-    name: str
-    label: Markup
-    value: float
-    low: float
-    high: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What an experiment cost."""
-
-    device: str
-    epochs: int
-    training_seconds: float
-    images_per_second: float
-    """Median over the epochs."""
-    evaluation_seconds: float
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """The accuracies of one class, by attack."""
-
-    name: str
-    values: list[float | None]
-
-
-@dataclass(frozen=True)
-class ExampleView:
-    """One image under one attack."""
-
-    attack: str
-    picture: str
-    map: str
-    predicted: str
-    correct: bool
-    differs: bool
-    """The class that the evaluation saw is another one."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test image."""
-
-    image: int
-    label: str
-    views: list[ExampleView]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the evaluation saw another class under any attack."""
-        return any(view.differs for view in self.views)
-
-
-@dataclass
-class ExperimentPage:
-    """One experiment."""
-
-    experiment: Experiment
-    label: str
-    command: str
-    """What measures it, or measures it again."""
-    address: str = ""
-    """The address of its MLflow run; "" where there is none."""
-    problem: str = ""
-    """Why the page has no more than its settings."""
-    accuracies: list[Accuracy] = field(default_factory=list)
-    costs: Costs | None = None
-    facts: dict[str, str] = field(default_factory=dict)
-    charts: list[LineChart] = field(default_factory=list)
-    class_attacks: list[str] = field(default_factory=list)
-    classes: list[ClassRow] = field(default_factory=list)
-    classes_left_out: int = 0
-    signs: list[dict[str, str]] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    examples_problem: str = ""
-
-    @property
-    def anchor(self) -> str:
-        """Where it is on the page."""
-        return f"experiment-{self.experiment.identifier}"
-
-    @property
-    def attacks(self) -> dict[str, PGDAttack]:
-        """The attacks whose images are shown."""
-        return shown_attacks(self.experiment.evaluation)
-
-    @property
-    def settings(self) -> str:
-        """The method as `params.yaml` has it."""
-        return _yaml(self.experiment.method.model_dump(mode="json", exclude_none=True))
-
-    @property
-    def shared_settings(self) -> str:
-        """All else that decides about its numbers."""
-        content = self.experiment.model_dump(mode="json", exclude={"method", "suite", "name"})
-        return _yaml(content)
-
-
-def _yaml(content: Any) -> str:
-    text: str = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
-    return text
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of runs, by run; those that are missing or damaged are left out."""
-
-    histories: dict[str, list[dict[str, float]]]
-    summaries: dict[str, dict[str, Any]]
-    metrics: dict[str, dict[str, Any]]
-    trust: dict[str, dict[str, Any]]
-    classes: dict[str, pd.DataFrame]
-
-    @classmethod
-    def read(cls, run_ids: Collection[str]) -> RunFiles:
-        """All files of all runs: one kind after the other, several runs at a time.
-
-        Raises:
-            PipelineError: the store is out of reach.
-        """
-        histories, summaries, metrics, trust = (
-            read_artifacts(run_ids, f"{name}.json", _if_whole(lambda path: json.loads(path.read_text())))
-            for name in ("history", "summary", "metrics", "trust")
-        )
-        classes = read_artifacts(run_ids, "classes.csv", _if_whole(pd.read_csv))
-        return cls(histories, summaries, metrics, trust, classes)
-
-    def __contains__(self, run_id: str) -> bool:
-        """Whether all of a run's files are there."""
-        return all(run_id in files for files in vars(self).values())
+    Raises:
+        PipelineError: the store is out of reach.
+    """
+    found = {
+        name: read_artifacts(run_ids, f"{name}.json", _if_whole(lambda path: json.loads(path.read_text())))
+        for name in ("history", "summary", "metrics", "trust")
+    }
+    found["classes"] = read_artifacts(run_ids, "classes.csv", _if_whole(pd.read_csv))
+    whole = (run_id for run_id in run_ids if all(run_id in files for files in found.values()))
+    return {run_id: {name: files[run_id] for name, files in found.items()} for run_id in whole}
 
 
 def _if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -178,8 +69,8 @@ def _if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def experiment_page(
-    experiment: Experiment, run: pd.Series | None, files: RunFiles, pictures: Pictures, count: int
-) -> ExperimentPage:
+    experiment: Experiment, run: pd.Series | None, files: Mapping[str, Files], pictures: Pictures, count: int
+) -> dict[str, Any]:
     """The page of one experiment.
 
     Args:
@@ -188,82 +79,89 @@ def experiment_page(
         files: Of all runs.
         pictures: The test images.
         count: How many of them are shown; 0 for none.
+
+    Returns:
+        What the template asks of it; where the files of a run are there, what was measured as well.
     """
-    command = f"dvc repro evaluate@{experiment.identifier}"
-    page = ExperimentPage(experiment, experiment.method.label, command)
-    if run is None:
-        page.problem = f"Not measured yet: `{command}`."
-        return page
-    page.address = run["page"]
-    if run["run_id"] not in files:
-        stages = f"train@{experiment.identifier} evaluate@{experiment.identifier}"
-        page.problem = f"MLflow lacks files of this run, or they are damaged: `dvc repro --force {stages}`."
-        return page
-    _fill(page, run["run_id"], files)
-    page.facts["Code"] = f"{files.summaries[run['run_id']].get('training_code', UNKNOWN)}, {run['made_by']}"
-    _add_examples(page, run["run_id"], pictures, count)
-    return page
-
-
-def _fill(page: ExperimentPage, run_id: str, files: RunFiles) -> None:
-    experiment, summary = page.experiment, files.summaries[run_id]
-    history, metrics = files.histories[run_id], files.metrics[run_id]
-    page.accuracies = list(_accuracies(experiment, metrics))
-    page.costs = Costs(
-        device=str(summary["device"]),
-        epochs=int(summary["epochs"]),
-        training_seconds=float(summary["seconds"]),
-        images_per_second=median(record["images_per_second"] for record in history),
-        evaluation_seconds=float(metrics["seconds"]),
-    )
-    page.facts = {
-        "Network": experiment.architecture,
-        "Protocol": experiment.protocol.replace("_", " "),
-        "Seed": str(experiment.seed),
-        "Selected epoch": f"{summary['selected_epoch']} of {summary['epochs']}",
-        "Device": str(summary["device"]),
-        "Versions": f"Python {summary['python']}, torch {summary['torch']}",
-        "Commit": str(summary["git_commit"])[:12],
-        "Fingerprint": experiment.fingerprint,
+    name = experiment.identifier
+    page: dict[str, Any] = {
+        "experiment": experiment,
+        "label": experiment.method.label,
+        "anchor": f"experiment-{name}",
+        "command": f"dvc repro evaluate@{name}",
+        "address": "" if run is None else run["page"],
+        "problem": "",
+        "accuracies": [],
+        "attacks": shown_attacks(experiment.evaluation),
+        "settings": _yaml(experiment.method.model_dump(mode="json", exclude_none=True)),
+        "shared_settings": _yaml(experiment.model_dump(mode="json", exclude={"method", "suite", "name"})),
     }
-    page.charts = list(_charts(history, int(summary["selected_epoch"])))
-    page.class_attacks = list(dict.fromkeys([NATURAL, *page.attacks, *experiment.evaluation.union]))
-    page.classes, page.classes_left_out = _classes(experiment, files.classes[run_id], page.class_attacks)
-    page.signs = files.trust[run_id]["signs"]
+    if run is None:
+        return page | {"problem": f"Not measured yet: `{page['command']}`."}
+    if run["run_id"] not in files:
+        command = f"dvc repro --force train@{name} evaluate@{name}"
+        return page | {"problem": f"MLflow lacks files of this run, or they are damaged: `{command}`."}
+    found = files[run["run_id"]]
+    page |= _numbers(experiment, found) | _classes(experiment, found["classes"])
+    page["facts"] |= {"Code": f"{found['summary'].get('training_code', UNKNOWN)}, {run['made_by']}"}
+    try:
+        return page | {"examples": _examples(experiment, run["run_id"], pictures, count)}
+    except PipelineError as error:
+        return page | {"examples": [], "examples_problem": str(error)}
 
 
-def _accuracies(experiment: Experiment, metrics: dict[str, Any]) -> Iterator[Accuracy]:
+def _yaml(content: Any) -> str:
+    text: str = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    return text
+
+
+def _numbers(experiment: Experiment, files: Files) -> dict[str, Any]:
+    summary, metrics = files["summary"], files["metrics"]
+    return {
+        "accuracies": list(_accuracies(experiment, metrics)),
+        "costs": {
+            "device": summary["device"],
+            "epochs": summary["epochs"],
+            "training_seconds": summary["seconds"],
+            "images_per_second": median(record["images_per_second"] for record in files["history"]),
+            "evaluation_seconds": metrics["seconds"],
+        },
+        "facts": {
+            "Network": experiment.architecture,
+            "Protocol": experiment.protocol.replace("_", " "),
+            "Seed": str(experiment.seed),
+            "Selected epoch": f"{summary['selected_epoch']} of {summary['epochs']}",
+            "Device": summary["device"],
+            "Versions": f"Python {summary['python']}, torch {summary['torch']}",
+            "Commit": summary["git_commit"][:12],
+            "Fingerprint": experiment.fingerprint,
+        },
+        "charts": list(_charts(files["history"], summary["selected_epoch"])),
+        "signs": files["trust"]["signs"],
+    }
+
+
+def _accuracies(experiment: Experiment, metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
     attacks = experiment.evaluation.attacks
     members = ", ".join(f"`{name}`" for name in experiment.evaluation.union)
-    words = {NATURAL: "as they are", "union": f"mean of {members}", "worst_case_union": f"right under all of {members}"}
-    for name in [NATURAL, *attacks, "union", "worst_case_union"]:
-        label = describe(attacks[name]) if name in attacks else words[name]
+    words = {NATURAL: "as they are", **{name: describe(attack) for name, attack in attacks.items()}}
+    words |= {"union": f"mean of {members}", "worst_case_union": f"right under all of {members}"}
+    for name, label in words.items():
         low, high = metrics["intervals"][name]
-        yield Accuracy(name, html(label), metrics["metrics"][name], low, high, metrics["counts"][name])
+        value, images = metrics["metrics"][name], metrics["counts"][name]
+        yield {"name": name, "label": html(label), "value": value, "low": low, "high": high, "images": images}
 
 
-def _charts(history: list[dict[str, float]], selected: int) -> Iterator[LineChart]:
+def _charts(history: list[dict[str, float]], selected: int) -> Iterator[dict[str, Any]]:
     """Accuracies, losses, mixing ratios, learning rates and what is measured of the theory, as far as there are any."""
     split = "test" if any(key.startswith("test/") for record in history for key in record) else "held_out"
-    shown = split.replace("_", "-").capitalize()
-    for title, prefix, unit, factor, most in [
-        (f"{shown} accuracy", f"{split}/global/", "accuracy (%)", 100.0, 100.0),
-        (f"{shown} accuracy of its learners", f"{split}/", "accuracy (%)", 100.0, 100.0),
-        ("Training loss", "loss/", "loss", 1.0, None),
-        ("Training accuracy", "train_accuracy/", "accuracy (%)", 100.0, 100.0),
-        ("Mixing ratios", "mixing_ratio/", "ratio", 1.0, None),
-        ("Learning rates", "learning_rate/", "learning rate", 1.0, None),
-        ("Regret per round (Theorem 1)", "theory/regret/", "regret", 1.0, None),
-        ("Slack of Theorem 1's bound", "theory/bound_slack/", "slack", 1.0, None),
-        ("R_T per round, mean over tasks (Definition 1)", "theory/trade_off_regret", "regret", 1.0, None),
-        ("Geometric term (Theorem 2)", "theorem_2/", "squared distance", 1.0, None),
-        ("Cosine between task gradients", "theory/cosine/", "cosine", 1.0, None),
-        ("Cosine between minibatches' gradients", "theory/minibatch_cosine/", "cosine", 1.0, None),
-        ("Loss barrier to the global learner", "theory/barrier/", "loss", 1.0, None),
-    ]:
+    on_images, of_global = f"{split.replace('_', '-').capitalize()} accuracy", f"{split}/global/"
+    accuracies = [(on_images, of_global, ACCURACY), (f"{on_images} of its learners", f"{split}/", ACCURACY)]
+    for title, prefix, unit in [*accuracies, *CURVES]:
         keys = dict.fromkeys(key for record in history for key in record if key.startswith(prefix))
         if prefix == f"{split}/":
-            keys = {key: None for key in keys if not key.startswith(f"{split}/global/")}
+            keys = {key: None for key in keys if not key.startswith(of_global)}
+        factor, most = (100.0, 100.0) if unit == ACCURACY else (1.0, None)
         series = {
             (key.removeprefix(prefix) or title).replace("/", ", "): [
                 (record["epoch"], factor * record[key]) for record in history if key in record
@@ -274,58 +172,51 @@ def _charts(history: list[dict[str, float]], selected: int) -> Iterator[LineChar
             yield line_chart(title, series, unit, selected if prefix.startswith(split) else None, most)
 
 
-def _classes(experiment: Experiment, classes: pd.DataFrame, attacks: list[str]) -> tuple[list[ClassRow], int]:
-    """The rows, and how many were left out."""
-    table = classes.pivot_table(index="label", columns="attack", values="accuracy")
-    table = table.reindex(columns=attacks)
+def _classes(experiment: Experiment, classes: pd.DataFrame) -> dict[str, Any]:
+    """The accuracies of each class by attack, and how many classes were left out."""
+    shown = [NATURAL, *shown_attacks(experiment.evaluation), *experiment.evaluation.union]
+    attacks = list(dict.fromkeys(shown))
+    table = classes.pivot_table(index="label", columns="attack", values="accuracy").reindex(columns=attacks)
     left_out = max(len(table) - CLASSES_SHOWN, 0)
     if left_out:
         table = table.sort_values(attacks[-1], kind="stable").head(CLASSES_SHOWN)
     names = experiment.data.class_names
     rows = [
-        ClassRow(names[int(str(label))], [None if pd.isna(value) else float(value) for value in values])
+        {"name": names[int(str(label))], "accuracies": [None if pd.isna(value) else float(value) for value in values]}
         for label, values in zip(table.index, table.to_numpy(), strict=True)
     ]
-    return rows, left_out
+    return {"class_attacks": attacks, "classes": rows, "classes_left_out": left_out}
 
 
-def _add_examples(page: ExperimentPage, run_id: str, pictures: Pictures, count: int) -> None:
+def _examples(experiment: Experiment, run_id: str, pictures: Pictures, count: int) -> list[dict[str, Any]]:
+    """Test images, each as it is and under every attack that can be repeated.
+
+    Raises:
+        PipelineError: they cannot be shown; the message is for the page.
+    """
     if count == 0:
-        page.examples_problem = "Left out on request: without `--examples 0`, `python -m stages.report` has them."
-        return
-    try:
-        split = pictures.split(page.experiment)
-        verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
-        if verdicts is None:
-            raise PipelineError(
-                f"MLflow lacks the verdicts, or they are damaged: 'dvc repro --force {page.command[10:]}'."
-            )
-        chosen = choose(verdicts, page.attacks, count)
-        found = pictures.seen(page.experiment, run_id, chosen, [NATURAL, *page.attacks])
-    except PipelineError as error:
-        page.examples_problem = str(error)
-        return
-    page.examples = list(_examples(page.experiment, verdicts, split, chosen, found))
-
-
-def _examples(
-    experiment: Experiment, verdicts: pd.DataFrame, split: Split, chosen: list[int], found: dict[str, View]
-) -> Iterator[Example]:
-    names = experiment.data.class_names
-    seen = verdicts.set_index(["attack", "image"])["predicted"]
+        raise PipelineError("Left out on request: without `--examples 0`, `python -m stages.report` has them.")
+    attacks, labels = shown_attacks(experiment.evaluation), pictures.split(experiment).test.labels
+    verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
+    if verdicts is None:
+        raise PipelineError(
+            f"MLflow lacks the verdicts, or they are damaged: 'dvc repro --force evaluate@{experiment.identifier}'."
+        )
+    chosen = choose(verdicts, attacks, count)
+    found = pictures.seen(experiment, run_id, chosen, [NATURAL, *attacks])
+    names, seen = experiment.data.class_names, verdicts.set_index(["attack", "image"])["predicted"]
+    examples = []
     for place, image in enumerate(chosen):
-        label = int(split.test.labels[image])
-        shown = []
+        label, views = int(labels[image]), []
         for attack, view in found.items():
             predicted = int(view.predicted[place])
-            shown.append(
-                ExampleView(
-                    attack=attack,
-                    picture=picture(view.pixels[place]),
-                    map=heat(view.maps[place]),
-                    predicted=names[predicted],
-                    correct=predicted == label,
-                    differs=predicted != int(seen[attack, image]),
-                )
-            )
-        yield Example(image, names[label], shown)
+            shown: dict[str, Any] = {
+                "attack": attack,
+                "picture": picture(view.pixels[place]),
+                "map": heat(view.maps[place]),
+            }
+            shown |= {"predicted": names[predicted], "correct": predicted == label}
+            views.append({**shown, "differs": predicted != int(seen[attack, image])})
+        differs = any(view["differs"] for view in views)
+        examples.append({"image": image, "label": names[label], "views": views, "differs": differs})
+    return examples

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,10 +18,10 @@ from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.reporting.figures import trade_off
-from pipeline.reporting.layout import Layout, lay_out, lay_out_difference
+from pipeline.reporting.layout import lay_out, lay_out_difference
 from pipeline.reporting.page import text
-from pipeline.reporting.page.charts import Point, Scatter, scatter
-from pipeline.reporting.page.experiments import ExperimentPage, RunFiles, experiment_page
+from pipeline.reporting.page.charts import FRAME, Point, scatter
+from pipeline.reporting.page.experiments import experiment_page, read_files
 from pipeline.reporting.results import awaits_corrupted_images, beside_paper, collect, measure
 from pipeline.reporting.style import RESOLUTION
 from pipeline.tracking import finished_runs
@@ -31,70 +31,12 @@ SUMMARY_DIGITS = 1
 NOTHING_CORRUPTED = (
     "Nothing is measured on corrupted images: `ood.methods` in `params.yaml` names whom `dvc repro` measures."
 )
+Links = dict[str, str]
+"""By method, the part of the page about it."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of `params.yaml`."""
-
-    layout: Layout
-    links: list[str]
-    """For each row, the part of the page about its method."""
-    problem: str = ""
-    """Why it is not shown."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The method with the highest value of a metric."""
-
-    metric: str
-    method: str
-    value: str
-    link: str
-    others: int
-    """Methods with the same value, as it is printed."""
-
-
-@dataclass(frozen=True)
-class FigureFile:
-    """A figure as it was drawn before."""
-
-    name: str
-    caption: str
-    paper: str
-    address: str
-    width: int
-    height: int
-    resolution: int = RESOLUTION
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the page says."""
-
-    params: Params
-    best: list[Best]
-    trade_offs: list[Scatter]
-    tables: list[Table]
-    figures: list[FigureFile]
-    not_drawn: list[str]
-    """Figures of `params.yaml` without a file."""
-    experiments: list[ExperimentPage]
-
-    @property
-    def measured(self) -> list[ExperimentPage]:
-        """The experiments with numbers."""
-        return [page for page in self.experiments if page.accuracies]
-
-    @property
-    def signs(self) -> list[tuple[str, str]]:
-        """Name and norm of every sign of gradient masking that was looked for."""
-        return list(dict.fromkeys((sign["name"], sign["norm"]) for page in self.measured for sign in page.signs))
-
-
-def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> Report:
-    """Everything that the report of a suite says.
+def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> dict[str, Any]:
+    """Everything that the report of a suite says, by the names that the template uses.
 
     Args:
         params: The suite.
@@ -109,30 +51,42 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
     runs = finished_runs(params.experiments())
     cells = collect(params, runs)
     latest = {(row["method"], row["seed"]): row for _, row in runs.iterrows()}  # the last that finished wins
-    files = RunFiles.read([row["run_id"] for row in latest.values()])
+    files = read_files([row["run_id"] for row in latest.values()])
     pages = [
         experiment_page(experiment, latest.get((experiment.name, experiment.seed)), files, pictures, examples)
         for experiment in params.experiments()
     ]
-    links = {page.experiment.name: f"#{page.anchor}" for page in reversed(pages)}  # that of the first seed stays
+    measured = [page for page in pages if page["accuracies"]]
+    links = {page["experiment"].name: f"#{page['anchor']}" for page in reversed(pages)}  # that of the first seed stays
     drawn = list(_figures(params, figures))
-    return Report(
-        params=params,
-        best=list(_best(params, _summary(params, runs), links)),
-        trade_offs=list(_trade_offs(params, runs, links)),
-        tables=[table for name in params.tables for table in _tables(name, params, cells[name], links)],
-        figures=drawn,
-        not_drawn=[name for name in params.figures if name not in {figure.name for figure in drawn}],
-        experiments=pages,
-    )
+    return {
+        "best": list(_best(params, runs, links)),
+        "trade_offs": list(_trade_offs(params, runs, links)),
+        "tables": [table for name in params.tables for table in _tables(name, params, cells[name], links)],
+        "figures": drawn,
+        "not_drawn": [name for name in params.figures if name not in {figure["name"] for figure in drawn}],
+        "experiments": pages,
+        "measured": measured,
+        "signs": list(dict.fromkeys((sign["name"], sign["norm"]) for page in measured for sign in page["signs"])),
+    }
 
 
-def _summary(params: Params, runs: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds in percent: a row for every method that has them all, a column for each main metric."""
+def _best(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:
+    """The method with the highest mean over seeds of each main metric, among those that have them all."""
     metrics = [NATURAL, *params.evaluation.union, "union", "worst_case_union"]
     experiments = {name: {seed: params.experiment(name, seed) for seed in params.seeds} for name in params.methods}
     means = measure(experiments, metrics, runs).pivot(index="name", columns="metric", values="mean")
-    return means.reindex(list(params.methods))[metrics].dropna()
+    means = means.reindex(list(params.methods)).dropna()
+    for metric in metrics if len(means) else ():
+        shown = means[metric].map(lambda value: f"{value:.{SUMMARY_DIGITS}f}")
+        method = str(means[metric].idxmax())
+        yield {
+            "metric": _metric_label(params, metric),
+            "method": params.methods[method].label,
+            "value": shown[method],
+            "link": links[method],
+            "others": int((shown == shown[method]).sum()) - 1,
+        }
 
 
 def _metric_label(params: Params, metric: str) -> str:
@@ -142,16 +96,7 @@ def _metric_label(params: Params, metric: str) -> str:
     return next((column.label for column in columns if column.metric == metric), names.get(metric, f"`{metric}`"))
 
 
-def _best(params: Params, summary: pd.DataFrame, links: dict[str, str]) -> Iterator[Best]:
-    for metric, values in summary.items() if len(summary) else ():
-        shown = values.map(lambda value: f"{value:.{SUMMARY_DIGITS}f}")
-        method = str(values.idxmax())
-        value = str(shown[method])
-        label = params.methods[method].label
-        yield Best(_metric_label(params, str(metric)), label, value, links[method], int((shown == value).sum()) - 1)
-
-
-def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> Iterator[Scatter]:
+def _trade_offs(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:
     """The trade-off figures of `params.yaml` whose points are methods, for pointing at."""
     for figure in params.figures.values():
         if not isinstance(figure, TradeOffFigure) or figure.studies:
@@ -176,36 +121,33 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: dict[str, str]) -> It
         yield scatter(figure.caption, x_label, y_label, groups, shown)
 
 
-def _tables(name: str, params: Params, cells: pd.DataFrame, links: dict[str, str]) -> Iterator[Table]:
+def _tables(name: str, params: Params, cells: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:
     """A table, and what it comes to beside the papers where they have numbers."""
     settings = params.tables[name]
-    nothing = awaits_corrupted_images(cells)
-    problem = NOTHING_CORRUPTED if nothing else ""
-    yield Table(lay_out(name, params, cells), [links[method] for method in settings.rows], problem)
-    beside = None if nothing else beside_paper(params, settings, cells)
+    problem = NOTHING_CORRUPTED if awaits_corrupted_images(cells) else ""
+    shown = [links[method] for method in settings.rows]
+    yield {"layout": lay_out(name, params, cells), "links": shown, "problem": problem}
+    beside = None if problem else beside_paper(params, settings, cells)
     if beside is not None:
-        printed = set(beside["method"])
-        shown = [links[method] for method in settings.rows if method in printed]
-        yield Table(lay_out_difference(name, params, beside), shown)
+        shown = [links[method] for method in settings.rows if method in set(beside["method"])]
+        yield {"layout": lay_out_difference(name, params, beside), "links": shown, "problem": ""}
 
 
-def _figures(params: Params, folder: Path) -> Iterator[FigureFile]:
-    """All in the folder, those of `params.yaml` first."""
+def _figures(params: Params, folder: Path) -> Iterator[dict[str, Any]]:
+    """All in the folder as they were drawn before, those of `params.yaml` first."""
     from PIL import Image
 
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    for name in [
-        *(name for name in params.figures if name in found),
-        *(name for name in found if name not in params.figures),
-    ]:
+    for name in [name for name in dict.fromkeys([*params.figures, *found]) if name in found]:
         with Image.open(found[name]) as image:
             width, height = image.size
         settings = params.figures.get(name)
         caption, paper = (settings.caption, settings.paper) if settings else (name.replace("_", " "), "")
-        yield FigureFile(name, caption, paper, text.data_uri(found[name].read_bytes()), width, height)
+        shown = {"name": name, "caption": caption, "paper": paper, "width": width, "height": height}
+        yield {**shown, "resolution": RESOLUTION, "address": text.data_uri(found[name].read_bytes())}
 
 
-def render(report: Report) -> str:
+def render(params: Params, report: dict[str, Any]) -> str:
     """The page. Equal content gives an equal page."""
     environment = Environment(
         loader=FileSystemLoader(PARTS),
@@ -216,11 +158,11 @@ def render(report: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"html": text.html, "plain": text.plain, "duration": text.duration}
-    environment.globals["describe"] = text.describe
+    environment.globals |= {"describe": text.describe, "frame": FRAME}
     style, script = (PARTS.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         report=report,
-        params=report.params,
+        params=params,
         style=Markup(style),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -233,4 +175,4 @@ def write_report(params: Params, figures: Path, pictures: Pictures, examples: in
     Raises:
         RequestError, PipelineError: as `gather`.
     """
-    write_text(path, render(gather(params, figures, pictures, examples)))
+    write_text(path, render(params, gather(params, figures, pictures, examples)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import EvaluationSettings
-from pipeline.reporting.page.charts import HEIGHT, LETTER, WIDTH, Point, line_chart, scatter
+from pipeline.reporting.page.charts import BOTTOM, HEIGHT, LETTER, TOP, WIDTH, Point, line_chart, scatter
 from pipeline.reporting.page.text import describe, duration, heat, html, picture, plain
 
 ELL = "\N{SCRIPT SMALL L}"
@@ -102,7 +102,7 @@ def test_labels_of_points_cover_nothing_and_stay_inside(given_points: list[tuple
     made = [Point(label, "#", (x, y), 0, False) for x, y, label in given_points]
     chart = scatter("title", "x", "y", ["all"], made)
     boxes = []
-    for point in chart.points:
+    for point in chart["points"]:
         assert 0 <= point.x <= WIDTH and 0 <= point.y <= HEIGHT
         if point.anchor:
             width = LETTER * len(point.label)
@@ -119,16 +119,16 @@ def test_labels_of_points_cover_nothing_and_stay_inside(given_points: list[tuple
 
 def test_lines_go_up_where_values_do() -> None:
     chart = line_chart("title", {"a": [(1, 0.0), (2, 50.0), (3, 100.0)], "b": [(3, 25.0)]}, "%", marked=2, most=100)
-    places = [tuple(map(float, point.split(","))) for point in chart.lines[0].path.split()]
+    places = [tuple(map(float, point.split(","))) for point in chart["lines"][0]["path"].split()]
     assert places == sorted(places) and [y for _, y in places] == sorted((y for _, y in places), reverse=True)
-    assert [line.last for line in chart.lines] == ["100", "25"]
-    assert chart.marked == places[1][0]
-    assert [tick.label for tick in chart.x.ticks] == ["1", "2", "3"]
-    assert all(chart.frame.top <= tick.place <= chart.frame.bottom for tick in chart.y.ticks)
+    assert [line["last"] for line in chart["lines"]] == ["100", "25"]
+    assert chart["marked"] == places[1][0]
+    assert [label for _, label in chart["x"]["ticks"]] == ["1", "2", "3"]
+    assert all(TOP <= place <= BOTTOM for place, _ in chart["y"]["ticks"])
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0])
 def test_a_constant_is_a_line_in_the_middle(value: float) -> None:
     chart = line_chart("title", {"a": [(1, value), (2, value)]}, "")
-    (_, y), (_, other) = (map(float, point.split(",")) for point in chart.lines[0].path.split())
-    assert y == other and chart.frame.top < y < chart.frame.bottom
+    (_, y), (_, other) = (map(float, point.split(",")) for point in chart["lines"][0]["path"].split())
+    assert y == other and TOP < y < BOTTOM
