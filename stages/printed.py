@@ -28,8 +28,8 @@ def main(given: Namespace) -> None:
     from pipeline.config import load_printed
     from pipeline.config.composing import compose_suite
     from pipeline.core.files import remove_half_written
-    from pipeline.reporting.printed import fill_printed, write_printed
-    from pipeline.reporting.tables import remove_leftovers, write_pictures
+    from pipeline.reporting.printed import fill_printed
+    from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
     from pipeline.tracking import finished_runs
 
     printed = load_printed(given.file, given.set)
@@ -46,7 +46,7 @@ def main(given: Namespace) -> None:
         if not table.is_measured and not given.names:
             print(f"{table.name}: nothing is measured yet; 'python -m stages.printed {table.name}' writes it empty")
             continue
-        paths = write_printed(table, given.output)
+        paths = write_table(table, given.output)
         written += paths
         for path in paths:
             print(f"wrote {path}")

@@ -24,7 +24,7 @@ def main(given: Namespace) -> None:
     """The command."""
     from pipeline.core.files import remove_half_written
     from pipeline.reporting.results import awaits_corrupted_images, collect
-    from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
+    from pipeline.reporting.tables import of_suite, remove_leftovers, write_pictures, write_table
 
     params = cli.params_of(given)
     output = given.output or params.reports / "tables"
@@ -38,7 +38,7 @@ def main(given: Namespace) -> None:
             continue
         for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
             print(f"{name}: {note}")
-        paths = write_table(name, params, results, output)
+        paths = write_table(of_suite(name, params, results), output)
         written += paths
         for path in paths:
             print(f"wrote {path}")

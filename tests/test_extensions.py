@@ -28,9 +28,9 @@ from pipeline.provenance.code import code_of
 from pipeline.reporting.explain import explain
 from pipeline.reporting.figures import write_figures
 from pipeline.reporting.figures.coverage import read_coverage
-from pipeline.reporting.layout import lay_out
 from pipeline.reporting.page.text import describe
 from pipeline.reporting.results import collect
+from pipeline.reporting.tables import lay_out, of_suite
 from tests.conftest import REPOSITORY, MakeParams
 from tests.reporting.planting import plant
 from tests.running import RunExperiment
@@ -150,7 +150,7 @@ def test_a_metric_is_one_file(
     params = with_metric("my_metrics.kept")
     plant(workplace / "nt", params.experiment("nt", 1), {"natural": 0.8, "aa_linf": 0.4, "worst_case_union": 0.3})
     (results,) = collect(params).values()
-    shown = lay_out("kept", params, results)
+    shown = lay_out(of_suite("kept", params, results))
     assert [[cell.value for cell in row.cells] for row in shown.rows] == [["80.00", "37.50"], ["", ""]]
     assert r"$\ell_\infty$ $\epsilon = " in shown.details, "the budgets of the union's attacks"
     text = explain(params, "kept:nt:my_metrics.kept")

@@ -9,10 +9,9 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.reporting.markdown import fill_blocks, markdown_table
+from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
 from pipeline.reporting.reproduction.intervals import Contrast, Estimate, difference, estimate, half_width
 from pipeline.reporting.reproduction.record import Record
-from pipeline.reporting.tables import markdown_text
 
 PAGE = Path("docs/findings.md")
 SUITE = "digits_beyond"

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,11 +50,26 @@ WRAPPER = r"""\documentclass[10pt]{article}
 %s
 \end{document}
 """
+NOTES = r"""\par\smallskip
+\begin{minipage}{\linewidth}\footnotesize\raggedright\frenchspacing
+%s
+\end{minipage}"""
 REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 ERROR_LINES = 12
 DOTS_PER_INCH = 160
 MARGIN = 16
 """White around a picture, in pixels."""
+
+
+def rendered(source: str, plain: Callable[[str], str], math: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """A text with what is plain, math (without its dollar signs) and code in it rendered by a function each."""
+    parts, position = [], 0
+    for match in MARKUP.finditer(source):
+        formula, script, quoted = match.group("math", "script", "code")
+        parts.append(plain(source[position : match.start()]))
+        parts.append(math(formula[1:-1] if formula else script) if quoted is None else code(quoted))
+        position = match.end()
+    return "".join([*parts, plain(source[position:])])
 
 
 def text(source: str) -> str:
@@ -63,13 +78,7 @@ def text(source: str) -> str:
     >>> text(r"AT_{2} & $\\ell_2$, 5%")
     'AT$_{2}$ \\\\& $\\\\ell_2$, 5\\\\%'
     """
-    parts, position = [], 0
-    for match in MARKUP.finditer(source):
-        parts.append(_escape(source[position : match.start()]))
-        math, script, code = match.group("math", "script", "code")
-        parts.append(math or (f"${script}$" if script else rf"\texttt{{{_typewriter(code)}}}"))
-        position = match.end()
-    return "".join(parts) + _escape(source[position:])
+    return rendered(source, _escape, "${}$".format, _typewriter)
 
 
 def _escape(plain: str) -> str:
@@ -78,18 +87,16 @@ def _escape(plain: str) -> str:
 
 def _typewriter(code: str) -> str:
     """Escaped by character number: `\\_` would be drawn as a rule, and a command copied from the PDF would lack it."""
-    return "".join(rf"\char{ord(character)}{{}}" if character in SPECIAL else character for character in code)
+    shown = (rf"\char{ord(character)}{{}}" if character in SPECIAL else character for character in code)
+    return rf"\texttt{{{''.join(shown)}}}"
 
 
 def fragment(layout: Layout) -> str:
     """A `table` environment; the document that inputs it needs the packages booktabs and graphicx."""
-    header = " & ".join(["Method", *map(_label, layout.header)])
-    columns = list(zip(*(row.cells for row in layout.rows), strict=True))
-    bodies = [_column(column) for column in columns]
-    lines = [
-        " & ".join([_label(row.label), *(body[number] for body in bodies)]) + r" \\"
-        for number, row in enumerate(layout.rows)
-    ]
+    labels = [_label(row.label) for row in layout.rows]
+    columns = [_column(cells) for cells in zip(*(row.cells for row in layout.rows), strict=True)]
+    notes = [rf"\textsuperscript{{{letter}}}\,{text(note)}" for letter, note in layout.notes.items()]
+    notes += [text(remark) for remark in layout.remarks]
     return "\n".join(
         [
             f"% Written by '{layout.command}{MARK}",
@@ -103,16 +110,20 @@ def fragment(layout: Layout) -> str:
             rf"\begin{{tabular}}{{l{'c' * len(layout.header)}}}",
             r"\toprule",
             *_headings(layout),
-            rf"{header} \\",
+            _row(["Method", *map(_label, layout.header)]),
             r"\midrule",
-            *lines,
+            *map(_row, zip(labels, *columns, strict=True)),
             r"\bottomrule",
             r"\end{tabular}}",
-            *_footnotes(layout),
+            *([NOTES % " \\\\\n".join(notes)] if notes else []),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
 
 
 def _headings(layout: Layout) -> list[str]:
@@ -122,7 +133,7 @@ def _headings(layout: Layout) -> list[str]:
     ends = list(accumulate((heading.columns for heading in layout.headings), initial=1))
     shown = [rf"\multicolumn{{{heading.columns}}}{{c}}{{{_label(heading.label)}}}" for heading in layout.headings]
     rules = [rf"\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends)]
-    return [rf"{' & '.join(['', *shown]).lstrip()} \\", "".join(rules)]
+    return [_row(["", *shown]).lstrip(), "".join(rules)]
 
 
 def _label(label: Label) -> str:
@@ -132,9 +143,8 @@ def _label(label: Label) -> str:
 def _column(cells: tuple[Cell, ...]) -> list[str]:
     """The cells of one column; invisible digits give all the same width, so that decimal points line up."""
     value, std = (max((getattr(cell, part) for cell in cells), key=len) for part in ("value", "std"))
-    interval = max(
-        (cell.interval for cell in cells if cell.interval), key=lambda ends: len("".join(ends)), default=None
-    )
+    intervals = [cell.interval for cell in cells if cell.interval]
+    interval = max(intervals, key=lambda ends: len("".join(ends)), default=None)
     return [_cell(cell, value, std, interval) for cell in cells]
 
 
@@ -142,20 +152,18 @@ def _cell(cell: Cell, widest_value: str, widest_std: str, widest_interval: tuple
     mark = rf"\rlap{{\textsuperscript{{{cell.marks}}}}}" if cell.marks else ""
     if not cell.value:
         return f"--{mark}"
-    value = {"": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}"}[cell.rank] % _sign(cell.value)
-    padded = _padding(len(widest_value) - len(cell.value)) + value
-    return padded + _spread(cell.std, widest_std) + _interval(cell.interval, widest_interval) + mark
-
-
-def _sign(value: str) -> str:
-    """With a sign of mathematics, all of which are equally wide."""
-    return f"${SIGNS[value[0]]}${value[1:]}" if value[0] in SIGNS else value
+    # With a sign of mathematics, all of which are equally wide.
+    signed = f"${SIGNS[cell.value[0]]}${cell.value[1:]}" if cell.value[0] in SIGNS else cell.value
+    value = {"": "%s", "best": r"\textbf{%s}", "second": r"\underline{%s}"}[cell.rank] % signed
+    padding = _padding(len(widest_value) - len(cell.value))
+    return padding + value + _spread(cell.std, widest_std) + _interval(cell.interval, widest_interval) + mark
 
 
 def _spread(std: str, widest: str) -> str:
     if not widest:
         return ""
-    shown = rf"{{\scriptsize\,$\pm$\,{_padding(len(widest) - len(std)) if std else ''}{std or widest}}}"
+    padding = _padding(len(widest) - len(std)) if std else ""
+    shown = rf"{{\scriptsize\,$\pm$\,{padding}{std or widest}}}"
     return shown if std else rf"\phantom{{{shown}}}"
 
 
@@ -164,25 +172,14 @@ def _interval(ends: tuple[str, str] | None, widest: tuple[str, str] | None) -> s
         return ""
     low, high = ends or widest
     shown = rf"{{\scriptsize\,[{low},\,{high}]}}"
-    padding = rf"{{\scriptsize{_padding(len(''.join(widest)) - len(low + high))}}}" if ends else ""
-    return shown + (padding if "phantom" in padding else "") if ends else rf"\phantom{{{shown}}}"
+    if ends is None:
+        return rf"\phantom{{{shown}}}"
+    padding = _padding(len("".join(widest)) - len(low + high))
+    return shown + (rf"{{\scriptsize{padding}}}" if padding else "")
 
 
 def _padding(digits: int) -> str:
     return rf"\phantom{{{'0' * digits}}}" if digits else ""
-
-
-def _footnotes(layout: Layout) -> list[str]:
-    notes = [rf"\textsuperscript{{{letter}}}\,{text(note)}" for letter, note in layout.notes.items()]
-    notes += [text(remark) for remark in layout.remarks]
-    if not notes:
-        return []
-    return [
-        r"\par\smallskip",
-        r"\begin{minipage}{\linewidth}\footnotesize\raggedright\frenchspacing",
-        " \\\\\n".join(notes),
-        r"\end{minipage}",
-    ]
 
 
 def compile_pdf(fragments: Sequence[Path], folder: Path) -> Path | None:
@@ -196,13 +193,10 @@ def compile_pdf(fragments: Sequence[Path], folder: Path) -> Path | None:
     """
     if not fragments:
         raise PipelineError(f"{folder}: no table was written, so there is nothing to make a PDF of")
-    pdflatex = shutil.which("pdflatex")
-    if pdflatex is None:
+    if shutil.which("pdflatex") is None:
         return None
-    with tempfile.TemporaryDirectory() as temporary:
-        made = _set(pdflatex, fragments, Path(temporary))
-        with atomic_write(folder / "tables.pdf") as stream:
-            stream.write(made.read_bytes())
+    with tempfile.TemporaryDirectory() as temporary, atomic_write(folder / "tables.pdf") as stream:
+        stream.write(_set(fragments, Path(temporary)).read_bytes())
     return folder / "tables.pdf"
 
 
@@ -215,14 +209,21 @@ def draw_pictures(fragments: Iterable[Path]) -> list[Path]:
     Raises:
         PipelineError: LaTeX fails.
     """
-    pdflatex, converter = shutil.which("pdflatex"), shutil.which("pdftoppm")
-    if pdflatex is None or converter is None:
+    if shutil.which("pdflatex") is None or shutil.which("pdftoppm") is None:
         return []
     pictures = []
     for fragment in fragments:
         with tempfile.TemporaryDirectory() as temporary:
-            page = _set(pdflatex, [fragment], Path(temporary))
-            command = [converter, "-png", "-singlefile", "-r", str(DOTS_PER_INCH), str(page), str(page.with_suffix(""))]
+            page = _set([fragment], Path(temporary))
+            command = [
+                "pdftoppm",
+                "-png",
+                "-singlefile",
+                "-r",
+                str(DOTS_PER_INCH),
+                str(page),
+                str(page.with_suffix("")),
+            ]
             subprocess.run(command, check=True, capture_output=True)
             with atomic_write(fragment.with_suffix(".png")) as stream:
                 _trimmed(page.with_suffix(".png")).save(stream, "PNG", optimize=True)
@@ -240,20 +241,14 @@ def _trimmed(path: Path) -> Image.Image:
         return ImageOps.expand(grey.crop((left, top, right, bottom)), border=MARGIN, fill=255)
 
 
-def _set(pdflatex: str, fragments: Sequence[Path], workplace: Path) -> Path:
+def _set(fragments: Sequence[Path], workplace: Path) -> Path:
     """A PDF of fragments, in a folder of its own."""
     for path in fragments:
         shutil.copy(path, workplace)
     inputs = "\n".join(rf"\input{{{path.stem}}}" for path in fragments)
     (workplace / "wrapper.latex").write_text(WRAPPER % inputs, encoding="utf-8")
-    _run(pdflatex, workplace, fragments[0].parent)
-    return workplace / "wrapper.pdf"
-
-
-def _run(pdflatex: str, workplace: Path, folder: Path) -> None:
-    command = [pdflatex, "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "wrapper.latex"]
     result = subprocess.run(
-        command,
+        ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "wrapper.latex"],
         cwd=workplace,
         env=os.environ | REPRODUCIBLE,
         capture_output=True,
@@ -264,6 +259,8 @@ def _run(pdflatex: str, workplace: Path, folder: Path) -> None:
         lines = result.stdout.decode(errors="replace").splitlines()
         first = next((number for number, line in enumerate(lines) if line.startswith("!")), len(lines) - ERROR_LINES)
         shown = "\n".join(f"  {line}" for line in lines[max(first, 0) :][:ERROR_LINES])
+        folder = fragments[0].parent
         raise PipelineError(
             f"LaTeX failed on the tables in {folder}; check labels and captions in params.yaml\n{shown}"
         )
+    return workplace / "wrapper.pdf"

@@ -6,18 +6,16 @@ Texts are plain here, except that `$...$` is math, as are `_{...}` and `^{...}`,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
 import pandas as pd
 
-from pipeline.config import TRAINING_SECONDS, PaperTable, Params, TableColumn, TableSettings
+from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
 from pipeline.core.datasets import DATASETS
-from pipeline.reporting.footnotes import Footnotes
-from pipeline.reporting.papers import TITLES
 
 Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
@@ -85,84 +83,8 @@ class Layout:
     """What writes it."""
 
 
-@dataclass(frozen=True)
-class ColumnGroup:
-    """Columns of a table that stand together."""
-
-    key: str
-    """As `group` of the results; "" where the table has one group, without a heading."""
-    heading: str
-    columns: dict[str, str]
-    """Labels by key, which is as `column` of the results."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is said around a table's cells."""
-
-    name: str
-    caption: str
-    details: list[str]
-    """Sentences of the caption after the first."""
-    remarks: list[str]
-    """What stands below it, after the footnotes on some of its numbers."""
-    labels: dict[str, str]
-    """The labels of its rows, in order, by method."""
-
-
-def lay_out(name: str, params: Params, results: pd.DataFrame) -> Layout:
-    """Table `name` of `params`, filled with `results` (as `pipeline.reporting.results.fill` gives them)."""
-    table, results = params.tables[name], _one_group(results)
-    return assemble(
-        _texts(table.file or name, params, table, table.caption, details(params, table, results)),
-        _columns_of(table),
-        number_cells(table, results),
-        results,
-    )
-
-
-def lay_out_difference(name: str, params: Params, results: pd.DataFrame) -> Layout:
-    """The same table as reproduced minus paper.
-
-    Args:
-        name: A key of `tables`.
-        params: What the table's texts are taken from.
-        results: As `pipeline.reporting.results.beside_paper` gives them: rows and columns without any printed number
-            are left out.
-    """
-    table, results = params.tables[name], _one_group(results)
-    columns = [column for column in table.columns if column.metric in set(results["metric"])]
-    rows = [row for row in table.rows if row in set(results["method"])]
-    # Differences stand alone, whatever the table's own numbers have beside them.
-    shown = table.model_copy(update={"columns": columns, "rows": rows, "uncertainty": "none"})
-    cells = difference_cells(shown, results)
-    said = difference_details(details(params, shown, results), whole=len(cells) == len(rows) * len(columns))
-    caption = difference_caption(table.caption, table.paper, results)
-    texts = _texts(f"{table.file or name}_minus_paper", params, shown, caption, said)
-    return assemble(texts, _columns_of(shown), cells, results)
-
-
-def _one_group(results: pd.DataFrame) -> pd.DataFrame:
-    """The results of one suite as `assemble` takes them."""
-    return results.assign(column=results["metric"], group="")
-
-
-def _columns_of(table: TableSettings) -> list[ColumnGroup]:
-    return [ColumnGroup("", "", {column.metric: column.label for column in table.columns})]
-
-
-def _texts(name: str, params: Params, table: TableSettings, caption: str, details: Iterable[str]) -> Texts:
-    labels = {method: params.methods[method].label for method in table.rows}
-    return Texts(name, caption, list(details), list(remarks(params, table)), labels)
-
-
 def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
-    """The numbers with their marks, by method and column.
-
-    Args:
-        table: How they are printed.
-        results: As `assemble` takes them.
-    """
+    """The numbers with their marks, by method and `column` of the results."""
     accuracies = results[[metric_named(name).is_accuracy for name in results["metric"]]]
     ranks = {column: _ranks(numbers, table) for column, numbers in accuracies.groupby("column")}
     return {
@@ -177,60 +99,11 @@ def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str,
 
 
 def difference_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
-    """Reproduced minus paper, by method and column; arguments as those of `number_cells`."""
+    """Reproduced minus paper, by method and `column` of the results."""
     return {
         (row["method"], row["column"]): Cell(value=printed(row["difference"], table.digits, signed=True))
         for _, row in results.iterrows()
     }
-
-
-def difference_details(said: Iterable[str], whole: bool) -> list[str]:
-    """Sentences about a table of differences; `whole`: the papers have a number for every cell."""
-    sentences = ["Percentage points", *said]
-    return sentences if whole else [*sentences, "A dash without a footnote: the paper has no number"]
-
-
-def difference_caption(caption: str, papers: list[PaperTable], results: pd.DataFrame) -> str:
-    """A table's caption when it is reproduced minus paper: it names the papers' tables that a number comes from."""
-    titles = ", ".join(TITLES[name] for name in papers if name in set(results["table"]))
-    return f"Reproduced minus paper ({titles}): {caption}"
-
-
-def assemble(
-    texts: Texts, groups: list[ColumnGroup], cells: dict[tuple[str, str], Cell], results: pd.DataFrame
-) -> Layout:
-    """A table with its footnotes where they belong.
-
-    Args:
-        texts: What is said around its cells.
-        groups: Its columns.
-        cells: By method and column; those that are not there are dashes without a footnote.
-        results: As `pipeline.reporting.results.fill` gives them, with `column` and `group`, the keys in `groups`.
-    """
-    footnotes = Footnotes(results)
-    columns = {key: label for group in groups for key, label in group.columns.items()}
-
-    def cell(method: str, column: str) -> Cell:
-        found = cells.get((method, column), Cell(""))
-        return replace(found, marks=footnotes.of_cell(method, column))
-
-    return Layout(
-        name=texts.name,
-        title=_sentence(texts.caption),
-        details=" ".join(_sentence(text) for text in texts.details),
-        header=[Label(label, footnotes.of_column(key)) for key, label in columns.items()],
-        rows=[
-            Row(Label(label, footnotes.of_row(method)), [cell(method, column) for column in columns])
-            for method, label in texts.labels.items()
-        ],
-        notes={letter: note for note, letter in footnotes.letters.items()},
-        remarks=[*footnotes.of_table, *texts.remarks],
-        headings=[
-            Heading(Label(group.heading, footnotes.of_group(group.key)), len(group.columns))
-            for group in groups
-            if group.key
-        ],
-    )
 
 
 def _interval(row: pd.Series, digits: int) -> tuple[str, str] | None:
@@ -349,5 +222,6 @@ def _remarks_on_attacks(params: Params, labels: Mapping[str, str]) -> Iterator[s
     yield from (f"{', '.join(named)}: {remark}." for remark, named in said.items() if remark)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A text that ends with a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."

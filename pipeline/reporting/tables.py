@@ -1,48 +1,244 @@
-"""Tables on disk: the same numbers as LaTeX, CSV and Markdown."""
+"""Tables with their numbers, and what is written of them: LaTeX, CSV and Markdown, pictures and a PDF."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import Params
+from pipeline.config import Params, TableColumn, TableSettings
 from pipeline.core.files import write_text
 from pipeline.reporting import latex
-from pipeline.reporting.latex import compile_pdf, draw_pictures
-from pipeline.reporting.layout import Cell, Label, Layout, lay_out, lay_out_difference, printed
-from pipeline.reporting.markdown import markdown_table
+from pipeline.reporting.footnotes import Footnotes
+from pipeline.reporting.layout import (
+    Cell,
+    Heading,
+    Label,
+    Layout,
+    Row,
+    details,
+    difference_cells,
+    number_cells,
+    printed,
+    remarks,
+    sentence,
+)
+from pipeline.reporting.markdown import markdown
+from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import beside_paper
 
 KINDS = ("tex", "csv", "md")
-SYMBOLS = {r"\infty": "∞", r"\beta": "β", r"\ell": "\N{SCRIPT SMALL L}", r"\epsilon": "ε", r"\pm": "±"}
-SCRIPT = re.compile(r"(?P<kind>[_^])(?:\{(?P<group>[^{}]*)\}|(?P<single>[^\\{}]))")
 
 
-def write_table(name: str, params: Params, results: pd.DataFrame, destination: Path) -> list[Path]:
-    """Write table `name` of `params` to `destination` as `<name>.tex`, `<name>.csv` and `<name>.md`.
+@dataclass(frozen=True)
+class Column:
+    """A column where it is printed."""
 
-    Where the papers have numbers for this data set and network, `<name>_minus_paper` is written as well. Equal input
-    gives equal bytes.
+    group: str
+    """Key of its group; "" where the table has one group, without a heading."""
+    key: str
+    suite: str
+    heading: str
+    """The heading of its group."""
+    settings: TableColumn
 
-    Args:
-        name: A key of `tables`.
-        params: What the table's texts are taken from.
-        results: As `pipeline.reporting.results.fill` gives them for this table.
-        destination: A folder; it is created where it is missing.
+
+@dataclass(frozen=True)
+class Part:
+    """What one suite gives a table."""
+
+    label: str
+    """Names it in the caption, where there are several."""
+    params: Params
+    table: TableSettings
+    """The rows and columns that are the suite's."""
+    results: pd.DataFrame
+    """As `pipeline.reporting.results.fill` or `beside_paper` gives them."""
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with its numbers, of one suite or of several side by side."""
+
+    name: str
+    """Of its files."""
+    caption: str
+    labels: dict[str, str]
+    """The labels of its rows, in order, by method."""
+    columns: list[Column]
+    parts: dict[str, Part]
+    """By the name of the suite, in order of appearance."""
+    settings: TableSettings
+    """How its numbers are printed."""
+    command: str = "dvc repro tables"
+    """What writes it."""
+    is_difference: bool = False
+    """Whether it shows reproduced minus paper."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any cell has a number."""
+        return any(not part.results["missing"].all() for part in self.parts.values())
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The results of all parts row by row, with `group`, `column`, `panel` (the heading) and `suite` of each."""
+        frames = [
+            part.results[part.results["metric"] == column.settings.metric].assign(
+                group=column.group, column=column.key, panel=column.heading, suite=column.suite
+            )
+            for column in self.columns
+            for part in [self.parts[column.suite]]
+        ]
+        joined, order = pd.concat(frames, ignore_index=True), list(self.labels)
+        return joined.sort_values(
+            "method", key=lambda methods: methods.map(order.index), kind="stable", ignore_index=True
+        )
+
+
+def of_suite(name: str, params: Params, results: pd.DataFrame) -> FilledTable:
+    """Table `name` of `params`, filled with `results` as `pipeline.reporting.results.fill` gives them."""
+    table = params.tables[name]
+    labels = {method: params.methods[method].label for method in table.rows}
+    columns = [Column("", column.metric, params.suite, "", column) for column in table.columns]
+    parts = {params.suite: Part(params.suite, params, table, results)}
+    return FilledTable(table.file or name, table.caption, labels, columns, parts, table)
+
+
+def minus_paper(table: FilledTable) -> FilledTable | None:
+    """The same table as reproduced minus paper, without rows and columns in which the papers have no number; None where
+    they have none at all, or nothing is measured."""
+    parts = {}
+    for suite, part in table.parts.items():
+        shown = beside_paper(part.params, part.table, part.results)
+        if shown is None:
+            continue
+        columns = [column for column in part.table.columns if column.metric in set(shown["metric"])]
+        rows = [row for row in part.table.rows if row in set(shown["method"])]
+        # Differences stand alone, whatever the table's own numbers have beside them.
+        own = part.table.model_copy(update={"columns": columns, "rows": rows, "uncertainty": "none"})
+        parts[suite] = replace(part, table=own, results=shown)
+    if not parts or not table.is_measured:
+        return None
+    printed_in = {name for part in parts.values() for name in part.results["table"]}
+    titles = ", ".join(TITLES[name] for name in table.settings.paper if name in printed_in)
+    cells = {suite: {column.metric for column in part.table.columns} for suite, part in parts.items()}
+    methods = {method for part in parts.values() for method in part.table.rows}
+    return replace(
+        table,
+        name=f"{table.name}_minus_paper",
+        caption=f"Reproduced minus paper ({titles}): {table.caption}",
+        labels={method: label for method, label in table.labels.items() if method in methods},
+        columns=[column for column in table.columns if column.settings.metric in cells.get(column.suite, ())],
+        parts=parts,
+        is_difference=True,
+    )
+
+
+def lay_out(table: FilledTable) -> Layout:
+    """A table with its caption, marks and footnotes."""
+    results = table.cells
+    cells = difference_cells(table.settings, results) if table.is_difference else number_cells(table.settings, results)
+    footnotes = Footnotes(results)
+
+    def cell(method: str, column: Column) -> Cell:
+        marks = footnotes.marks("cell", method, column.key)
+        return replace(cells.get((method, column.key), Cell("")), marks=marks)
+
+    headings = groupby(table.columns, key=lambda column: (column.group, column.heading))
+    return Layout(
+        name=table.name,
+        title=sentence(table.caption),
+        details=" ".join(map(sentence, _details(table, is_whole=len(cells) == len(table.labels) * len(table.columns)))),
+        header=[Label(column.settings.label, footnotes.marks("column", column.key)) for column in table.columns],
+        rows=[
+            Row(Label(label, footnotes.marks("method", method)), [cell(method, column) for column in table.columns])
+            for method, label in table.labels.items()
+        ],
+        notes={letter: note for note, letter in footnotes.letters.items()},
+        remarks=[*footnotes.of_table, *_remarks(table)],
+        headings=[
+            Heading(Label(heading, footnotes.marks("group", group)), len(list(columns)))
+            for (group, heading), columns in headings
+            if group
+        ],
+        command=table.command,
+    )
+
+
+def _details(table: FilledTable, is_whole: bool) -> list[str]:
+    """What the caption says after its first sentence: of each suite what it alone says, then what all say."""
+    said = {part.label: list(details(part.params, part.table, part.results)) for part in table.parts.values()}
+    alone = [f"{label}: {'; '.join(own)}" for label, own in _alone(said).items() if own]
+    sentences = [*alone, *_common(said)]
+    if not table.is_difference:
+        return sentences
+    dashes = [] if is_whole else ["A dash without a footnote: the paper has no number"]
+    return ["Percentage points", *sentences, *dashes]
+
+
+def _remarks(table: FilledTable) -> list[str]:
+    """What stands below the table: what holds for all suites, then what holds for one."""
+    below = {part.label: list(remarks(part.params, part.table)) for part in table.parts.values()}
+    return [*_common(below), *(f"{label}: {text}" for label, own in _alone(below).items() for text in own)]
+
+
+def _common(texts: Mapping[str, list[str]]) -> list[str]:
+    first, *others = texts.values()
+    return [text for text in first if all(text in own for own in others)]
+
+
+def _alone(texts: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    common = _common(texts)
+    return {label: [text for text in own if text not in common] for label, own in texts.items()}
+
+
+def write_table(table: FilledTable, destination: Path) -> list[Path]:
+    """Write a table to `destination` as `<name>.tex`, `.csv` and `.md`, and where the papers have numbers for it, as
+    `<name>_minus_paper`, too; equal input gives equal bytes.
 
     Returns:
         The files.
     """
-    labels, digits = {name: method.label for name, method in params.methods.items()}, params.tables[name].digits
-    paths = write_layout(lay_out(name, params, results), csv_rows(labels, digits, results), destination)
-    beside = beside_paper(params, params.tables[name], results)
-    if beside is None:
-        return paths
-    rows = csv_rows(labels, digits, beside)
-    return paths + write_layout(lay_out_difference(name, params, beside), rows, destination)
+    paths: list[Path] = []
+    for form in filter(None, (table, minus_paper(table))):
+        layout = lay_out(form)
+        rows = f"# {layout.title} {layout.details}\n{_csv_rows(form)}"
+        for kind, content in zip(KINDS, (latex.fragment(layout), rows, markdown(layout)), strict=True):
+            paths.append(destination / f"{form.name}.{kind}")
+            write_text(paths[-1], content)
+    return paths
+
+
+def _csv_rows(table: FilledTable) -> str:
+    """One line per cell, those of several suites with `panel` and `suite`; they come below the caption, a comment:
+    `pandas.read_csv(path, comment="#")`."""
+    cells, digits = table.cells, table.settings.digits
+    numbers = [key for key in ("std", "low", "high", "paper", "difference") if key in cells]
+    shown = {
+        "method": cells["method"],
+        "label": cells["method"].map(table.labels),
+        "metric": cells["metric"],
+        "value": [printed(value, digits) for value in cells["mean"]],
+        **{key: [printed(value, digits) for value in cells[key]] for key in numbers},
+        "seeds": cells["seeds"],
+        "images": cells["images"],
+        "missing": cells["missing"].map({True: "true", False: "false"}),
+        "command": cells["command"],
+        "notes": cells["notes"].map(" ".join),
+    }
+    of_several = {key: cells[key] for key in ("panel", "suite")} if table.columns[0].group else {}
+    return pd.DataFrame({**of_several, **shown}).to_csv(index=False, lineterminator="\n")
+
+
+def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:
+    """Draw every LaTeX fragment as a picture and compile all of them to one PDF; say what was written."""
+    yield from (f"wrote {path}" for path in latex.draw_pictures(fragments))
+    pdf = latex.compile_pdf(fragments, output)
+    yield f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
 
 
 def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
@@ -63,108 +259,3 @@ def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
 def _is_ours(fragment: Path) -> bool:
     with open(fragment, "rb") as stream:
         return stream.readline().rstrip().endswith(latex.MARK.encode())
-
-
-def write_layout(layout: Layout, rows: str, destination: Path) -> list[Path]:
-    """Write a table to `destination` in all forms; `rows` as `csv_rows` gives them. Returns the files."""
-    comment = f"# {layout.title} {layout.details}\n"
-    contents = dict(zip(KINDS, (latex.fragment(layout), comment + rows, markdown(layout)), strict=True))
-    paths = [destination / f"{layout.name}.{kind}" for kind in KINDS]
-    for path, content in zip(paths, contents.values(), strict=True):
-        write_text(path, content)
-    return paths
-
-
-def csv_rows(labels: Mapping[str, str], digits: int, results: pd.DataFrame) -> str:
-    """One line per cell; the file begins with a comment: `pandas.read_csv(path, comment="#")`.
-
-    Args:
-        labels: Of the methods.
-        digits: Decimals of the numbers.
-        results: As `pipeline.reporting.results.fill` or `beside_paper` gives them; of several suites, with `panel` (the
-            heading of the cell's column) and `suite`, which come first.
-    """
-    frame = pd.DataFrame(
-        {
-            **{key: results[key] for key in ("panel", "suite") if key in results},
-            "method": results["method"],
-            "label": [labels[method] for method in results["method"]],
-            "metric": results["metric"],
-            "value": [printed(value, digits) for value in results["mean"]],
-            **{
-                key: [printed(value, digits) for value in results[key]]
-                for key in ("std", "low", "high", "paper", "difference")
-                if key in results
-            },
-            "seeds": results["seeds"],
-            "images": ["" if pd.isna(images) else int(images) for images in results["images"]],
-            "missing": [str(bool(missing)).lower() for missing in results["missing"]],
-            "command": results["command"],
-            "notes": [" ".join(notes) for notes in results["notes"]],
-        }
-    )
-    return frame.to_csv(index=False, lineterminator="\n")
-
-
-def markdown(layout: Layout) -> str:
-    """The table in GitHub's Markdown: best in bold, second best underlined, footnotes below."""
-    lines = [f"**{markdown_text(layout.title)}** {markdown_text(layout.details)}", ""]
-    rows = [[_label(row.label), *map(_cell, row.cells)] for row in layout.rows]
-    lines.append(markdown_table(["Method", *_header(layout)], rows, left=1))
-    notes = [f"<sup>{letter}</sup> {markdown_text(note)}" for letter, note in layout.notes.items()]
-    paragraphs = [*notes, *map(markdown_text, layout.remarks)]
-    return "\n".join([*lines, *(line for paragraph in paragraphs for line in ("", paragraph)), ""])
-
-
-def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:
-    """Draw every LaTeX fragment as a picture and compile all of them to one PDF; say what was written."""
-    yield from (f"wrote {path}" for path in draw_pictures(fragments))
-    pdf = compile_pdf(fragments, output)
-    yield f"wrote {pdf}" if pdf else "pdflatex is not installed: the tables were not compiled ('make setup' says how)"
-
-
-def _header(layout: Layout) -> Iterator[str]:
-    """Labels of the columns, after their heading where there is one: Markdown's tables have one row of headings."""
-    headings = [f"{_label(heading.label)}: " for heading in layout.headings for _ in range(heading.columns)]
-    for heading, label in zip(headings or [""] * len(layout.header), layout.header, strict=True):
-        yield heading + _label(label)
-
-
-def _label(label: Label) -> str:
-    return markdown_text(label.text) + (f"<sup>{label.marks}</sup>" if label.marks else "")
-
-
-def _cell(cell: Cell) -> str:
-    value = {"": "%s", "best": "**%s**", "second": "<u>%s</u>"}[cell.rank] % (cell.value or "--")
-    interval = f" [{', '.join(cell.interval)}]" if cell.interval else ""
-    std = f" ± {cell.std}" if cell.std else ""
-    return value + std + interval + (f"<sup>{cell.marks}</sup>" if cell.marks else "")
-
-
-def markdown_text(source: str) -> str:
-    """Markdown for a text: simple math becomes Unicode and HTML, which shows everywhere; code stays code."""
-    parts, position = [], 0
-    for match in latex.MARKUP.finditer(source):
-        parts.append(_escape(source[position : match.start()]))
-        math, script, code = match.group("math", "script", "code")
-        parts.append(math_html(math[1:-1] if math else script) if code is None else f"`{code}`")
-        position = match.end()
-    return "".join(parts) + _escape(source[position:])
-
-
-def _escape(plain: str) -> str:
-    return re.sub(r"([\\`*_|<>~\[\]])", r"\\\1", plain)
-
-
-def math_html(source: str) -> str:
-    """`PGD$^{20}_\\infty$` as HTML; math that is not so simple stays math."""
-    shown = source
-    for command, symbol in SYMBOLS.items():
-        shown = re.sub(re.escape(command) + r"(?![a-zA-Z])", symbol, shown)
-    tags = {"_": "sub", "^": "sup"}
-    shown = SCRIPT.sub(lambda match: _tagged(tags[match["kind"]], match["group"] or match["single"] or ""), shown)
-    return f"${source}$" if re.search(r"[\\{}_^]", shown) else shown
-
-
-def _tagged(tag: str, content: str) -> str:
-    return f"<{tag}>{content}</{tag}>"

@@ -20,7 +20,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.reporting import latex
 from pipeline.reporting.latex import MARGIN, compile_pdf, draw_pictures
 from pipeline.reporting.results import fill
-from pipeline.reporting.tables import write_table
+from pipeline.reporting.tables import of_suite, write_table
 from tests.conftest import composed
 from tests.reporting.conftest import RunRow
 
@@ -61,7 +61,7 @@ def test_no_special_character_survives(source: str) -> None:
 def tables(params: Params, runs: pd.DataFrame, folder: Path) -> list[Path]:
     """Write them; gives the fragments."""
     written = [
-        write_table(name, params, fill(params, table, runs), folder)
+        write_table(of_suite(name, params, fill(params, table, runs)), folder)
         for name, table in sorted(params.tables.items(), key=lambda item: item[1].file or item[0])
     ]
     return [path for paths in written for path in paths if path.suffix == ".tex"]

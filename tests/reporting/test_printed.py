@@ -15,7 +15,8 @@ import pytest
 from pipeline.config import Params, PrintedTables, load_printed, parse_params
 from pipeline.core.errors import RequestError
 from pipeline.reporting.answers import measured_tables
-from pipeline.reporting.printed import FilledTable, compose_command, fill_printed, write_printed
+from pipeline.reporting.printed import compose_command, fill_printed
+from pipeline.reporting.tables import FilledTable, write_table
 from tests.conftest import REPOSITORY, composed
 from tests.reporting.conftest import RunRow
 
@@ -58,7 +59,7 @@ def filled(suites: dict[str, Params], planted: list[dict[str, Any]], **changes: 
 
 
 def texts(table: FilledTable, folder: Path) -> tuple[str, str, str]:
-    tex, rows, markdown = write_printed(table, folder)[:3]
+    tex, rows, markdown = write_table(table, folder)[:3]
     return tex.read_text(), rows.read_text(), markdown.read_text()
 
 
@@ -229,7 +230,7 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
         for params, methods in zip(suites.values(), (["at", "fat"], ["at"]), strict=True)
         for method in methods
     ]
-    written = write_printed(fill_printed("table1", tables, suites, pd.DataFrame(runs)), tmp_path)
+    written = write_table(fill_printed("table1", tables, suites, pd.DataFrame(runs)), tmp_path)
     forms = [f"table1{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
     assert [path.name for path in written] == forms
     cells = pd.read_csv(written[4], skiprows=1).set_index(["panel", "method", "metric"])
@@ -248,9 +249,9 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
 
 
 def test_a_table_without_any_number_has_no_second_form(suites: dict[str, Params], tmp_path: Path) -> None:
-    assert [path.name for path in write_printed(filled(suites, []), tmp_path)] == ["both.tex", "both.csv", "both.md"]
+    assert [path.name for path in write_table(filled(suites, []), tmp_path)] == ["both.tex", "both.csv", "both.md"]
 
 
 def test_a_printed_table_is_no_evidence_beside_its_suites_own(both: FilledTable, tmp_path: Path) -> None:
-    write_printed(both, tmp_path)
+    write_table(both, tmp_path)
     assert measured_tables(tmp_path) == []

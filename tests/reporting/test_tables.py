@@ -17,7 +17,7 @@ from pipeline.config import Params, parse_params
 from pipeline.core.values import Norm
 from pipeline.reporting.layout import NORM_SYMBOLS
 from pipeline.reporting.results import fill
-from pipeline.reporting.tables import remove_leftovers, write_table
+from pipeline.reporting.tables import of_suite, remove_leftovers, write_table
 
 
 def planted(params: Params, means: dict[str, list[float | None]], table: str = "main", **columns: Any) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def planted(params: Params, means: dict[str, list[float | None]], table: str = "
 
 
 def write(params: Params, results: pd.DataFrame, folder: Path, name: str = "main") -> tuple[str, str, str]:
-    tex, table, markdown = write_table(name, params, results, folder)
+    tex, table, markdown = write_table(of_suite(name, params, results), folder)
     return tex.read_text(), table.read_text(), markdown.read_text()
 
 
@@ -313,7 +313,7 @@ def test_the_form_beside_the_paper_has_every_difference(raw: dict[str, Any], tmp
     params = on_cifar10(raw)
     # printed in Table I: AT 84.32, 44.37, 50.68 and IAT 83.70, 35.13, 43.26
     results = planted(params, {"nt": [90.0] * 4, "at": [85.0, 44.0, 1.0, 50.68], "iat": [None, 45.13, 1.0, 43.26]})
-    paths = write_table("main", params, results, tmp_path)
+    paths = write_table(of_suite("main", params, results), tmp_path)
     names = [f"table_one{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
     assert [path.name for path in paths] == names
     tex, table, markdown = (path.read_text() for path in paths[3:])
@@ -342,7 +342,8 @@ def test_the_caption_beside_the_paper_says_what_its_cells_have(
     # Table 1(a) has AT's natural accuracy as well; the table that is listed first gives it.
     table = params.tables["main"].model_copy(update={"uncertainty": uncertainty, "paper": ["I", "1a"]})
     params = params.model_copy(update={"tables": {"main": table}})
-    markdown = write_table("main", params, planted(params, {"at": [85.0, 44.0, 1.0, 50.68]}), tmp_path)[-1].read_text()
+    results = planted(params, {"at": [85.0, 44.0, 1.0, 50.68]})
+    markdown = write_table(of_suite("main", params, results), tmp_path)[-1].read_text()
     assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): ")
     assert "Mean over seeds 0, 1." in markdown
     assert "deviation" not in markdown and "95%" not in markdown
@@ -350,11 +351,11 @@ def test_the_caption_beside_the_paper_says_what_its_cells_have(
 
 def test_files_of_dropped_tables_are_removed_and_no_others(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
     for name, table in params.tables.items():
-        write_table(name, params, fill(params, table, runs), tmp_path)
+        write_table(of_suite(name, params, fill(params, table, runs)), tmp_path)
     (tmp_path / "one_column.png").write_bytes(b"a picture")
     for name in ("mine.tex", "mine.csv", "notes.md", "figure.png", "tables.pdf"):
         (tmp_path / name).write_text("% My own")
-    kept = write_table("main", params, fill(params, params.tables["main"], runs), tmp_path)
+    kept = write_table(of_suite("main", params, fill(params, params.tables["main"], runs)), tmp_path)
     removed = remove_leftovers(tmp_path, kept)
     assert sorted(path.name for path in removed) == [f"one_column.{kind}" for kind in ("csv", "md", "png", "tex")]
     mine = {"mine.tex", "mine.csv", "notes.md", "figure.png", "tables.pdf"}
@@ -365,7 +366,7 @@ def test_files_of_dropped_tables_are_removed_and_no_others(params: Params, runs:
 def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
     table = params.tables["main"].model_copy(update={"paper": ["I"]})
     params = params.model_copy(update={"tables": {"main": table}})
-    paths = write_table("main", params, fill(params, table, runs), tmp_path)
+    paths = write_table(of_suite("main", params, fill(params, table, runs)), tmp_path)
     assert [path.name for path in paths] == ["main.tex", "main.csv", "main.md"]
 
 

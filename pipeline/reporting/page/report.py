@@ -18,12 +18,12 @@ from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
 from pipeline.reporting.figures import trade_off
-from pipeline.reporting.layout import lay_out, lay_out_difference
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import FRAME, Point, scatter
 from pipeline.reporting.page.experiments import experiment_page, read_files
-from pipeline.reporting.results import awaits_corrupted_images, beside_paper, collect, measure
+from pipeline.reporting.results import awaits_corrupted_images, collect, measure
 from pipeline.reporting.style import RESOLUTION
+from pipeline.reporting.tables import lay_out, minus_paper, of_suite
 from pipeline.tracking import finished_runs
 
 PARTS = Path(__file__).parent
@@ -123,14 +123,10 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[di
 
 def _tables(name: str, params: Params, cells: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:
     """A table, and what it comes to beside the papers where they have numbers."""
-    settings = params.tables[name]
+    table = of_suite(name, params, cells)
     problem = NOTHING_CORRUPTED if awaits_corrupted_images(cells) else ""
-    shown = [links[method] for method in settings.rows]
-    yield {"layout": lay_out(name, params, cells), "links": shown, "problem": problem}
-    beside = None if problem else beside_paper(params, settings, cells)
-    if beside is not None:
-        shown = [links[method] for method in settings.rows if method in set(beside["method"])]
-        yield {"layout": lay_out_difference(name, params, beside), "links": shown, "problem": ""}
+    for form in filter(None, (table, None if problem else minus_paper(table))):
+        yield {"layout": lay_out(form), "links": [links[method] for method in form.labels], "problem": problem}
 
 
 def _figures(params: Params, folder: Path) -> Iterator[dict[str, Any]]:

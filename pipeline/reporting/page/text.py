@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import EvaluationAttack
-from pipeline.reporting.latex import MARKUP
+from pipeline.reporting.latex import rendered
 from pipeline.reporting.layout import NORM_SYMBOLS, radius
-from pipeline.reporting.tables import math_html
+from pipeline.reporting.markdown import math_html
 
 PICTURE_SIZE = 96
 """Larger images are scaled down to this many pixels: a report must not weigh what its data set does."""
@@ -27,16 +27,9 @@ def html(source: str) -> Markup:
     >>> html("AT ($\\\\ell_2$) < `at`")
     Markup('AT (\N{SCRIPT SMALL L}<sub>2</sub>) &lt; <code>at</code>')
     """
-    parts, position = [], 0
-    for match in MARKUP.finditer(source):
-        parts.append(escape(source[position : match.start()]))
-        formula, script, code = match.group("math", "script", "code")
-        if code is not None:
-            parts.append(Markup("<code>{}</code>").format(code))
-        else:
-            parts.append(Markup(math_html(str(escape(formula[1:-1] if formula else script)))))
-        position = match.end()
-    return Markup("").join([*parts, escape(source[position:])])
+    return Markup(
+        rendered(source, escape, lambda math: math_html(str(escape(math))), lambda code: f"<code>{escape(code)}</code>")
+    )
 
 
 def plain(source: str) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.markdown import fill_blocks, markdown_table
+from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
 from pipeline.reporting.reproduction.claims import METHOD, NOT_TESTED, ensemble
 from pipeline.reporting.reproduction.costs import COSTS, NETWORK, RESULTS, Steps, judge_cost
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
 from pipeline.reporting.reproduction.record import Record, Run
 from pipeline.reporting.results import SHORT
-from pipeline.reporting.tables import markdown_text
 
 PAGE = Path("docs/reproduction.md")
 STUDY = ("cifar10_study", "paper", "small_cnn")

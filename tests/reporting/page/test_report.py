@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.reporting.layout import lay_out
 from pipeline.reporting.results import collect
+from pipeline.reporting.tables import lay_out, of_suite
 from stages import figures, report
 from tests.reporting.page.conftest import ATTACK, MEASURED, Suite
 
@@ -55,7 +55,7 @@ def written(suite: Suite, folder: Path, *arguments: str) -> str:
 
 def test_every_cell_of_every_table_is_there(here: Suite, tmp_path: Path) -> None:
     page = written(here, tmp_path)
-    layout = lay_out("table1", here.params, collect(here.params)["table1"])
+    layout = lay_out(of_suite("table1", here.params, collect(here.params)["table1"]))
     header, *rows = Tables(page).rows["table1"]
     assert len(header) == 8 and len(rows) == 4
     for row, shown in zip(layout.rows, rows, strict=True):
