@@ -6,7 +6,7 @@ Items are data (`pipeline/reporting/paper/`); how far they have been run is read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,13 @@ def fill_page(page: str, suites: Mapping[str, Params], reports: Path, steps: Ste
     Raises:
         KeyError: a block has a name that there is nothing for.
     """
-    blocks: dict[str, Callable[[], str]] = {
-        "tables": lambda: _tables(measured_tables(reports)),
-        "figures": lambda: _figures(suites, reports),
-        "items": lambda: _items(reports),
-        "claims": lambda: _claims(reports, steps),
+    texts = {
+        "tables": _tables(measured_tables(reports)),
+        "figures": _figures(suites, reports),
+        "items": _items(reports),
+        "claims": _claims(reports, steps),
     }
-    return fill_blocks(page, lambda name: blocks[name]())
+    return fill_blocks(page, texts.__getitem__)
 
 
 def measured_tables(reports: Path) -> list[Measured]:

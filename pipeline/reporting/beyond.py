@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
 
 from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
-from pipeline.reporting.reproduction.intervals import Contrast, Estimate, difference, estimate, half_width
+from pipeline.reporting.reproduction.intervals import (
+    Contrast,
+    Estimate,
+    bracketed,
+    difference,
+    estimate,
+    half_width,
+)
 from pipeline.reporting.reproduction.record import Record
 
 PAGE = Path("docs/findings.md")
@@ -63,21 +70,16 @@ def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
     """
     found = next((record for record in records if record.suite.suite == SUITE), None)
     stability, search = reports / FOLDER / "stability.csv", reports / FOLDER / "search.md"
-    texts: dict[str, Callable[[Record], str]] = {
+    of_record = {
         "objectives": _objectives,
         "mixtures": _mixtures,
         "learners": _learners,
         "theory": _theory,
     }
-
-    def text_of(name: str) -> str:
-        if name == "stability":
-            return _stability(pd.read_csv(stability)) if stability.exists() else NOT_MEASURED
-        if name == "search":
-            return search.read_text().rstrip() if search.exists() else NOT_MEASURED
-        return texts[name](found) if found else NOT_MEASURED
-
-    return fill_blocks(page, text_of)
+    texts = {name: write(found) if found else NOT_MEASURED for name, write in of_record.items()}
+    texts["stability"] = _stability(pd.read_csv(stability)) if stability.exists() else NOT_MEASURED
+    texts["search"] = search.read_text().rstrip() if search.exists() else NOT_MEASURED
+    return fill_blocks(page, texts.__getitem__)
 
 
 def _stability(pairs: pd.DataFrame) -> str:
@@ -138,8 +140,7 @@ def _differences(record: Record, pairs: Sequence[tuple[str, str]]) -> str:
 def _shown(found: Estimate | None) -> str:
     if found is None:
         return "--"
-    ends = [(found.images_low, found.images_high), (found.seeds_low, found.seeds_high)]
-    intervals = " ".join("--" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]" for low, high in ends)
+    intervals = f"{bracketed(found.images_low, found.images_high)} {bracketed(found.seeds_low, found.seeds_high)}"
     value = f"{found.value:+.1f}"
     return f"{f'**{value}**' if found.is_above or found.is_below else value} {intervals}"
 

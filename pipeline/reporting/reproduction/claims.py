@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Literal
 
@@ -20,7 +20,7 @@ from pipeline.reporting.reproduction.intervals import (
     difference,
     estimate,
 )
-from pipeline.reporting.reproduction.record import Record, Setting
+from pipeline.reporting.reproduction.record import Record
 
 METHOD = "generalist_d_nt_linf"
 """Generalist-D (NT + linf), which the papers' ablations and the authors' code are about."""
@@ -36,43 +36,33 @@ Verdict = Literal[
 ]
 BLURRED: Verdict = "cannot be told at this size"
 NOT_TESTED: Verdict = "not measured"
+NUMBERS = list(Estimate.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One sentence that the verdicts of a suite can speak for or against."""
-
-    key: str
-    text: str
-    source: str
-    """Where the papers have it."""
-    measure: str
-    """The number that is above zero if the claim holds."""
-    contrast: Contrast
-
-
-def claims(record: Record) -> list[Claim]:
-    """The papers' claims that verdicts can tell of, in words for this suite.
+def judge_all(record: Record) -> pd.DataFrame:
+    """The papers' claims that verdicts can tell of, in words for this suite, each with its verdict.
 
     `pipeline/reporting/paper/claims.csv` has them. An experiment there is a method, or method/study/setting; a setting
     of c counts only where it is the same share of all epochs, so that nothing is tested at a c that the papers never
     tried. Of views joined by '+', an image must be correct under all.
+
+    Returns:
+        `claim`, `text`, `source`, `measure` (the number that is above zero if the claim holds); `value`, `images_low`,
+        `images_high`, `seeds_low`, `seeds_high` (percentage points), `images`, `seeds` (NA where it was not measured);
+        `verdict`.
     """
-    said = {"attack": ensemble(record)}
-    return [
-        Claim(
-            row["key"],
-            row["text"],
-            row["source"],
-            row["measure"].format(**said),
-            Contrast(
-                tuple(_experiment(record, address) for address in row["experiments"].split("; ")),
-                tuple(tuple(view.split("+")) for view in row["views"].split("; ")),
-                {"difference": difference, "above_line": above_line}[row["value"]],
-            ),
+    rows: list[dict[str, object]] = []
+    for row in stated_claims():
+        contrast = Contrast(
+            tuple(_experiment(record, address) for address in row["experiments"].split("; ")),
+            tuple(tuple(view.split("+")) for view in row["views"].split("; ")),
+            {"difference": difference, "above_line": above_line}[row["value"]],
         )
-        for row in stated_claims()
-    ]
+        found = estimate(record.verdicts, contrast)
+        said = {"claim": row["key"], "text": row["text"], "source": row["source"]}
+        said["measure"] = row["measure"].format(attack=ensemble(record))
+        rows.append({**said, **_columns(found), "verdict": judge(found)})
+    return _typed(rows)
 
 
 def _experiment(record: Record, address: str) -> str:
@@ -116,21 +106,6 @@ def judge(found: Estimate | None) -> Verdict:
     return "confirmed" if found.is_above else "not confirmed" if found.is_below else BLURRED
 
 
-def judge_all(record: Record) -> pd.DataFrame:
-    """Every claim with its verdict.
-
-    Returns:
-        `claim`, `text`, `source`, `measure`; `value`, `images_low`, `images_high`, `seeds_low`, `seeds_high`
-        (percentage points), `images`, `seeds` (NA where it was not measured); `verdict`.
-    """
-    rows: list[dict[str, object]] = []
-    for claim in claims(record):
-        found = estimate(record.verdicts, claim.contrast)
-        said = {"claim": claim.key, "text": claim.text, "source": claim.source, "measure": claim.measure}
-        rows.append({**said, **_columns(found), "verdict": judge(found)})
-    return _typed(rows)
-
-
 def compare_settings(record: Record) -> pd.DataFrame:
     """Every setting of the grid against the method as it is, and the attack that the authors' code really runs.
 
@@ -138,33 +113,28 @@ def compare_settings(record: Record) -> pd.DataFrame:
         `study`, `method`, `setting`, `metric`; `value` and the rest as `judge_all`, of the setting minus the default;
         `apart`: whether both intervals lie on the same side of zero.
     """
-    rows = []
-    for one in record.settings:
-        if one.name != one.method:
-            for metric in SHOWN:
-                found = estimate(record.verdicts, Contrast((one.name, one.method), ((metric,),), difference))
-                rows.append(_row(one, metric, found))
-    steps = Setting("switches", METHOD, "PGD-20 that takes 10 steps", METHOD)
-    views = (("pgd10_linf",), ("pgd20_linf",))
+    compared = [
+        ((one.study, one.method, one.text, metric), Contrast((one.name, one.method), ((metric,),), difference))
+        for one in record.settings
+        if one.name != one.method
+        for metric in SHOWN
+    ]
     if "pgd10_linf" in record.suite.attacks:
-        rows.append(_row(steps, "pgd20_linf", estimate(record.verdicts, Contrast((METHOD,), views, between_views))))
+        place = ("switches", METHOD, "PGD-20 that takes 10 steps", "pgd20_linf")
+        compared.append((place, Contrast((METHOD,), (("pgd10_linf",), ("pgd20_linf",)), between_views)))
+    rows: list[dict[str, object]] = []
+    for place, contrast in compared:
+        found = estimate(record.verdicts, contrast)
+        apart = "not measured" if found is None else "yes" if found.is_above or found.is_below else "cannot be told"
+        named = dict(zip(("study", "method", "setting", "metric"), place, strict=True))
+        rows.append({**named, **_columns(found), "apart": apart})
     return _typed(rows)
 
 
-def _row(setting: Setting, metric: str, found: Estimate | None) -> dict[str, object]:
-    place = {"study": setting.study, "method": setting.method, "setting": setting.text, "metric": metric}
-    if found is None:
-        return {**place, **_columns(found), "apart": "not measured"}
-    return {**place, **_columns(found), "apart": "yes" if found.is_above or found.is_below else "cannot be told"}
-
-
-_NUMBERS = list(Estimate.__dataclass_fields__)
-
-
 def _columns(found: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(_NUMBERS) if found is None else asdict(found)
+    return dict.fromkeys(NUMBERS) if found is None else asdict(found)
 
 
 def _typed(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    kinds = {**dict.fromkeys(_NUMBERS, "float64"), "images": "Int64", "seeds": "Int64"}
-    return pd.DataFrame(rows).astype(kinds) if rows else pd.DataFrame(columns=_NUMBERS)
+    kinds = {**dict.fromkeys(NUMBERS, "float64"), "images": "Int64", "seeds": "Int64"}
+    return pd.DataFrame(rows).astype(kinds) if rows else pd.DataFrame(columns=NUMBERS)

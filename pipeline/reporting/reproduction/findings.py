@@ -8,12 +8,21 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.reporting.papers import printed_cells
+from pipeline.reporting.papers import cells_on
 from pipeline.reporting.reproduction.claims import compare_settings, judge_all
 from pipeline.reporting.reproduction.intervals import half_width
 from pipeline.reporting.reproduction.record import Record
 
-METRICS = ("natural", "pgd20_linf", "aa_linf", "pgd20_l2", "aa_l2", "union", "worst_case_union")
+METRICS = {
+    "natural": "Natural",
+    "pgd20_linf": "PGD-20 linf",
+    "aa_linf": "{attack} linf",
+    "pgd20_l2": "PGD-20 l2",
+    "aa_l2": "{attack} l2",
+    "union": "Union",
+    "worst_case_union": "Worst case",
+}
+"""What is shown of every experiment, with the labels of tables; `attack`: AutoAttack, or what stands for it."""
 PRINTED_IN = ["I", "1a", "1b"]
 """The papers' tables on CIFAR-10; where two have a number, the first counts."""
 Printed = dict[tuple[str, str], float]
@@ -34,10 +43,9 @@ class Findings:
 
     def files(self) -> dict[str, str]:
         """The tables as CSV, by file name."""
-        frames = {"rows": self.rows, "settings": self.settings, "claims": self.claims}
+        frames = {"rows.csv": self.rows, "settings.csv": self.settings, "claims.csv": self.claims}
         return {
-            f"{name}.csv": frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
-            for name, frame in frames.items()
+            name: frame.to_csv(index=False, lineterminator="\n", float_format="%.4f") for name, frame in frames.items()
         }
 
 
@@ -71,9 +79,6 @@ def accuracies(record: Record) -> pd.DataFrame:
 
 def paper_numbers(dataset: str, architecture: str) -> Printed:
     """What the papers print for a data set and network; nothing where they do not have them."""
-    cells = printed_cells()
-    chosen = cells[cells["dataset"].eq(dataset) & cells["architecture"].eq(architecture)]
-    chosen = chosen[chosen["table"].isin(PRINTED_IN)]
-    order = {name: place for place, name in enumerate(PRINTED_IN)}
-    last_first = chosen.sort_values("table", key=lambda names: names.map(order), kind="stable", ascending=False)
-    return {(row["method"], row["metric"]): float(row["value"]) for row in last_first.to_dict("records")}
+    cells = cells_on(dataset, PRINTED_IN)
+    chosen = cells[cells["architecture"] == architecture]
+    return {(row["method"], row["metric"]): float(row["value"]) for row in chosen.to_dict("records")}

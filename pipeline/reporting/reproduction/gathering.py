@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from pipeline.config import Experiment, Params
 from pipeline.core.errors import PipelineError
 from pipeline.reporting.reproduction.record import Record, Run, Setting, Suite, Verdicts
-from pipeline.studies.cells import Cell, cells
+from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs, mask, read_artifacts, read_histories, tracking_uri
-
-T = TypeVar("T", int, float)
 
 
 def gather(params: Params) -> Record:
@@ -42,9 +40,19 @@ def gather(params: Params) -> Record:
     verdicts: Verdicts = {}
     for name, one in chosen.items():
         verdicts.setdefault(one.name, {})[one.seed] = _by_image(attacked[ids[name]])
+    settings = [Setting(cell.study, cell.method, cell.setting, cell.experiment.name) for cell in grid]
     return Record(
-        _suite(params),
-        _settings(grid),
+        Suite(
+            suite=params.suite,
+            protocol=params.protocol,
+            dataset=params.data.name,
+            architecture=params.model.architecture,
+            description=params.description,
+            seeds=params.seeds,
+            methods={name: one.label for name, one in params.methods.items()},
+            attacks={name: one.model_dump(mode="json") for name, one in params.evaluation.attacks.items()},
+        ),
+        list(dict.fromkeys(settings)),  # each once for all seeds
         [_run(one, rows[one.fingerprint], summaries[ids[name]]) for name, one in chosen.items()],
         verdicts,
         {name: histories[run_id] for name, run_id in ids.items()},
@@ -52,27 +60,12 @@ def gather(params: Params) -> Record:
     )
 
 
-def _suite(params: Params) -> Suite:
-    return Suite(
-        suite=params.suite,
-        protocol=params.protocol,
-        dataset=params.data.name,
-        architecture=params.model.architecture,
-        description=params.description,
-        seeds=params.seeds,
-        methods={name: one.label for name, one in params.methods.items()},
-        attacks={name: one.model_dump(mode="json") for name, one in params.evaluation.attacks.items()},
-    )
-
-
-def _settings(grid: Sequence[Cell]) -> list[Setting]:
-    """The settings of the grid, each once for all seeds."""
-    found = (Setting(cell.study, cell.method, cell.setting, cell.experiment.name) for cell in grid)
-    return list(dict.fromkeys(found))
-
-
 def _run(experiment: Experiment, row: Mapping[Any, Any], summary: Mapping[str, Any]) -> Run:
-    given = {key: value for key, value in row.items() if not pd.isna(value)}
+    given = {key: value for key, value in sorted(row.items()) if not pd.isna(value)}
+    metrics, images = (
+        {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+        for prefix in ("metric.", "count.")
+    )
     return Run(
         name=experiment.name,
         seed=experiment.seed,
@@ -83,17 +76,12 @@ def _run(experiment: Experiment, row: Mapping[Any, Any], summary: Mapping[str, A
         device=summary["device"],
         torch=summary["torch"],
         seconds=float(summary["seconds"]),
-        metrics=_prefixed(given, "metric.", float),
-        images=_prefixed(given, "count.", int),
+        metrics={name: float(value) for name, value in metrics.items()},
+        images={name: int(value) for name, value in images.items()},
         masking=given.get("gradient_masking", "not measured"),
         training_code=given["training_code"],
         evaluation_code=given["evaluation_code"],
     )
-
-
-def _prefixed(row: Mapping[str, Any], prefix: str, number: type[T]) -> dict[str, T]:
-    """The entries whose key begins so, without the prefix."""
-    return {key.removeprefix(prefix): number(value) for key, value in sorted(row.items()) if key.startswith(prefix)}
 
 
 def _by_image(verdicts: pd.DataFrame) -> pd.DataFrame:

@@ -152,3 +152,8 @@ def half_width(values: Sequence[float], confidence: float) -> float:
     if len(values) < 2:
         return float("nan")
     return float(t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values)))
+
+
+def bracketed(low: float, high: float) -> str:
+    """An interval of differences as pages show it."""
+    return "--" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"

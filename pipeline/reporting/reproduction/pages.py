@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,8 @@ from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_te
 from pipeline.reporting.reproduction.claims import METHOD, NOT_TESTED, ensemble
 from pipeline.reporting.reproduction.costs import COSTS, NETWORK, RESULTS, Steps, judge_cost
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
-from pipeline.reporting.reproduction.record import Record, Run
+from pipeline.reporting.reproduction.intervals import bracketed
+from pipeline.reporting.reproduction.record import Run
 from pipeline.reporting.results import SHORT
 
 PAGE = Path("docs/reproduction.md")
@@ -45,24 +46,18 @@ def fill_page(page: str, findings: Iterable[Findings], steps: Steps | None) -> s
     by_place = {
         (one.record.suite.suite, one.record.suite.protocol, one.record.suite.architecture): one for one in findings
     }
-    of_study: dict[str, Callable[[Findings], str]] = {
+    study = by_place.get(STUDY)
+    of_study = {
         "study_scale": _scale,
         "study": _study,
         "study_runs": _runs,
         "study_settings": _settings,
         "study_claims": _claims,
     }
-    full = {protocol: by_place.get(("cifar10", protocol, "resnet18")) for protocol in ("paper", "reference_code")}
-
-    def text_of(name: str) -> str:
-        if name == "full":
-            return _full(full)
-        if name == "costs":
-            return "Not measured (`python -m benchmarks methods`)." if steps is None else _costs(steps)
-        write = of_study[name]
-        return write(by_place[STUDY]) if STUDY in by_place else NOT_MEASURED
-
-    return fill_blocks(page, text_of)
+    texts = {name: NOT_MEASURED if study is None else write(study) for name, write in of_study.items()}
+    texts["costs"] = "Not measured (`python -m benchmarks methods`)." if steps is None else _costs(steps)
+    texts["full"] = _full({name: by_place.get(("cifar10", name, "resnet18")) for name in ("paper", "reference_code")})
+    return fill_blocks(page, texts.__getitem__)
 
 
 def _scale(found: Findings) -> str:
@@ -100,7 +95,7 @@ def _count(images: int | None) -> str:
 def _study(found: Findings) -> str:
     """What was reached beside what the papers print."""
     record, printed = found.record, paper_numbers("cifar10", "resnet18")
-    labels = _labels(record)
+    labels = _labels(ensemble(record))
     lines = []
     for name, label in record.suite.methods.items():
         lines += [[markdown_text(label), "here", *_here(found, name)], ["", "papers", *_paper(printed, name)]]
@@ -134,7 +129,7 @@ def _commit(whole: str) -> str:
 
 
 def _settings(found: Findings) -> str:
-    labels, lines = _labels(found.record), []
+    labels, lines = _labels(ensemble(found.record)), []
     for row in found.settings.to_dict("records"):
         shown = [row["study"].replace("_", " "), row["setting"], labels[row["metric"]]]
         lines.append([*shown, *_estimate(row), row["apart"]])
@@ -184,29 +179,18 @@ def _full(found: Mapping[str, Findings | None]) -> str:
         lines.append([f"`{name}`", f"`{protocol}`", "papers", *_paper(printed, name), ""])
         if one and runs:
             lines.append(["", "", "here", *_here(one, name), _run(runs)])
-    labels = ["Natural", "PGD-20 linf", "AA linf", "PGD-20 l2", "AA l2", "Union", "Worst case"]
-    header = ["Method", "Protocol", "", *labels, "Training of one seed, device, MLflow runs by seed"]
+    header = ["Method", "Protocol", "", *_labels("AA").values(), "Training of one seed, device, MLflow runs by seed"]
     missing = "" if any(found.values()) else "\n\nNone of these rows has been run here."
     return markdown_table(header, lines) + missing
 
 
-def _labels(record: Record) -> dict[str, str]:
-    """Names of the metrics."""
-    attack = ensemble(record)
-    return {
-        "natural": "Natural",
-        "pgd20_linf": "PGD-20 linf",
-        "aa_linf": f"{attack} linf",
-        "pgd20_l2": "PGD-20 l2",
-        "aa_l2": f"{attack} l2",
-        "union": "Union",
-        "worst_case_union": "Worst case",
-    }
+def _labels(attack: str) -> dict[str, str]:
+    return {metric: label.format(attack=attack) for metric, label in METRICS.items()}
 
 
 def _here(found: Findings, name: str) -> list[str]:
     """What an experiment reached: mean and interval over seeds by metric."""
-    rows = found.rows[found.rows["name"] == name].set_index("metric").reindex(METRICS)
+    rows = found.rows[found.rows["name"] == name].set_index("metric").reindex(list(METRICS))
     return [
         _number(row["mean"], 1) + ("" if math.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
         for row in rows.to_dict("records")
@@ -228,8 +212,7 @@ def _run(runs: Sequence[Run]) -> str:
 
 def _estimate(row: Mapping[Any, Any]) -> list[str]:
     """The number and its two intervals as three cells."""
-    pairs = [(row[f"{kind}_low"], row[f"{kind}_high"]) for kind in ("images", "seeds")]
-    shown = ["--" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]" for low, high in pairs]
+    shown = [bracketed(row[f"{kind}_low"], row[f"{kind}_high"]) for kind in ("images", "seeds")]
     return ["--" if math.isnan(row["value"]) else f"{row['value']:+.1f}", *shown]
 
 
