@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -27,16 +26,8 @@ PUBLISHED = REPORTS / "published"
 """All that is committed of results."""
 KEPT_OUT = ("report.html", "tables.pdf", COVERAGE)
 """What is not copied: the report is large and follows from the rest, the others are written anew."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Files that belong together, and are published together or not at all."""
-
-    name: str
-    """For example `tables/table1`."""
-    files: tuple[Path, ...]
-    """Relative to the suite's folder."""
+Parts = dict[str, list[Path]]
+"""Files that are published together or not at all, relative to the suite's folder, by the name of their part."""
 
 
 def published_folder(params: Params) -> Path:
@@ -57,63 +48,59 @@ def publish(params: Params, replace: Iterable[str], announce: Callable[[str], No
         PipelineError: there is nothing to publish.
     """
     source, target = params.reports, published_folder(params)
-    parts = {part.name: part for part in _parts(source)}
+    parts = _parts(source)
     if not parts:
         raise PipelineError(f"{source} has nothing to publish; 'make repro' fills it")
     for name in (forced := set(replace)):
         if name not in parts:
             raise RequestError(f"--replace {name}: {did_you_mean(name, list(parts))}")
-    for name, part in parts.items():
-        if name not in forced and _is_of_times(part, source):
+    for name, files in parts.items():
+        if name not in forced and _is_of_times(name, source):
             announce(f"left out {name}: times are those of one machine; '--replace {name}' publishes it")
-            continue
-        loss = None if name in forced else _loss(part, source, target)
-        if loss:
+        elif name not in forced and (loss := _loss(name, files, source, target)):
             announce(f"kept {target / name}: {loss}; '--replace {name}' overwrites it")
-        elif _copy(part, source, target):
+        elif _copy(name, files, source, target):
             announce(f"published {target / name}")
-    fragments = sorted((target / "tables").glob("*.tex"))
-    if fragments:
+    if fragments := sorted((target / "tables").glob("*.tex")):
         compile_pdf(fragments, target / "tables")
 
 
-def _parts(source: Path) -> Iterator[Part]:
+def _parts(source: Path) -> Parts:
     """Everything that can be published, in order of the names."""
-    found: dict[str, list[Path]] = {}
+    found: Parts = {}
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         if path.is_dir() or path.name in KEPT_OUT or path.name.startswith("."):
             continue
         in_record = relative.parts[0] in RECORD_KINDS or relative.name == RECORD
         found.setdefault("record" if in_record else str(relative.with_suffix("")), []).append(relative)
-    return (Part(name, tuple(files)) for name, files in found.items())
+    return found
 
 
-def _copy(part: Part, source: Path, target: Path) -> bool:
+def _copy(name: str, files: list[Path], source: Path, target: Path) -> bool:
     """Copy the files of a part, and remove those that it had before; whether anything is different now."""
-    before = [one for one in _parts(target) if one.name == part.name]
-    gone = {file for one in before for file in one.files} - set(part.files)
+    gone = set(_parts(target).get(name, [])) - set(files)
     for file in gone:
         (target / file).unlink()
-    changed = [file for file in part.files if not _same(source / file, target / file)]
+    changed = [file for file in files if not _same(source / file, target / file)]
     for file in changed:
         with atomic_write(target / file) as stream, open(source / file, "rb") as content:
             shutil.copyfileobj(content, stream)
-    if part.name.startswith("figures/"):
-        name = Path(part.name).name
-        write_coverage(target / "figures", {name: _coverage_of(source, name)})
+    if name.startswith("figures/"):
+        figure = name.removeprefix("figures/")
+        write_coverage(target / "figures", {figure: _coverage_of(source, figure)})
     return bool(gone or changed)
 
 
-def _coverage_of(source: Path, name: str) -> list[int]:
+def _coverage_of(source: Path, figure: str) -> list[int]:
     """A figure that says nothing of itself, because its coverage was deleted, counts as not measured."""
-    return read_coverage(source / "figures").get(name, [0, 1])
+    return read_coverage(source / "figures").get(figure, [0, 1])
 
 
-def _is_of_times(part: Part, source: Path) -> bool:
+def _is_of_times(name: str, source: Path) -> bool:
     """Whether a part is a table in which nothing but times is measured."""
-    table = source / f"{part.name}.csv"
-    if not part.name.startswith("tables/") or not table.exists():
+    table = source / f"{name}.csv"
+    if not name.startswith("tables/") or not table.exists():
         return False
     return set(pd.read_csv(table, comment="#")["metric"]) == {TRAINING_SECONDS}
 
@@ -122,19 +109,19 @@ def _same(one: Path, other: Path) -> bool:
     return other.exists() and one.read_bytes() == other.read_bytes()
 
 
-def _loss(part: Part, source: Path, target: Path) -> str | None:
+def _loss(name: str, files: list[Path], source: Path, target: Path) -> str | None:
     """What would be lost if a part were published; None: nothing."""
-    folder, _, name = part.name.rpartition("/")
+    there = [file for file in files if (target / file).exists()]
+    folder, _, figure = name.rpartition("/")
     if folder == "figures":
-        is_there = any((target / file).exists() for file in part.files)
-        return _lost_in_figure(_coverage_of(source, name), read_coverage(target / folder).get(name), is_there)
-    if part.name == "record":
+        published = read_coverage(target / folder).get(figure)
+        return _lost_in_figure(_coverage_of(source, figure), published, bool(there))
+    if name == "record":
         return _lost_runs(source / RECORD, target / RECORD)
-    table = Path(f"{part.name}.csv")
+    table = Path(f"{name}.csv")
     if folder == "tables" and (target / table).exists():
         return _lost_cells(source / table, target / table)
-    texts = [file for file in part.files if (target / file).exists()]
-    shorter = [file for file in texts if _lines(source / file) < _lines(target / file)]
+    shorter = [file for file in there if _lines(source / file) < _lines(target / file)]
     return f"the new {shorter[0].name} is shorter than the published one" if shorter else None
 
 
@@ -153,28 +140,24 @@ def _lost_in_figure(new: list[int], old: list[int] | None, is_there: bool) -> st
 
 
 def _lost_cells(new: Path, old: Path) -> str | None:
-    missing = set(_filled(old).index) - set(_filled(new).index)
+    there, before = (
+        frame[~frame["missing"].astype(bool)].set_index(["method", "metric"])["images"]
+        for frame in (pd.read_csv(path, comment="#") for path in (new, old))
+    )
+    missing = sorted(set(before.index) - set(there.index))
     if missing:
-        method, metric = sorted(missing)[0]
+        method, metric = missing[0]
         return f"the new one lacks {len(missing)} numbers of the published one, among them {metric} of {method}"
-    images = _filled(new)["images"].reindex(_filled(old).index) < _filled(old)["images"]
-    if images.any():
-        return f"{int(images.sum())} numbers of the new one rest on fewer images"
-    return None
-
-
-def _filled(path: Path) -> pd.DataFrame:
-    """The numbers of a table, by method and metric."""
-    frame = pd.read_csv(path, comment="#").set_index(["method", "metric"])
-    return frame[~frame["missing"].astype(bool)]
+    fewer = int((there.reindex(before.index) < before).sum())
+    return f"{fewer} numbers of the new one rest on fewer images" if fewer else None
 
 
 def _lost_runs(new: Path, old: Path) -> str | None:
     if not old.exists():
         return None
-    lost = _runs(old) - _runs(new)
-    return f"{len(lost)} runs of the published one are missing, among them {sorted(lost)[0]}" if lost else None
-
-
-def _runs(path: Path) -> set[str]:
-    return {f"{run['name']}-{run['seed']}" for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+    before, there = (
+        {f"{run['name']}-{run['seed']}" for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+        for path in (old, new)
+    )
+    lost = sorted(before - there)
+    return f"{len(lost)} runs of the published one are missing, among them {lost[0]}" if lost else None
