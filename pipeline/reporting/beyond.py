@@ -14,7 +14,6 @@ from pipeline.reporting.reproduction.intervals import (
     Contrast,
     Estimate,
     bracketed,
-    difference,
     estimate,
     half_width,
 )
@@ -127,7 +126,7 @@ def _differences(record: Record, pairs: Sequence[tuple[str, str]]) -> str:
     lines = []
     for first, second in pairs:
         names = [markdown_text(record.label(name)) for name in (first, second)]
-        found = [estimate(record.verdicts, Contrast((first, second), (view,), difference)) for view in VIEWS.values()]
+        found = [estimate(record.verdicts, Contrast((first, second), (view,))) for view in VIEWS.values()]
         lines.append([f"{names[0]} minus {names[1]}", *map(_shown, found)])
     images = max(len(frame) for by_seed in record.verdicts.values() for frame in by_seed.values())
     return (
@@ -177,6 +176,6 @@ def _over_epochs(curves: Sequence[pd.DataFrame], column: str) -> list[str]:
 def _over_seeds(values: Sequence[float]) -> str:
     if not values:
         return "--"
-    half = half_width(values, 0.95)
+    half = half_width(values)
     mean = fmean(values)
     return f"{mean:.3g}" if math.isnan(half) else f"{mean:.3g} [{mean - half:.3g}, {mean + half:.3g}]"

@@ -114,7 +114,7 @@ def compare_settings(record: Record) -> pd.DataFrame:
         `apart`: whether both intervals lie on the same side of zero.
     """
     compared = [
-        ((one.study, one.method, one.text, metric), Contrast((one.name, one.method), ((metric,),), difference))
+        ((one.study, one.method, one.text, metric), Contrast((one.name, one.method), ((metric,),)))
         for one in record.settings
         if one.name != one.method
         for metric in SHOWN

@@ -68,7 +68,7 @@ def accuracies(record: Record) -> pd.DataFrame:
         for metric in METRICS:
             own = [run for run in record.of(name) if metric in run.metrics]
             values = [100 * run.metrics[metric] for run in own]
-            mean, half = (fmean(values) if values else math.nan), half_width(values, 0.95)
+            mean, half = (fmean(values) if values else math.nan), half_width(values)
             paper = printed.get((name, metric), math.nan)
             images = max((run.images[metric] for run in own), default=None)
             row = {"name": name, "label": record.label(name), "metric": metric, "mean": mean, "seeds": len(values)}

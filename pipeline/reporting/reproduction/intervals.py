@@ -19,18 +19,8 @@ REPLICATES = 10_000
 """Samples that the bootstrap draws."""
 AT_A_TIME = 1_000
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A number that is made of accuracies."""
-
-    experiments: tuple[str, ...]
-    """Their names."""
-    views: tuple[tuple[str, ...], ...]
-    """Attacks (or `natural`); of several together, an image must be correct under all."""
-    value: Callable[[Array], Array]
-    """Accuracies in percent, (..., experiments, views), to the number, (...)."""
+CONFIDENCE = 0.95
+"""Of every interval."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +54,18 @@ def difference(accuracies: Array) -> Array:
     return np.asarray(accuracies[..., 0, :].mean(-1) - accuracies[..., 1, :].mean(-1))
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """A number that is made of accuracies."""
+
+    experiments: tuple[str, ...]
+    """Their names."""
+    views: tuple[tuple[str, ...], ...]
+    """Attacks (or `natural`); of several together, an image must be correct under all."""
+    value: Callable[[Array], Array] = difference
+    """Accuracies in percent, (..., experiments, views), to the number, (...)."""
+
+
 def between_views(accuracies: Array) -> Array:
     """The first view minus the second, of one experiment."""
     return np.asarray(accuracies[..., 0, 0] - accuracies[..., 0, 1])
@@ -83,27 +85,19 @@ def above_line(accuracies: Array) -> Array:
         return np.asarray(side * cross / np.hypot(along[..., 0], along[..., 1]))
 
 
-def estimate(verdicts: Verdicts, contrast: Contrast, confidence: float = 0.95) -> Estimate | None:
-    """A contrast and its intervals, from the seeds and images that all its experiments have.
+def estimate(verdicts: Verdicts, contrast: Contrast) -> Estimate | None:
+    """A contrast and its intervals, from the seeds and images that all its experiments have; None where one of them
+    or a view was not measured.
 
     Two intervals instead of one: with three seeds, how seeds vary is known so badly that it must not hide in a sum.
-
-    Args:
-        verdicts: As in a record.
-        contrast: What is computed.
-        confidence: Of each interval, in (0, 1).
-
-    Returns:
-        None where an experiment or a view was not measured.
     """
     correct = _stack(verdicts, contrast)
     if correct is None:
         return None
     by_seed = contrast.value(100 * correct.mean(axis=1))
-    replicates = _bootstrap(correct, contrast)
-    tail = 50 * (1 - confidence)
-    low, high = (float(end) for end in np.percentile(replicates, [tail, 100 - tail]))
-    mean, half = float(by_seed.mean()), half_width(by_seed.tolist(), confidence)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = (float(end) for end in np.percentile(_bootstrap(correct, contrast), [tail, 100 - tail]))
+    mean, half = float(by_seed.mean()), half_width(by_seed.tolist())
     return Estimate(mean, low, high, mean - half, mean + half, correct.shape[1], correct.shape[0])
 
 
@@ -145,13 +139,13 @@ def _draws(images: int) -> list[NDArray[np.uint8]]:
     return pieces
 
 
-def half_width(values: Sequence[float], confidence: float) -> float:
+def half_width(values: Sequence[float]) -> float:
     """Half the width of Student's interval for the mean of few values; NaN with one."""
     from scipy.stats import t
 
     if len(values) < 2:
         return float("nan")
-    return float(t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values)))
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values)))
 
 
 def bracketed(low: float, high: float) -> str:

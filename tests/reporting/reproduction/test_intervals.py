@@ -66,8 +66,8 @@ def test_differences_are_between_experiments_or_between_views(accuracies: list[t
 
 
 def test_students_interval_of_three() -> None:
-    assert half_width([1.0, 2.0, 3.0], 0.95) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert math.isnan(half_width([1.0], 0.95))
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert math.isnan(half_width([1.0]))
 
 
 def test_intervals_are_as_wide_as_theory_has_them() -> None:
@@ -81,8 +81,6 @@ def test_intervals_are_as_wide_as_theory_has_them() -> None:
     assert found.images_high - found.images_low == pytest.approx(2 * half, rel=0.05)
     assert (found.images_high + found.images_low) / 2 == pytest.approx(found.value, abs=0.3)
     assert math.isnan(found.seeds_low) and found.seeds == 1 and found.images == images
-    wider = estimate(verdicts, Contrast(("first", "second"), (("natural",),), difference), confidence=0.99)
-    assert wider is not None and wider.images_low < found.images_low and wider.images_high > found.images_high
 
 
 def test_images_are_paired() -> None:
