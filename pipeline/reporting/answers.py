@@ -16,8 +16,7 @@ from pipeline.config import Params
 from pipeline.reporting.figure_kinds.ablation import AblationFigure
 from pipeline.reporting.markdown import fill_blocks, markdown_table
 from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
-from pipeline.reporting.reproduction.claims import NOT_TESTED
-from pipeline.reporting.reproduction.costs import COSTS, Steps, judge_cost
+from pipeline.reporting.reproduction.claims import COSTS, NOT_TESTED, Steps, judge_cost
 
 PAGE = Path("docs/papers.md")
 NEVER = "never run"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -37,6 +39,12 @@ Verdict = Literal[
 BLURRED: Verdict = "cannot be told at this size"
 NOT_TESTED: Verdict = "not measured"
 NUMBERS = list(Estimate.__dataclass_fields__)
+STEPS = Path("benchmarks/results/methods.json")
+"""What `python -m benchmarks methods` wrote: a benchmark in which the methods' steps take turns on one machine."""
+NETWORK = "resnet18"
+"""The one whose steps count."""
+Steps = Mapping[str, Mapping[str, float]]
+"""By method, the time of a step relative to AT's beside it: `median`, `least` and `most` of the rounds."""
 
 
 def judge_all(record: Record) -> pd.DataFrame:
@@ -138,3 +146,40 @@ def _columns(found: Estimate | None) -> dict[str, float | None]:
 def _typed(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     kinds = {**dict.fromkeys(NUMBERS, "float64"), "images": "Int64", "seeds": "Int64"}
     return pd.DataFrame(rows).astype(kinds) if rows else pd.DataFrame(columns=NUMBERS)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The papers' claim that a method takes less time than others together."""
+
+    text: str
+    source: str
+    method: str
+    others: tuple[str, ...]
+
+
+GENERALIST = "Generalist-D (NT + linf), one learner after the other,"
+COSTS = (
+    Cost(f"{GENERALIST} is faster than TRADES (lambda = 6)", "CVPR 4.1", "generalist_d_nt_linf", ("trades_6",)),
+    Cost(f"{GENERALIST} is faster than TRADES (lambda = 1)", "CVPR 4.1", "generalist_d_nt_linf", ("trades_1",)),
+    Cost(f"{GENERALIST} takes no more than NT and AT", "CVPR 4.1", "generalist_d_nt_linf", ("nt", "at")),
+)
+
+
+def read_steps() -> Steps | None:
+    """The committed benchmark; None where there is none."""
+    if not STEPS.exists():
+        return None
+    measured: dict[str, Any] = json.loads(STEPS.read_text(encoding="utf-8"))["architectures"][NETWORK]["methods"]
+    return {name: one["relative_to_at"] for name, one in measured.items()}
+
+
+def judge_cost(cost: Cost, steps: Steps) -> tuple[list[float], str]:
+    """The method's time over that of the others together: median, least and most that the rounds allow; and verdict."""
+    own, others = steps[cost.method], [steps[name] for name in cost.others]
+    ratios = [
+        own[end] / sum(other[opposite] for other in others)
+        for end, opposite in (("median", "median"), ("least", "most"), ("most", "least"))
+    ]
+    _, least, most = ratios
+    return ratios, "confirmed" if most < 1 else "not confirmed" if least > 1 else "cannot be told from these rounds"

@@ -11,8 +11,16 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
-from pipeline.reporting.reproduction.claims import METHOD, NOT_TESTED, ensemble
-from pipeline.reporting.reproduction.costs import COSTS, NETWORK, RESULTS, Steps, judge_cost
+from pipeline.reporting.reproduction.claims import (
+    COSTS,
+    METHOD,
+    NETWORK,
+    NOT_TESTED,
+    STEPS,
+    Steps,
+    ensemble,
+    judge_cost,
+)
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
 from pipeline.reporting.reproduction.intervals import bracketed
 from pipeline.reporting.reproduction.record import Run
@@ -164,7 +172,7 @@ def _costs(steps: Steps) -> str:
     header = ["Claim", "Papers", "Time, relative to the others", "Verdict"]
     return (
         f"{markdown_table(header, lines)}\n\nTraining steps with {NETWORK} that take turns in one process "
-        f"(`{RESULTS.name}`): medians, and in brackets the least and the most that the rounds allow."
+        f"(`{STEPS.name}`): medians, and in brackets the least and the most that the rounds allow."
     )
 
 

@@ -21,8 +21,7 @@ from pipeline.reporting.markdown import BLOCK
 from pipeline.reporting.papers import printed_figures, stated_claims
 from pipeline.reporting.publishing import published_folder
 from pipeline.reporting.reproduction import fill_page, find, gather, read_records, write_record
-from pipeline.reporting.reproduction.claims import BLURRED, judge
-from pipeline.reporting.reproduction.costs import COSTS, Cost, judge_cost, read_steps
+from pipeline.reporting.reproduction.claims import BLURRED, COSTS, Cost, judge, judge_cost, read_steps
 from pipeline.reporting.reproduction.findings import paper_numbers
 from pipeline.reporting.reproduction.intervals import Estimate
 from pipeline.reporting.reproduction.record import Record
