@@ -37,7 +37,7 @@ class Family(Generic[K]):
     key: str = "name"
     """The key of the section that names one; among `KEYS`."""
     built_in: Mapping[str, type[K]] | None = None
-    """Those that come with this project, by name, where they are no modules of a package."""
+    """The classes that come with this project, by name, where they are no modules of a package."""
 
     @property
     def package(self) -> str:

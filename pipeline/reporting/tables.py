@@ -64,7 +64,7 @@ class FilledTable:
     """A table with its numbers, of one suite or of several side by side."""
 
     name: str
-    """Of its files."""
+    """The name of its files."""
     caption: str
     labels: dict[str, str]
     """The labels of its rows, in order, by method."""

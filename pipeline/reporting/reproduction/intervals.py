@@ -20,7 +20,7 @@ REPLICATES = 10_000
 AT_A_TIME = 1_000
 SEED = 0
 CONFIDENCE = 0.95
-"""Of every interval."""
+"""The level of every interval."""
 
 
 @dataclass(frozen=True)
