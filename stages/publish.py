@@ -12,7 +12,7 @@ published one, and a record that lacks runs of it.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,42 +42,33 @@ def main(given: Namespace) -> None:
     if not given.check and not given.pages:
         publish(cli.params_of(given), given.replace, print)
     differ = []
-    for part in (_beside_records, _pages):  # pages read what lies beside records
-        expected = part()
-        changed = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
-        differ += changed
-        for path in [] if given.check else changed:
-            write_text(path, expected[path])
+    for path, text in _expected():
+        if path.exists() and path.read_text() == text:
+            continue
+        differ.append(path)
+        if not given.check:
+            write_text(path, text)
             print(f"wrote {path}")
     if given.check and differ:
         names = ", ".join(map(str, differ))
         raise PipelineError(f"not up to date: {names}; 'python -m stages.publish --pages' writes them")
 
 
-def _beside_records() -> dict[Path, str]:
-    """The files that follow from each published record."""
-    from pipeline.reporting import reproduction
-    from pipeline.reporting.publishing import PUBLISHED
-
-    records = reproduction.read_records(PUBLISHED)
-    findings = {folder: reproduction.find(record) for folder, record in records.items()}
-    return {folder / name: text for folder, one in findings.items() for name, text in one.files().items()}
-
-
-def _pages() -> dict[Path, str]:
-    """What follows from all that is published, for those pages that this folder has."""
+def _expected() -> Iterator[tuple[Path, str]]:
+    """What follows from all that is published: the files beside each record, then the pages, which read those files."""
     from pipeline.reporting import answers, beyond, reproduction
     from pipeline.reporting.publishing import PUBLISHED
 
-    records = reproduction.read_records(PUBLISHED)
-    findings = [reproduction.find(record) for record in records.values()]
-    steps = reproduction.read_steps()
-    filled: dict[Path, Callable[[str], str]] = {
-        reproduction.PAGE: lambda page: reproduction.fill_page(page, findings, steps),
-        beyond.PAGE: lambda page: beyond.fill_page(page, records.values(), PUBLISHED),
-        answers.PAGE: lambda page: answers.fill_page(page, _suites(), PUBLISHED, steps),
-    }
-    return {path: fill(path.read_text()) for path, fill in filled.items() if path.exists()}
+    findings = {folder: reproduction.find(one) for folder, one in reproduction.read_records(PUBLISHED).items()}
+    for folder, one in findings.items():
+        yield from ((folder / name, text) for name, text in one.files().items())
+    steps, records = reproduction.read_steps(), [one.record for one in findings.values()]
+    if (page := reproduction.PAGE).exists():
+        yield page, reproduction.fill_page(page.read_text(), findings.values(), steps)
+    if (page := beyond.PAGE).exists():
+        yield page, beyond.fill_page(page.read_text(), records, PUBLISHED)
+    if (page := answers.PAGE).exists():
+        yield page, answers.fill_page(page.read_text(), _suites(), PUBLISHED, steps)
 
 
 PUBLISHED_WITH = {"digits": ["competitors=all", "ablation=full"]}
