@@ -45,17 +45,8 @@ class Measured:
 
 
 def fill_page(page: str, suites: Mapping[str, Params], reports: Path, steps: Steps | None) -> str:
-    """The page with all its blocks.
-
-    Args:
-        page: Its text.
-        suites: Every suite of `conf/suite`, as it is by default.
-        reports: The folder of all committed evidence.
-        steps: The times of the methods' steps, as `read_steps` gives them.
-
-    Raises:
-        KeyError: a block has a name that there is nothing for.
-    """
+    """The page with all its blocks, from every suite of `conf/suite` and the folder of all evidence; a KeyError says
+    that there is nothing for a block of this name."""
     texts = {
         "tables": _tables(measured_tables(reports)),
         "figures": _figures(suites, reports),
@@ -127,14 +118,8 @@ def _drawn_by(params: Params, panel: str) -> list[str]:
 
 
 def figure_state(panel: str, wanted: set[str], suites: Iterable[Params], reports: Path) -> str:
-    """At which scale a panel has been drawn, the best first, and of how many of its methods, where it is not all.
-
-    Args:
-        panel: As `figures.<name>.paper` has it.
-        wanted: The methods that the papers show in it.
-        suites: Whose figures count.
-        reports: The folder of all committed evidence.
-    """
+    """At which scale a panel (as `figures.<name>.paper` has it) has been drawn, the best first, and of how many of the
+    `wanted` methods, which the papers show in it, where it is not all."""
     at: dict[str, set[str]] = {}
     for params in suites:
         folder = reports / params.reports.relative_to("reports") / "figures"
@@ -170,13 +155,8 @@ def _items(reports: Path) -> str:
 
 
 def item_state(evidence: str, reports: Path) -> str:
-    """What the evidence of an item is, where it is there.
-
-    Args:
-        evidence: `test:FILE::NAME`, which holds the code to the item; `curves:PREFIX`, of columns that training
-            records; `file:PATH` in `reports`; or "".
-        reports: The folder of all committed evidence.
-    """
+    """What the evidence of an item is, where it is there: `test:FILE::NAME`, which holds the code to the item;
+    `curves:PREFIX`, of columns that training records; `file:PATH` in `reports`; or ""."""
     kind, _, where = evidence.partition(":")
     if kind == "test":
         return f"tested: `{where.partition('::')[2]}`"

@@ -57,16 +57,8 @@ CORRUPTED = "ood_c"
 
 
 def fill_page(page: str, records: Iterable[Record], reports: Path) -> str:
-    """The page with all its blocks; what was not measured says which command does.
-
-    Args:
-        page: Its text.
-        records: One may be that of the suite.
-        reports: The folder; `FOLDER` in it has what `stages.stability` and `stages.search` have written.
-
-    Raises:
-        KeyError: a block has a name that there is nothing for.
-    """
+    """The page with all its blocks; what was not measured says which command does, and a KeyError that there is nothing
+    for a block of this name. `FOLDER` in `reports` has what `stages.stability` and `stages.search` have written."""
     found = next((record for record in records if record.suite.suite == SUITE), None)
     stability, search = reports / FOLDER / "stability.csv", reports / FOLDER / "search.md"
     of_record = {

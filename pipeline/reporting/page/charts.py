@@ -98,15 +98,8 @@ def line_chart(
 
 
 def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: list[Point]) -> dict[str, Any]:
-    """Methods between two metrics; labels where there is room, those of the last group and the frontier first.
-
-    Args:
-        title: What it shows.
-        x_label: Of the first value of every point.
-        y_label: Of the second.
-        groups: Their names.
-        points: At least one; their places are filled in.
-    """
+    """Methods between two metrics, whose places are filled in; labels where there is room, those of the last group and
+    the frontier first."""
     x = _Scale([point.values[0] for point in points], LEFT, RIGHT)
     y = _Scale([point.values[1] for point in points], BOTTOM, TOP)
     for point in points:

@@ -71,17 +71,14 @@ def _if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
 def experiment_page(
     experiment: Experiment, run: pd.Series | None, files: Mapping[str, Files], pictures: Pictures, count: int
 ) -> dict[str, Any]:
-    """The page of one experiment.
+    """What the template asks of one experiment, and if the files of its run are there, what was measured.
 
     Args:
-        experiment: Which one.
+        experiment: The experiment.
         run: Its row in `finished_runs`; None where it has none.
-        files: Of all runs.
+        files: As `read_files` gives them.
         pictures: The test images.
         count: How many of them are shown; 0 for none.
-
-    Returns:
-        What the template asks of it; where the files of a run are there, what was measured as well.
     """
     name = experiment.identifier
     page: dict[str, Any] = {

@@ -41,16 +41,8 @@ ORDER = [
 
 
 def fill_page(page: str, findings: Iterable[Findings], steps: Steps | None) -> str:
-    """The page with all its blocks as the findings have it; what was not measured is said to be, with its command.
-
-    Args:
-        page: Its text.
-        findings: Of every suite that has some.
-        steps: The times of the methods' steps, as `read_steps` gives them.
-
-    Raises:
-        KeyError: a block has a name that there is nothing for.
-    """
+    """The page with all its blocks as the findings have it; what was not measured is said to be, with its command. A
+    KeyError says that there is nothing for a block of this name."""
     by_place = {
         (one.record.suite.suite, one.record.suite.protocol, one.record.suite.architecture): one for one in findings
     }
