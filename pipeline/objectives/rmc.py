@@ -33,9 +33,10 @@ class RobustPath(Objective):
 
     @override
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Losses:
+        host = on_host(moment.generator)
         if isinstance(model, BezierPath):
-            model.position = torch.rand((), generator=on_host(moment.generator)).item()
-        logits = model(multi_steepest(self.attacks, model, images, labels)).float()
+            model.position = torch.rand((), generator=host).item()
+        logits = model(multi_steepest(self.attacks, model, images, labels, host)).float()
         weights = model.weights().values() if isinstance(model, BezierPath) else model.parameters()
         squared_norm = torch.stack([weight.float().square().sum() for weight in weights]).sum()
         loss = moment.cross_entropy(logits, labels) + self.weight_decay / 2 * squared_norm

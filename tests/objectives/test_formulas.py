@@ -24,7 +24,7 @@ from pipeline.objectives.eat import norm_probabilities
 from pipeline.objectives.iat import beta_sample, mixup_loss
 from pipeline.objectives.mart import boosted_cross_entropy
 from pipeline.objectives.maximum import strongest
-from pipeline.objectives.msd import multi_steepest
+from pipeline.objectives.msd import movable_signs, multi_steepest
 from pipeline.objectives.part import class_activation, jet, radii
 from pipeline.objectives.rst import weighted_mean
 from pipeline.objectives.score import squared_distance
@@ -251,7 +251,7 @@ def test_the_maximum_is_at_least_every_single_norm_and_in_the_union_of_the_balls
 def test_multi_steepest_with_one_norm_is_best_iterate_pgd_from_zero() -> None:
     model = network().eval()
     attack = PGD(norm="linf", start="zero", **BUDGETS["linf"])
-    found = multi_steepest([attack], model, images(), LABELS)
+    found = multi_steepest([attack], model, images(), LABELS, generator())
     iterates = [
         PGD(norm="linf", start="zero", **{**BUDGETS["linf"], "steps": steps}).perturb(
             model, images(), LABELS, generator()
@@ -262,6 +262,27 @@ def test_multi_steepest_with_one_norm_is_best_iterate_pgd_from_zero() -> None:
     best = values.argmax(0)
     expected = torch.stack([iterates[int(step)][index] for index, step in enumerate(best)])
     torch.testing.assert_close(found, expected)
+
+
+def test_an_l1_step_moves_what_can_move() -> None:
+    gradient = torch.tensor([5.0, -4, 3, 2, -1, 0.5]).view(1, 1, 1, 6)
+    grey = torch.full((1, 1, 1, 6), 0.5)
+    moved = movable_signs(gradient, grey, 1.0, 4)
+    assert moved.flatten().tolist() == [0.25, -0.25, 0.25, 0.25, 0, 0]
+    # Within a quarter of the edge that they are pushed to, on an edge, and free to leave one that is near.
+    points = torch.tensor([0.8, 0.2, 0.0, 0.8, 0.9, 0.1]).view(1, 1, 1, 6)
+    assert movable_signs(gradient, points, 1.0, 4).flatten().tolist() == [0, 0, 0, 0, -0.25, 0.25]
+
+
+def test_an_l1_climb_moves_5_to_20_coordinates_a_step() -> None:
+    attack = PGD(norm="l1", epsilon=12, step_size=1, steps=1)
+    moved = []
+    for seed in range(100):
+        found = multi_steepest([attack], network().eval(), images(), LABELS, generator(seed))
+        counts = (found != images()).flatten(1).sum(1)
+        assert counts.min() == counts.max()
+        moved.append(int(counts[0]))
+    assert min(moved) == 5 and max(moved) == 20
 
 
 def test_extreme_norms_are_drawn_by_their_errors() -> None:

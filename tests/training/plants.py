@@ -126,7 +126,9 @@ OBJECTIVES = [
         "digits/mart",
     ),
     Plant("objectives.maximum", "climb.best_loss > highest", "climb.best_loss < highest", "digits/at_max"),
-    Plant("objectives.msd", "attack.step_size * steepest", "1.1 * attack.step_size * steepest", "digits/msd"),
+    Plant("objectives.msd", "attack.step_size * direction", "1.1 * attack.step_size * direction", "digits/msd"),
+    Plant("objectives.msd", "step_size / coordinates", "2 * step_size / coordinates", "digits/msd_source"),
+    Plant("objectives.msd", "FEWEST, MOST + 1", "FEWEST, MOST // 2", "digits/msd_source"),
     Plant(
         "objectives.msd", "torch.where(per_sample(reached > highest), current, best)", "current", "digits/msd_source"
     ),
