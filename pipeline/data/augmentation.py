@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -56,3 +57,12 @@ def augment(images: Tensor, settings: AugmentationSettings, generator: torch.Gen
     positions = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
     padded = functional.pad(images, [padding] * 4).flatten(2)
     return padded.gather(2, positions.flatten(1)[:, None, :].expand(-1, images.shape[1], -1)).view(images.shape)
+
+
+def augment_in_turn(
+    images: Tensor, generator: torch.Generator, policies: Sequence[AugmentationSettings | None]
+) -> Tensor:
+    """`augment` by one policy after another; None is no policy."""
+    for settings in policies:
+        images = images if settings is None else augment(images, settings, generator)
+    return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +20,10 @@ Share = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A part of the run, for example 0.25 or '20/80': a method's phases fit a run of any length."""
 
 
+def _unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images
+
+
 @dataclass(frozen=True)
 class Moment:
     """The moment of training at which a loss is computed."""
@@ -33,6 +38,9 @@ class Moment:
     """What the objective remembers from step to step: numbers, strings, tensors; saved in every checkpoint."""
     label_smoothing: float = 0.0
     """The learner's, see `cross_entropy`."""
+    augment: Callable[[Tensor, torch.Generator], Tensor] = _unchanged
+    """Crops and mirrors images that an objective brings itself, (batch, channels, height, width), as the minibatch's
+    were, of a generator on their device."""
 
     def part(self, labels: Tensor) -> Part:
         """Which part of the whole batch `labels` are; several processes may share a batch."""
@@ -73,6 +81,9 @@ class Losses:
     gradients: list[Tensor] | None = None
     """Gradients of the parameters in their order, for the whole batch, where an objective makes its own (None: those of
     `loss`)."""
+    labels: Tensor | None = None
+    """(batch,): what `logits` are compared with, where an objective brings images of its own (None: those of the
+    minibatch)."""
 
 
 class Objective(StrictModel):

@@ -83,7 +83,7 @@ class Learner:
         with self._backend.autocast():
             losses = self.objective(self.model, images, labels, moment)
         part = moment.part(labels)
-        hits = (losses.logits.argmax(1) == labels).sum()
+        hits = (losses.logits.argmax(1) == (labels if losses.labels is None else losses.labels)).sum()
         values = part.ranks.total(torch.stack([part.weigh(losses.loss.detach()).double(), hits]))
         outcome = Outcome(self.name, Arrival(values))
         if self._backend.deferred:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.core.devices import Backend
 from pipeline.core.errors import DivergedError, Interrupted, RequestError
 from pipeline.core.ranks import ALONE, Ranks
 from pipeline.core.streams import stream, stream_seed
-from pipeline.data.augmentation import augment
+from pipeline.data.augmentation import augment, augment_in_turn
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
 from pipeline.data.split import Split
@@ -205,7 +206,8 @@ class TrainingRun:
         seed = self._experiment.seed
         epochs = self._experiment.training.epochs if learner.objective.asks_for_last_epoch else None
         noise = stream(seed, "attack", learner.name, epoch, step, device=device, part=part)
-        moment = Moment(epoch, epochs, noise, learner.memory, learner.label_smoothing)
+        augmenting = partial(augment_in_turn, policies=(self._experiment.data.augmentation, learner.augmentation))
+        moment = Moment(epoch, epochs, noise, learner.memory, learner.label_smoothing, augmenting)
         if learner.augmentation is not None:
             placing = stream(seed, "augmentation", learner.name, epoch, step, device=device, part=part)
             images = channels_last(augment(images, learner.augmentation, placing))

@@ -16,6 +16,8 @@ from pipeline.attacks.friendly import FriendlyPGD
 from pipeline.attacks.geometry import norms
 from pipeline.attacks.pgd import PGD
 from pipeline.core.errors import RequestError
+from pipeline.core.ranks import Ranks
+from pipeline.core.streams import stream
 from pipeline.models import build_model
 from pipeline.models.bezier import BezierPath
 from pipeline.objectives import Losses, Moment, resolve_objective
@@ -147,21 +149,40 @@ def test_beta_samples_have_the_moments_of_the_beta_distribution(alpha: float) ->
 
 def test_self_training_weights() -> None:
     labelled, extra = torch.tensor([1.0, 3.0]), torch.tensor([5.0, 7.0])
-    assert weighted_mean(labelled, extra, 0.5).item() == 4.0
-    assert weighted_mean(labelled, extra, 0.0).item() == 2.0
-    assert weighted_mean(labelled, extra[:0], 0.9).item() == pytest.approx(2.0)
+    assert weighted_mean(labelled, extra, 0.5, (2, 2)).item() == 4.0
+    assert weighted_mean(labelled, extra, 0.0, (2, 2)).item() == 2.0
+    assert weighted_mean(labelled, extra[:0], 0.9, (2, 0)).item() == pytest.approx(2.0)
 
 
-def test_self_training_uses_extra_images_and_names_a_bad_file(tmp_path: Path) -> None:
-    path = tmp_path / "extra.safetensors"
+def test_self_training_names_a_bad_file(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="expected safetensors with 'images' and 'labels'"):
-        losses({"name": "rst", "norm": "linf", "extra_images": str(path)})
+        losses({"name": "rst", "norm": "linf", "extra_images": str(tmp_path / "extra.safetensors")})
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_self_training_replaces_half_of_a_minibatch_by_augmented_extra_images(tmp_path: Path, ranks: int) -> None:
+    """Of three processes, with 5, 5 and 6 images, all replace the images that one would."""
+    path = tmp_path / "extra.safetensors"
     pool = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8, generator=generator())
-    save_file({"images": pool, "labels": torch.arange(20) % 10}, path)
-    alone = losses({"name": "rst", "norm": "linf"})
-    joined = losses({"name": "rst", "norm": "linf", "extra_images": str(path)})
-    assert alone.logits.shape == joined.logits.shape == (16, 10)
-    assert alone.loss.item() != joined.loss.item()
+    save_file({"images": pool, "labels": torch.full((20,), 9)}, path)
+    options = {"name": "rst", "norm": "linf", "extra_images": str(path)}
+    objective = resolve_objective(options, NO_BUDGET)
+    seen, compared = [], []
+    for rank in range(ranks):
+        part = Ranks(rank, ranks).part(16)
+        noise = generator() if ranks == 1 else stream(0, "a", part=part)
+        own = slice(part.first, part.last)
+        model = network()
+        model.register_forward_pre_hook(
+            lambda module, arguments: seen.append(arguments[0]) if module.training else None
+        )
+        moment = Moment(1, 1, noise, augment=lambda images, _: images.flip(3))
+        compared.append(objective(model, images()[own], LABELS[own], moment).labels)
+    extra = {image.numpy().tobytes() for image in pool.flip(3).float().div(255)}
+    replaced = torch.cat(seen[1::2])  # each second forward pass is of clean images
+    assert [image.numpy().tobytes() in extra for image in replaced] == [False, True] * 8
+    assert torch.equal(replaced[::2], images()[::2])
+    assert torch.equal(torch.cat(compared), torch.where(torch.arange(16) % 2 == 1, 9, LABELS))
 
 
 def test_score_distances() -> None:
