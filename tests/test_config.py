@@ -146,41 +146,6 @@ def test_an_attack_that_is_null_is_left_out_and_nothing_may_name_it(raw: Content
     assert "evaluation.union: unknown attack 'noise_linf'" in mistakes(raw)[0]
 
 
-RATES = {  # learning rate of the first learner in epochs 1, 75, 101 and the last, from the sources
-    "trades_6_source": (76, [0.1, 0.01, 0.01, 0.01]),
-    "fat_source": (120, [0.1, 0.01, 0.001, 0.0005]),
-    "iat_source": (200, [0.1, 0.1, 0.01, 0.001]),
-    "rst_source": (200, [0.1, 0.0691, 0.0492, 0.0]),
-    "score_source": (110, [0.05, 0.05, 0.005, 0.0005]),
-    "score_pgd_source": (110, [0.05, 0.05, 0.005, 0.0005]),
-    "agr_source": (200, [0.1, 0.1, 0.01, 0.001]),
-    "part_source": (80, [0.01, 0.01, 0.001, 0.001]),
-    "mart_source": (120, [0.01, 0.001, 0.00001, 0.00001]),
-    "fast_at_source": (15, [0.0133, 0.0133, 0.0133, 0.0133]),
-    "at_linf_l2_source": (205, [0.1, 0.1, 0.1, 0.001]),
-    "at_max_source": (80, [0.05, 0.005, 0.005, 0.005]),
-    "msd_source": (50, [0.005, 0.0, 0.0, 0.0]),
-    "eat_source": (80, [0.05, 0.005, 0.005, 0.005]),
-    "ramp_source": (80, [0.05, 0.005, 0.005, 0.005]),
-    "rmc_source": (200, [0.1, 0.1, 0.0571, 0.001]),
-}
-
-
-def test_every_competitor_has_its_own_recipe_too() -> None:
-    params = composed("suite=cifar10", "recipes=sources")
-    assert [name for name in params.methods if name.endswith("_source")] == list(RATES) == params.tables["recipes"].rows
-    for name, (epochs, rates) in RATES.items():
-        experiment = params.experiment(name, 1)
-        learner = next(iter(experiment.method.learners.values()))
-        found = [learner.optimizer.learning_rate * learner.schedule.at(epoch) for epoch in (1, 75, 101, epochs)]
-        assert experiment.training.epochs == epochs
-        assert found == pytest.approx(rates, abs=1e-4, rel=1e-2)
-        unified = params.experiment(name.removesuffix("_source"), 1)
-        assert unified.training.epochs == 120
-        objectives = [entry.objective.name for entry in experiment.method.learners.values()]
-        assert objectives == [entry.objective.name for entry in unified.method.learners.values()]
-
-
 def test_a_method_may_have_its_own_number_of_epochs_and_batch_size(raw: Content) -> None:
     common = parse_params(raw).experiment("at", 1)
     put(raw, "methods.at.epochs", 9)

@@ -208,8 +208,9 @@ class Schedule(StrictModel):
     """The value at each breakpoint."""
     interpolation: Interpolation = "linear"
     """From one value to the next: in a straight line, along half a cosine wave, or at once at the next breakpoint."""
-    every: Literal["epoch", "step"] = Field(default="epoch", exclude_if=lambda value: value == "epoch")
-    """Change after every epoch, to the value at its end, or after every step, to the value at that fraction of it."""
+    every: Literal["epoch", "epoch_start", "step"] = Field(default="epoch", exclude_if=lambda value: value == "epoch")
+    """When it changes: between epochs, each of which has the value at its end, or (`epoch_start`) at its start; or
+    after every `step`, to the value at that fraction of the epoch."""
 
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -220,7 +221,7 @@ class Schedule(StrictModel):
 
     def at(self, epoch: int, share: float = 1.0) -> float:
         """The value in `epoch` (from 1), of which `share` (0 to 1) is over."""
-        moment = epoch - 1 + share if self.every == "step" else epoch
+        moment = {"epoch": epoch, "epoch_start": epoch - 1, "step": epoch - 1 + share}[self.every]
         return interpolate(self.epochs, self.values, moment, self.interpolation)
 
 
