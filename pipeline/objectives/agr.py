@@ -31,7 +31,8 @@ class Reconstructed(Objective):
 
     Loss: CE(f(x'), y), x' by PGD. After the share `starts_after` of the run each gradient is `reconstruct`ed from
     those of CE(f(x'), y) and CE(f(x), y). Before, plain AT with an extra clean forward pass left out (the source makes
-    it and drops its result). Weight decay comes after, in the optimizer.
+    it and drops its result). Weight decay comes after, in the optimizer. The source cuts only the last iterate of PGD
+    to [0, 1]: what it computes to cut the others it does not use.
     """
 
     takes_label_smoothing: ClassVar[bool] = True

@@ -53,7 +53,7 @@ class Interpolated(Objective):
 
     lam ~ Beta(alpha, alpha), one for each half, with a permutation of its own. The official code could not be found:
     after re-implementations, which differ in crafting mode and in where they mix (here: input mixup, eval mode, true
-    labels).
+    labels). One crafts after the forward pass of the clean half, when BatchNorm's statistics have moved.
     """
 
     takes_label_smoothing: ClassVar[bool] = True

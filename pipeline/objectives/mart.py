@@ -29,7 +29,7 @@ class Mart(Objective):
     """min BCE(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x)), x' by PGD on CE (Wang et al., 2020).
 
     Gradients flow through p(x), the weight (1 - p_y(x)) included, as in the source. The small constants are the
-    source's.
+    source's. The attack starts at x + 0.001 N(0, 1) cut to [0, 1]; the source takes its first gradient before it cuts.
     """
 
     takes_label_smoothing: ClassVar[bool] = True

@@ -45,7 +45,10 @@ def radii(model: nn.Module, images: Tensor, epsilon: float, epsilon_low: float) 
     """Radius of every pixel and channel: `epsilon` where the standardised squared map exceeds 1, `epsilon_low`
     elsewhere.
 
-    Colour images: the map is coloured by `jet` first, as the source does, so that red and blue pixels differ.
+    Colour images: the map is coloured by `jet` first, as the source does, so that red and blue pixels differ. About one
+    radius in twenty is the other one in the source: its colours are those of matplotlib, which differ from the plain
+    ones of `jet` by up to 0.13; it enlarges maps with Pillow's bicubic kernel (a = -0.5), not torch's (-0.75); and it
+    scales them to [0, 1] before that, not after.
     """
     activation = class_activation(model, images).square()
     scores = jet(activation) if images.shape[1] == 3 else activation.unsqueeze(1).expand_as(images)
@@ -59,7 +62,8 @@ class PixelReweighted(Objective):
 
     Plain AT in the first share `warmup` of the run. Masks are computed on the very batch that they are applied to; the
     source computes them in another pass over differently shuffled and augmented images, so that each image gets
-    another's mask.
+    another's mask. The start, uniform in the ball of `epsilon`, is cut to the radii and to [0, 1]; the source's is not
+    cut before its first step. `radii` says where masks differ.
     """
 
     takes_label_smoothing: ClassVar[bool] = True

@@ -25,7 +25,8 @@ class Score(Objective):
     trades: min mean relu(||p(x) - t||^2 + beta ||p(x') - p(x)||^2 - b), x' maximises ||p(x') - p(x)||^2.
     pgd: min mean relu(||p(x') - t||^2 - b), x' maximises ||p(x') - t||^2.
     t is one-hot, b = c^2 (1 + 1 / (classes - 1)) for the option `clip` c. The source crafts PGD-LSE in train mode; here
-    all crafting is in eval mode.
+    all crafting is in eval mode. In train mode it forwards x' before x, here x comes first: the loss is the same, but
+    BatchNorm's running statistics lean to what came last.
     """
 
     name: Literal["score"]

@@ -34,9 +34,10 @@ def divergence_attack(
 class Trades(Objective):
     """min CE(f(x), y) + beta KL(p(x) || p(x')), x' maximises the same KL (Zhang et al., 2019).
 
-    The attack starts at x + 0.001 N(0, 1): at x itself the gradient of the KL is zero. Gradients flow through both
-    predictions of the outer loss. The source forwards the clean batch twice in train mode, once for each term; here it
-    is forwarded once, so that BatchNorm sees it once.
+    The attack starts at x + 0.001 N(0, 1): at x itself the gradient of the KL is zero. Where that leaves [0, 1] it is
+    cut; the source takes its first gradient before it cuts. Gradients flow through both predictions of the outer loss.
+    The source forwards the clean batch twice in train mode, once for each term; here it is forwarded once, so that
+    BatchNorm sees it once.
     """
 
     takes_label_smoothing: ClassVar[bool] = True
