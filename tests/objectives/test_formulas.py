@@ -177,7 +177,9 @@ def test_self_training_replaces_half_of_a_minibatch_by_augmented_extra_images(tm
             lambda module, arguments: seen.append(arguments[0]) if module.training else None
         )
         moment = Moment(1, 1, noise, augment=lambda images, _: images.flip(3))
-        compared.append(objective(model, images()[own], LABELS[own], moment).labels)
+        labels = objective(model, images()[own], LABELS[own], moment).labels
+        assert labels is not None
+        compared.append(labels)
     extra = {image.numpy().tobytes() for image in pool.flip(3).float().div(255)}
     replaced = torch.cat(seen[1::2])  # each second forward pass is of clean images
     assert [image.numpy().tobytes() in extra for image in replaced] == [False, True] * 8

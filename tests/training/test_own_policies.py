@@ -98,13 +98,13 @@ def test_smoothing_is_a_share(make_params: MakeParams, value: float) -> None:
 # --- Augmentation
 
 
-def seen_by(run: TrainingRun, name: str) -> list[Tensor]:
-    """The images of every step of the first epoch, as a learner's step gets them."""
+def seen_by(run: TrainingRun, name: str) -> list[tuple[Tensor, Moment]]:
+    """The images and the moment of every step of the first epoch, as a learner's step gets them."""
     (learner,) = [one for one in run.learners if one.name == name]
     seen, step = [], learner.step
 
     def recording(images: Tensor, labels: Tensor, moment: Moment) -> Any:
-        seen.append(images)
+        seen.append((images, moment))
         return step(images, labels, moment)
 
     learner.step = recording  # type: ignore[method-assign]
@@ -135,10 +135,30 @@ def test_the_shared_minibatch_is_cropped_by_a_stream_of_the_learner(
     own = seen_by(started(params, tiny_split, cpu, tmp_path), "natural")
     settings = params.methods[D].learners["natural"].augmentation
     assert settings is not None
-    for step, (shared, cropped) in enumerate(zip(plain, own, strict=True)):
+    for step, ((shared, _), (cropped, _)) in enumerate(zip(plain, own, strict=True)):
         stored = (shared * 255).round().to(torch.uint8)
         expected = augment(stored, settings, stream(1, "augmentation", "natural", 1, step))
         assert torch.equal(cropped, to_unit_interval(expected)) and not torch.equal(cropped, shared)
+
+
+@pytest.mark.parametrize("own", [{}, {"augmentation": OWN}])
+def test_images_that_an_objective_brings_are_augmented_like_the_minibatch(
+    make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path, own: dict[str, Any]
+) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["data"]["augmentation"] = {"crop_padding": 2, "horizontal_flip": False}
+        having(**own)(raw)
+
+    params = make_params(change)
+    _, moment = seen_by(started(params, tiny_split, cpu, tmp_path), "natural")[0]
+    brought = torch.randint(256, (16, 1, 8, 8), dtype=torch.uint8, generator=generator(3))
+    noise = generator()
+    expected = augment(brought, params.data.augmentation, noise)
+    settings = params.methods[D].learners["natural"].augmentation
+    if settings is not None:
+        expected = augment(expected, settings, noise)
+    found = moment.augment(brought, generator())
+    assert torch.equal(found, expected) and not torch.equal(found, brought)
 
 
 @pytest.mark.parametrize("own", [{"augmentation": OWN}, {"label_smoothing": 0.1}])
