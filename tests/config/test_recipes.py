@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.config import Params
+from pipeline.config import Params, SGDSettings
 from pipeline.config.mixture import SingleSettings
 from tests.conftest import composed
 
@@ -117,8 +117,10 @@ def test_a_recipe_is_its_sources(params: Params, name: str) -> None:
     assert (experiment.training.epochs, experiment.training.batch_size) == (epochs, batch)
     assert list(experiment.method.learners) == list(rates)
     for learner in experiment.method.learners.values():
-        assert learner.optimizer.momentum == 0.9 and learner.optimizer.decay_batch_norm == (name not in EXEMPT)
-        assert decay in (learner.optimizer.weight_decay, getattr(learner.objective, "weight_decay", None))
+        optimizer = learner.optimizer
+        assert isinstance(optimizer, SGDSettings)
+        assert optimizer.momentum == 0.9 and optimizer.decay_batch_norm == (name not in EXEMPT)
+        assert decay in (optimizer.weight_decay, getattr(learner.objective, "weight_decay", None))
     unified = params.experiment(name.removesuffix("_source"), 1)
     assert unified.training.epochs == 120
     objectives = [entry.objective.name for entry in experiment.method.learners.values()]

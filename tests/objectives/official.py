@@ -74,9 +74,10 @@ def network(stage: str = "last_stage", number: int = 0) -> nn.Module:
         features = model.eval()[:-1](images(0))
         apart = features - features.mean(0)
         head = model.get_submodule("linear")
-        head.weight.zero_()  # type: ignore[union-attr, operator]
-        head.weight[: len(LABELS)] = 4 * apart / apart.square().sum(1, keepdim=True)  # type: ignore[index]
-        head.bias.copy_(-head.weight @ features.mean(0))  # type: ignore[union-attr, operator]
+        assert isinstance(head, nn.Linear)
+        head.weight.zero_()
+        head.weight[: len(LABELS)] = 4 * apart / apart.square().sum(1, keepdim=True)
+        head.bias.copy_(-head.weight @ features.mean(0))
     return model.train()
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.attacks.pgd import PGD
-from pipeline.evaluation.attacks.autoattack import AutoAttack
+from pipeline.evaluation.attacks.autoattack import MEMBER_NAMES, AutoAttack, AutoAttackMember
 from pipeline.evaluation.autoattack import ensemble
 from pipeline.models.bezier import BezierPath
 from pipeline.objectives import Moment, resolve_objective
@@ -166,10 +166,11 @@ def masks_agree(rows: list[float]) -> float:
 
 def members(norm: Literal["linf", "l2"]) -> Numbers:
     found: Numbers = {}
-    for name, member, radius in (("FAB-T", "fab_t", RADII[norm]), ("Square", "square", SQUARES[norm])):
+    wanted: list[tuple[AutoAttackMember, float]] = [("fab_t", RADII[norm]), ("square", SQUARES[norm])]
+    for member, radius in wanted:
         settings = AutoAttack(name="autoattack", norm=norm, epsilon=radius, targets=TARGETS, queries=QUERIES)
-        attacks: dict[str, Any] = {**ensemble(network().eval(), settings, SEED)}
-        found[f"points {name}"] = points(attacks[member](images(0), LABELS), images(0))
+        attack = ensemble(network().eval(), settings, SEED)[member]
+        found[f"points {MEMBER_NAMES[member]}"] = points(attack(images(0), LABELS), images(0))
     return found
 
 

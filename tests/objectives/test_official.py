@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.objectives.official import PAGE, compute, deviation, page, read
-from tests.objectives.official_cases import COMPARISONS, PGD_8, masks_agree, step
+from tests.objectives.official import PAGE, compute, deviation, page, read, step
+from tests.objectives.official_cases import COMPARISONS, PGD_8, masks_agree
 from tests.training.golden import double_precision
 
 OFFICIAL = read()
