@@ -35,8 +35,9 @@ from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.training.learner import Learner
+from pipeline.training.mesh import ONE_PROCESS
 from pipeline.training.mixture import GlobalLearner, Mixture
-from pipeline.training.run import build_learners, build_mixture
+from pipeline.training.run import build_learners
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 THREADS = torch.get_num_threads()
@@ -90,7 +91,7 @@ class Loop:
         )
         settings, epochs = experiment.method.mixture, experiment.training.epochs
         learners = build_learners(experiment, backend)
-        mixture = None if settings is None else build_mixture(settings, learners, epochs)
+        mixture = None if settings is None else settings.build(learners, epochs, ONE_PROCESS)
         return cls(learners, mixture, backend, habits, settings, epochs)
 
     def parts(self, images: Tensor, labels: Tensor) -> list[Part]:

@@ -26,7 +26,7 @@ from pipeline.data.images import ImageSet
 from pipeline.evaluation.pieces import fitting
 from pipeline.evaluation.predictions import channels_last
 from pipeline.training.learner import Learner
-from pipeline.training.run import build_mixture
+from pipeline.training.mesh import ONE_PROCESS
 
 STEPS = 20
 """Steps of the PGD that finds every network's own worst case."""
@@ -278,7 +278,7 @@ def _distance(experiment: Experiment, images: int, lipschitz: Mapping[str, float
     """How far the method's result may be from that of the other training: distances go through the code of weights."""
     backend, settings = Backend(torch.device("cpu"), bfloat16=False), experiment.method.mixture
     learners = [Learner(name, own, _Distance(), backend) for name, own in experiment.method.learners.items()]
-    mixture = None if settings is None else build_mixture(settings, learners, experiment.training.epochs)
+    mixture = None if settings is None else settings.build(learners, experiment.training.epochs, ONE_PROCESS)
     for epoch in range(1, epochs + 1):
         steps = -(-images // experiment.sizes_in(epoch).batch)
         for step in range(1, steps + 1):

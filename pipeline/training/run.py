@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Experiment, MixtureSettings, MovingAverageSettings
+from pipeline.config import Experiment, MovingAverageSettings
 from pipeline.config.mixture import SingleSettings
 from pipeline.core.devices import Backend
 from pipeline.core.errors import DivergedError, Interrupted, RequestError
@@ -110,7 +110,7 @@ class TrainingRun:
     ) -> None:
         self._rule, epochs = experiment.method.mixture or SingleSettings(), experiment.training.epochs
         self.learners = learners or build_learners(experiment, backend, mesh.data)
-        self.mixture = build_mixture(self._rule, self.learners, epochs, mesh)
+        self.mixture: Mixture = self._rule.build(self.learners, epochs, mesh)
         self.progress = Progress()
         self._observer = observer or Silent()
         self._should_stop = should_stop
@@ -395,9 +395,3 @@ def build_network(experiment: Experiment, learner: str, backend: Backend, ranks:
             experiment.data.classes,
         )
     return backend.place(synchronise_batch_norm(model, ranks, backend.device))
-
-
-def build_mixture(settings: MixtureSettings, learners: list[Learner], epochs: int, mesh: Mesh = ONE_PROCESS) -> Mixture:
-    """The rule that `settings` names."""
-    mixture: Mixture = settings.build(learners, epochs, mesh)
-    return mixture
