@@ -23,8 +23,8 @@ def main(given: Namespace) -> None:
     """The command."""
     from pipeline.core.files import remove_half_written
     from pipeline.provenance.folders import RUNS, prepared_folder
+    from pipeline.reporting.drawing import write_figures
     from pipeline.reporting.examples import Pictures
-    from pipeline.reporting.figures import write_figures
 
     params = cli.params_of(given)
     output = given.output or params.reports / "figures"

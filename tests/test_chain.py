@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline.reporting.figures.coverage import COVERAGE
+from pipeline.reporting.drawing import COVERAGE
 from stages import addresses, explain, figures, tables
 from tests.conftest import PATIENCE, REPOSITORY, TINY, content_of
 

@@ -25,9 +25,8 @@ from pipeline.experiments.train import train_experiment
 from pipeline.models import ARCHITECTURES, Architecture, build_model
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of
+from pipeline.reporting.drawing import read_coverage, write_figures
 from pipeline.reporting.explain import explain
-from pipeline.reporting.figures import write_figures
-from pipeline.reporting.figures.coverage import read_coverage
 from pipeline.reporting.page.text import describe
 from pipeline.reporting.results import collect
 from pipeline.reporting.tables import lay_out, of_suite

@@ -22,7 +22,7 @@ from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import read_record
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
-from pipeline.reporting.figure_kinds.stability import StabilityFigure
+from pipeline.reporting.figures.stability import StabilityFigure
 from pipeline.reporting.style import style
 from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs

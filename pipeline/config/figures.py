@@ -108,5 +108,5 @@ class FigureSettings(StrictModel):
         return [measured, shown]
 
 
-FIGURES = Family("figure", "pipeline.reporting.figure_kinds.*:FIGURE", FigureSettings, "kind")  # type: ignore[type-abstract]
+FIGURES = Family("figure", "pipeline.reporting.figures.*:FIGURE", FigureSettings, "kind")  # type: ignore[type-abstract]
 AnyFigure = Annotated[FigureSettings, FIGURES]

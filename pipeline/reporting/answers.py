@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import Params
-from pipeline.reporting.figure_kinds.ablation import AblationFigure
+from pipeline.reporting.figures.ablation import AblationFigure
 from pipeline.reporting.markdown import fill_blocks, markdown_table
 from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
 from pipeline.reporting.reproduction.claims import COSTS, NOT_TESTED, Steps, judge_cost

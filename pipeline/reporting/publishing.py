@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.config import TRAINING_SECONDS, Params
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.core.files import atomic_write
-from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
+from pipeline.reporting.drawing import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.latex import compile_pdf
 from pipeline.reporting.reproduction.record import FILE as RECORD
 from pipeline.reporting.reproduction.record import KINDS as RECORD_KINDS

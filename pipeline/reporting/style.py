@@ -5,30 +5,31 @@
         ...
         save(figure, destination, "class_wise_natural")
 
-Nothing depends on the machine: the fonts are those that come with matplotlib, and files have no dates.
+Nothing depends on the machine: the fonts are those that come with matplotlib, and files have no dates. Matplotlib is
+imported where it draws, so that settings of figures are checked without it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.mathtext import MathTextParser
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.core.errors import RequestError
 from pipeline.core.files import atomic_write
-from pipeline.reporting.latex import MARKUP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.35
 """Inches: one column of a two-column paper."""
@@ -40,6 +41,9 @@ MISSING = "#8a8a8a"
 """Colour of what marks that a number is not there."""
 MISSING_TEXT = "#5f5f5f"
 """The same for text, which needs more contrast."""
+MISSING_NOTE = "\N{MULTIPLICATION SIGN}: not measured."
+ROW = 0.145
+"""Inches for each setting of a study whose settings are rows."""
 
 WORD = re.compile(r"(?:\\\$|\$[^$]*\$|[^\s$])+")
 """What a line is not broken in: math is one word."""
@@ -88,6 +92,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.handlelength": 2.4,
     "legend.borderaxespad": 0.2,
+    "legend.columnspacing": 1.2,
     "pdf.fonttype": 42,  # TrueType: what journals ask for, and text that can be searched and copied
     "savefig.dpi": RESOLUTION,
     "figure.dpi": RESOLUTION,
@@ -132,6 +137,8 @@ def learner_looks(names: Iterable[str]) -> dict[str, Look]:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in this look, whatever matplotlib is set to elsewhere on the machine."""
+    import matplotlib
+
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the dates in matplotlib's own fonts
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -141,6 +148,9 @@ def style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, `width` x `height` inches, that keeps what is drawn on it from overlapping."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -156,6 +166,10 @@ def figure_text(source: str) -> str:
     Raises:
         RequestError: matplotlib cannot draw the math.
     """
+    from matplotlib.mathtext import MathTextParser
+
+    from pipeline.reporting.latex import MARKUP
+
     parts, position = [], 0
     for match in MARKUP.finditer(source):
         parts.append(source[position : match.start()].replace("$", r"\$"))
@@ -173,10 +187,14 @@ def figure_text(source: str) -> str:
 
 def note_below(figure: Figure, text: str) -> None:
     """A remark in grey at the lower edge, behind what stands there, broken to the figure's width."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.mathtext import MathTextParser
+
+    parser, font = MathTextParser("path"), FontProperties(size=REMARK_SIZE)
     lines: list[str] = []
     for word in WORD.findall(f"{figure.get_supxlabel()} {text}"):
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width(longer) < 0.97 * figure.get_figwidth():
+        if lines and float(parser.parse(longer, 72, font).width) / 72 < 0.97 * figure.get_figwidth():
             lines[-1] = longer
         else:
             lines.append(word)
@@ -184,9 +202,47 @@ def note_below(figure: Figure, text: str) -> None:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=REMARK_SIZE, color=MISSING_TEXT)
 
 
-def _width(text: str) -> float:
-    """Inches."""
-    return float(MathTextParser("path").parse(text, 72, FontProperties(size=REMARK_SIZE)).width) / 72
+def legend_above(figure: Figure, handles: Sequence[Any], columns: int = 2) -> None:
+    """What is what, above all axes; `handles` have their labels."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+
+
+def say_missing(axes: Axes, text: str = "not measured") -> None:
+    """Say in the middle of empty axes why they are empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MISSING_TEXT)
+
+
+def mark_missing(axes: Axes, places: Sequence[float], along: Literal["x", "y"]) -> None:
+    """Grey crosses at `places` along one axis, near the start of the other, where numbers are not there."""
+    if len(places):
+        start = [0.05] * len(places)
+        x, y = (places, start) if along == "x" else (start, places)
+        transform = axes.get_xaxis_transform() if along == "x" else axes.get_yaxis_transform()
+        look: dict[str, Any] = {"color": MISSING, "markersize": 4, "markeredgewidth": 1, "gid": "missing"}
+        axes.plot(x, y, "x", **look, transform=transform, clip_on=False)
+
+
+def deviations(means: ArrayLike, stds: ArrayLike, percent: bool = True) -> NDArray[np.float64]:
+    """How far error bars of one standard deviation reach below and above the means.
+
+    Args:
+        means: NaN where there is none.
+        stds: NaN where there is none.
+        percent: Whether they are shares in percent: then bars end at 0 and 100.
+
+    Returns:
+        (2, n): below, above.
+    """
+    mean, std = np.asarray(means, dtype=float), np.asarray(stds, dtype=float)
+    if not percent:
+        return np.stack([std, std])
+    return np.stack([np.minimum(std, mean), np.minimum(std, np.maximum(100 - mean, 0))])
+
+
+def keep_percentages(axes: Axes, along: Literal["x", "y"]) -> None:
+    """Cut off what an axis of accuracies shows below 0 and above 100 %."""
+    low, high = axes.get_xlim() if along == "x" else axes.get_ylim()
+    axes.set(**{f"{along}lim": (max(low, 0), min(high, 100))})
 
 
 def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[Path]:

@@ -18,8 +18,8 @@ from pipeline.config import (
     parse_params,
 )
 from pipeline.core.errors import RequestError
-from pipeline.reporting.figure_kinds.ablation import AblationFigure
-from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
+from pipeline.reporting.figures.ablation import AblationFigure
+from pipeline.reporting.figures.trade_off import TradeOffFigure
 from pipeline.studies.cells import Cell, cells
 from tests.conftest import REPOSITORY, MakeParams, composed
 

@@ -25,10 +25,9 @@ from pipeline.config import FigureSource, Params, parse_params
 from pipeline.config.figures import Group
 from pipeline.core.errors import RequestError
 from pipeline.evaluation.attacks.cw import CWAttack
-from pipeline.reporting.figure_kinds.protocols import ProtocolsFigure
-from pipeline.reporting.figure_kinds.theory import TheoryFigure
-from pipeline.reporting.figures import write_figures
-from pipeline.reporting.figures.coverage import COVERAGE, read_coverage
+from pipeline.reporting.drawing import COVERAGE, read_coverage, write_figures
+from pipeline.reporting.figures.protocols import ProtocolsFigure
+from pipeline.reporting.figures.theory import TheoryFigure
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
 from pipeline.reporting.results import fill
@@ -334,7 +333,7 @@ def test_without_one_of_its_attacks_there_is_no_union_by_class(
     def one(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
         return {run: table[table["attack"] != "aa_l2"] for run, table in read_class_accuracies(run_ids).items()}
 
-    monkeypatch.setattr("pipeline.reporting.figures.class_wise.read_class_accuracies", one)
+    monkeypatch.setattr("pipeline.tracking.read_class_accuracies", one)
     figure = drawn("class_wise_union", suite, runs)
     assert not figure.axes[0].containers
     assert remark(figure).startswith(r"Not measured: AT")
@@ -357,7 +356,7 @@ def test_classes_without_test_images_are_left_out_of_the_curves(
         return {run: table[table["label"] < 7] for run, table in read_class_accuracies(run_ids).items()}
 
     monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
-    monkeypatch.setattr("pipeline.reporting.figures.class_wise.read_class_accuracies", seven)
+    monkeypatch.setattr("pipeline.tracking.read_class_accuracies", seven)
     (axes,) = drawn("class_wise_natural", suite, runs).axes
     assert {len(ys(line)) for line in axes.get_lines()} == {7}
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import FigureSettings, Params
 from pipeline.reporting import papers
-from pipeline.reporting.figure_kinds.ablation import AblationFigure
+from pipeline.reporting.figures.ablation import AblationFigure
 from pipeline.reporting.papers import CELL, TITLES, printed_cells, printed_figures, readings
 from tests.conftest import REPOSITORY, composed
 

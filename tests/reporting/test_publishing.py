@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Params
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import write_text
-from pipeline.reporting.figures.coverage import COVERAGE, read_coverage, write_coverage
+from pipeline.reporting.drawing import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.publishing import publish, published_folder
 from tests.conftest import composed
 

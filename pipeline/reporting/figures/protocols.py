@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from matplotlib.figure import Figure
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipeline.config import Experiment, Params
-from pipeline.reporting.figure_kinds.protocols import ProtocolsFigure
-from pipeline.reporting.figures.training_curves import Curves, add_legend, draw_columns, learners_of, read_curves
-from pipeline.reporting.results import latest_runs
+from pydantic import AfterValidator, Field
+from typing_extensions import override
+
+from pipeline.config.figures import FigureSettings, FigureSource, Kind
+from pipeline.core.values import Protocol, unique
+from pipeline.reporting.figures.training_curves import Curves, draw_columns, read_curves
 from pipeline.reporting.style import PAGE_WIDTH, note_below
-from pipeline.tracking import runs_of_other_protocols
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def draw(settings: ProtocolsFigure, params: Params, runs: pd.DataFrame) -> Figure:
-    """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`.
+class ProtocolsFigure(FigureSettings):
+    """The same curves of one method under several protocols, side by side.
 
     Runs of other protocols than the file's are those of the same method, seeds, data and network; of several with one
     seed, the last that finished.
-
-    Raises:
-        RequestError, PipelineError: as `pipeline.tracking.read_histories`.
     """
-    experiments = [params.experiment(settings.method, seed) for seed in params.seeds]
-    others = runs_of_other_protocols(experiments)
-    columns = [_curves(protocol, experiments, runs, others) for protocol in settings.protocols]
-    learners = learners_of(experiments[0])
-    figure, panels = draw_columns(PAGE_WIDTH, columns, learners)
-    for protocol, of_column, curves in zip(settings.protocols, panels, columns, strict=True):
-        of_column[0].set_title(protocol.replace("_", " "))
-        of_column[-1].set(xlim=(0, 1.015 * max([experiments[0].training.epochs, *curves.mean.index])))
-    add_legend(figure, columns, learners, experiments[0])
-    note_below(figure, " ".join(map(_remark, settings.protocols, columns)))
-    return figure
 
+    kind: Literal["protocols"]
+    method: str
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(unique)]
+    """From left to right; one without a run is said to be not measured."""
 
-def _curves(protocol: str, experiments: list[Experiment], runs: pd.DataFrame, others: pd.DataFrame) -> Curves:
-    if protocol == experiments[0].protocol:
-        return read_curves(latest_runs(experiments, runs).values())
-    found = others[others["protocol"] == protocol].drop_duplicates("seed", keep="last")
-    return read_curves(found["run_id"])
+    @override
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        yield "method", self.method
+
+    @override
+    def draw(self, source: FigureSource) -> Figure:
+        """Raises as `pipeline.tracking.read_histories`."""
+        from pipeline.tracking import runs_of_other_protocols
+
+        experiments = [source.params.experiment(self.method, seed) for seed in source.params.seeds]
+        others = runs_of_other_protocols(experiments).drop_duplicates(["protocol", "seed"], keep="last")
+        columns = {
+            protocol: read_curves(source, self.method)
+            if protocol == source.params.protocol
+            else Curves.read(others.loc[others["protocol"] == protocol, "run_id"])
+            for protocol in self.protocols
+        }
+        figure, panels = draw_columns(PAGE_WIDTH, list(columns.values()), experiments[0])
+        for (axes, *_), protocol in zip(panels, columns, strict=True):
+            axes.set_title(protocol.replace("_", " "))
+        note_below(
+            figure, " ".join(_remark(protocol.replace("_", " "), curves) for protocol, curves in columns.items())
+        )
+        return figure
 
 
 def _remark(protocol: str, curves: Curves) -> str:
@@ -48,3 +61,6 @@ def _remark(protocol: str, curves: Curves) -> str:
         return f"Protocol {name}: not measured."
     seeds = "1 seed" if curves.runs == 1 else f"mean and standard deviation of {curves.runs} seeds"
     return f"Protocol {name}: accuracies on {curves.images} images, {seeds}."
+
+
+FIGURE = ProtocolsFigure

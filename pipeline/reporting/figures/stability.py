@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from typing_extensions import override
 
-from pipeline.config import Params
+from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
 from pipeline.config.studies import ReplacedExampleStudy
 from pipeline.core.errors import RequestError
-from pipeline.reporting.figure_kinds.stability import StabilityFigure
-from pipeline.reporting.figures.ablation import MISSING_NOTE, ROW, mark_missing
-from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, note_below
-from pipeline.studies.cells import Cell
+from pipeline.reporting.style import (
+    COLUMN_WIDTH,
+    MISSING_NOTE,
+    ROW,
+    figure_text,
+    legend_above,
+    looks,
+    mark_missing,
+    new_figure,
+    note_below,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipeline.studies.cells import Cell
 
 PREFIX = "stability."
 MARKS = {
@@ -33,70 +44,96 @@ Numbers = dict[str, dict[str, float]]
 """By fingerprint of the experiment with the replaced example, and name; what is not measured is left out."""
 
 
-def draw(settings: StabilityFigure, params: Params, runs: pd.DataFrame, cells: Sequence[Cell]) -> Figure:
-    """The figure of `settings`; call it inside `style()`.
+class StabilityFigure(FigureSettings):
+    """How far losses lie apart whose networks' training sets differ in one example, beside the bound and the gap.
 
     A row for every replaced example, the methods one above the other, and a column for every attack. Every seed has a
     mark of each kind.
-
-    Args:
-        settings: Of which study and methods.
-        params: What labels are taken from.
-        runs: As `finished_runs` gives them for the cells.
-        cells: Of the study; those of other studies and methods are left out.
-
-    Raises:
-        RequestError: the study replaces no examples, or has none of the methods.
     """
-    methods, numbers = _pairs(settings, params, cells), _numbers(runs)
-    attacks = _attacks(numbers)
-    heights = [ROW * (len(own) + 0.6) for own in methods.values()]
-    figure = new_figure(COLUMN_WIDTH, 1.15 + 0.18 * len(methods) + sum(heights))
-    grid: list[list[Axes]] = figure.subplots(
-        len(methods), len(attacks), squeeze=False, sharex=True, height_ratios=heights
-    ).tolist()
-    for panels, (method, own) in zip(grid, methods.items(), strict=True):
-        for axes, attack in zip(panels, attacks, strict=True):
-            _draw_panel(axes, own, numbers, attack, settings.loss)
-            axes.tick_params(labelleft=axes is panels[0])
-        panels[0].set_title(figure_text(params.methods[method].label), loc="left", pad=3)
-    for axes, attack in zip(grid[-1], attacks, strict=True):
-        axes.set_xlabel(_label(attack))
-    shown = [cell for own in methods.values() for seeds in own.values() for cell in seeds]
-    whole = all(cell.experiment.fingerprint in numbers for cell in shown)
-    _explain(figure, settings.loss, whole)
-    return figure
 
+    is_study: ClassVar[bool] = True
+    kind: Literal["stability"]
+    study: str
+    """One that varies `replaced_example`."""
+    methods: Methods | None = None
+    """The study's methods that are drawn (null: all)."""
+    loss: Literal["error_probability", "cross_entropy"] = "error_probability"
+    """1 - p of the true class, or the cross-entropy in nats."""
 
-def _explain(figure: Figure, loss: str, whole: bool) -> None:
-    """Say above the axes what the marks are, and below what they are of."""
-    remark = f"{LOSSES[loss]} of networks whose training sets differ in one image."
-    largest = "Grey line: the largest that it can be." if loss == "error_probability" else ""
-    note_below(figure, " ".join(filter(None, [remark, largest, "" if whole else MISSING_NOTE])))
-    handles = [
-        Line2D([], [], linestyle="", marker=look.marker, color=look.colour, label=label)
-        for label, look in looks(MARKS.values()).items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=1.2)
+    @override
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        yield "study", self.study
+        yield from (("method", method) for method in self.methods or [])
 
+    @property
+    @override
+    def methods_shown(self) -> list[str]:
+        return []
 
-def _pairs(settings: StabilityFigure, params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """By method and setting, the cells with a replaced example: one for each seed."""
-    study = params.ablation.studies[settings.study]
-    if not isinstance(study, ReplacedExampleStudy):
-        raise RequestError(
-            f"a stability figure shows a study that varies replaced_example, '{settings.study}' varies {study.varies}"
-        )
-    wanted = settings.methods or study.methods
-    found: dict[str, dict[str, list[Cell]]] = {}
-    for cell in cells:
-        if cell.study == settings.study and cell.method in wanted and cell.experiment.data.replaced_example is not None:
-            found.setdefault(cell.method, {}).setdefault(cell.setting, []).append(cell)
-    if not found:
-        raise RequestError(
-            f"study '{settings.study}' has none of {', '.join(wanted)}. Valid: {', '.join(study.methods)}"
-        )
-    return found
+    @override
+    def draw(self, source: FigureSource) -> Figure:
+        methods, numbers = self._pairs(source), _numbers(source.runs)
+        attacks = _attacks(numbers)
+        heights = [ROW * (len(own) + 0.6) for own in methods.values()]
+        figure = new_figure(COLUMN_WIDTH, 1.15 + 0.18 * len(methods) + sum(heights))
+        grid = figure.subplots(len(methods), len(attacks), squeeze=False, sharex=True, height_ratios=heights)
+        for panels, (method, own) in zip(grid, methods.items(), strict=True):
+            for axes, attack in zip(panels, attacks, strict=True):
+                self._draw_panel(axes, own, numbers, attack)
+                axes.tick_params(labelleft=axes is panels[0])
+            panels[0].set_title(figure_text(source.params.methods[method].label), loc="left", pad=3)
+        for axes, attack in zip(grid[-1], attacks, strict=True):
+            axes.set_xlabel(_label(attack))
+        legend_above(figure, grid[0][0].lines[: len(MARKS)])
+        shown = [cell for own in methods.values() for seeds in own.values() for cell in seeds]
+        remarks = [
+            f"{LOSSES[self.loss]} of networks whose training sets differ in one image.",
+            "Grey line: the largest that it can be." if self.loss == "error_probability" else "",
+            "" if all(cell.experiment.fingerprint in numbers for cell in shown) else MISSING_NOTE,
+        ]
+        note_below(figure, " ".join(filter(None, remarks)))
+        return figure
+
+    def _pairs(self, source: FigureSource) -> dict[str, dict[str, list[Cell]]]:
+        """By method and setting, the cells with a replaced example: one for each seed."""
+        study = source.params.ablation.studies[self.study]
+        if not isinstance(study, ReplacedExampleStudy):
+            raise RequestError(
+                f"a stability figure shows a study that varies replaced_example, '{self.study}' varies {study.varies}"
+            )
+        wanted = self.methods or study.methods
+        found: dict[str, dict[str, list[Cell]]] = {}
+        for cell in source.grid:
+            replaced = cell.experiment.data.replaced_example is not None
+            if cell.study == self.study and cell.method in wanted and replaced:
+                found.setdefault(cell.method, {}).setdefault(cell.setting, []).append(cell)
+        if not found:
+            raise RequestError(
+                f"study '{self.study}' has none of {', '.join(wanted)}. Valid: {', '.join(study.methods)}"
+            )
+        return found
+
+    def _draw_panel(self, axes: Axes, own: Mapping[str, Sequence[Cell]], numbers: Numbers, attack: str) -> None:
+        """The pairs of one method under one attack, the first at the top."""
+        measured = [
+            [numbers[cell.experiment.fingerprint] for cell in cells if cell.experiment.fingerprint in numbers]
+            for cells in own.values()
+        ]
+        for (name, label), look in zip(MARKS.items(), looks(MARKS).values(), strict=True):
+            key = f"{attack}/{name.format(loss=self.loss)}"
+            marks = [(abs(found[key]), row) for row, seeds in enumerate(measured) for found in seeds if key in found]
+            x, y = zip(*marks, strict=True) if marks else ((), ())
+            axes.plot(x, y, look.marker, color=look.colour, markersize=3.5, label=label, gid=label)
+        mark_missing(axes, [row for row, seeds in enumerate(measured) if not seeds], "y")
+        if self.loss == "error_probability":
+            axes.axvline(1, color="#9a9a9a", linewidth=1, zorder=0, gid="largest")
+        axes.set_xscale("log")
+        axes.locator_params(axis="x", numticks=5)
+        axes.minorticks_off()
+        axes.set(ylim=(len(own) - 0.4, -0.6))
+        axes.set_yticks(range(len(own)), list(own))
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.08)
 
 
 def _numbers(runs: pd.DataFrame) -> Numbers:
@@ -105,7 +142,7 @@ def _numbers(runs: pd.DataFrame) -> Numbers:
     for row in runs.to_dict("records"):
         named = {str(name): value for name, value in row.items()}
         measured = {name.removeprefix(PREFIX): value for name, value in named.items() if name.startswith(PREFIX)}
-        if known := {name: value for name, value in measured.items() if pd.notna(value)}:
+        if known := {name: float(value) for name, value in measured.items() if value == value}:
             found[named["fingerprint"]] = known
     return found
 
@@ -122,24 +159,4 @@ def _label(attack: str) -> str:
     return f"PGD-{steps}, {NORMS[norm]}" if norm in NORMS else attack
 
 
-def _draw_panel(axes: Axes, own: Mapping[str, Sequence[Cell]], numbers: Numbers, attack: str, loss: str) -> None:
-    """The pairs of one method under one attack, the first at the top."""
-    styles = looks(MARKS.values())
-    missing = []
-    for row, cells in enumerate(own.values()):
-        measured = [numbers[cell.experiment.fingerprint] for cell in cells if cell.experiment.fingerprint in numbers]
-        missing += [] if measured else [row]
-        for name, label in MARKS.items():
-            values = [abs(found[key]) for found in measured if (key := f"{attack}/{name.format(loss=loss)}") in found]
-            look = styles[label]
-            axes.plot(values, [row] * len(values), look.marker, color=look.colour, markersize=3.5, gid=label)
-    mark_missing(axes, [0.05] * len(missing), missing, axes.get_yaxis_transform())
-    if loss == "error_probability":
-        axes.axvline(1, color="#9a9a9a", linewidth=1, zorder=0, gid="largest")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=5))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(ylim=(len(own) - 0.4, -0.6))
-    axes.set_yticks(range(len(own)), list(own))
-    axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.08)
+FIGURE = StabilityFigure

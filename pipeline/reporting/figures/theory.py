@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing_extensions import override
 
-from pipeline.config import Params
-from pipeline.reporting.figure_kinds.theory import TheoryFigure
-from pipeline.reporting.figures.training_curves import Curves, draw_curves, read_curves
-from pipeline.reporting.results import latest_runs
-from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, learner_looks, new_figure, note_below
+from pipeline.config.figures import FigureSettings, FigureSource, Kind
+from pipeline.reporting.figures.training_curves import draw_curves, read_curves
+from pipeline.reporting.style import COLUMN_WIDTH, learner_looks, new_figure, note_below, say_missing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANEL_HEIGHT = 1.15
 MEAN = "mean"
 """Over the tasks: R_T of Definition 1, in black."""
 
 
-def draw(settings: TheoryFigure, params: Params, runs: pd.DataFrame) -> Figure:
-    """The figure of `settings` from the frame that `finished_runs` gives; call it inside `style()`.
+class TheoryFigure(FigureSettings):
+    """Regrets, geometric term, cosines of gradients and loss barriers of a method over the epochs."""
 
-    Raises:
-        RequestError, PipelineError: as `pipeline.tracking.read_histories`.
-    """
-    experiments = [params.experiment(settings.method, seed) for seed in params.seeds]
-    curves = read_curves(latest_runs(experiments, runs).values())
-    tasks = list(experiments[0].method.learners)
-    pairs = {f"{first}, {second}": f"theory/cosine/{first}/{second}" for first, second in combinations(tasks, 2)}
-    drawn = {
+    kind: Literal["theory"]
+    method: str
+
+    @override
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        yield "method", self.method
+
+    @override
+    def draw(self, source: FigureSource) -> Figure:
+        """Raises as `pipeline.tracking.read_histories`."""
+        experiment = source.params.experiment(self.method, source.params.seeds[0])
+        curves = read_curves(source, self.method)
+        drawn = _columns(list(experiment.method.learners))
+        figure = new_figure(COLUMN_WIDTH, 0.5 + len(drawn) * PANEL_HEIGHT)
+        panels: list[Axes] = figure.subplots(len(drawn), sharex=True).tolist()
+        for axes, (label, columns) in zip(panels, drawn.items(), strict=True):
+            axes.set_ylabel(label)
+            if not curves.measured(columns):
+                say_missing(axes)
+                continue
+            looks = learner_looks(name for name in columns if name != MEAN)
+            draw_curves(axes, curves, columns, looks | {MEAN: looks["global"]})
+            axes.legend(fontsize="x-small", ncols=2, loc="best")
+        panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiment.training.epochs))
+        figure.align_ylabels(panels)
+        note_below(figure, f"Error probabilities on held-out images.{curves.seeds_note}" if curves.runs else "")
+        return figure
+
+
+def _columns(tasks: list[str]) -> dict[str, dict[str, str]]:
+    """By label of a panel, the columns of the histories by the name of their curve."""
+    return {
         r"regret $R_T / T$": {task: f"theory/regret/{task}" for task in tasks} | {MEAN: "theory/trade_off_regret"},
         "geometric\nterm": {
             "previous iterate": "theorem_2/previous_iterate",
             "last restart": "theorem_2/last_restart",
             "learners' spread": "theorem_2/learner_spread",
         },
-        "cosine, of\ntasks": pairs,
+        "cosine, of\ntasks": {", ".join(pair): "theory/cosine/" + "/".join(pair) for pair in combinations(tasks, 2)},
         "cosine, of\nminibatches": {task: f"theory/minibatch_cosine/{task}" for task in tasks},
         "loss barrier\nto global": {task: f"theory/barrier/{task}" for task in tasks},
     }
-    figure = new_figure(COLUMN_WIDTH, 0.5 + len(drawn) * PANEL_HEIGHT)
-    panels: list[Axes] = figure.subplots(len(drawn), sharex=True).tolist()
-    for axes, (label, columns) in zip(panels, drawn.items(), strict=True):
-        _fill(axes, curves, columns)
-        axes.set_ylabel(label)
-    panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiments[0].training.epochs))
-    figure.align_ylabels(panels)
-    note_below(figure, f"Error probabilities on held-out images.{curves.seeds_note}" if curves.runs else "")
-    return figure
 
 
-def _fill(axes: Axes, curves: Curves, columns: dict[str, str]) -> None:
-    """The curves of one panel with their legend, or that there are none."""
-    if not curves.measured(columns):
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=MISSING_TEXT)
-        return
-    black, *own = learner_looks(name for name in columns if name != MEAN).items()
-    draw_curves(axes, curves, columns, {MEAN: black[1], **dict(own)})
-    axes.legend(fontsize="x-small", ncols=2, loc="best")
+FIGURE = TheoryFigure

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
-import textalloc
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from typing_extensions import override
 
-from pipeline.config import Experiment, Params
+from pipeline.config.figures import Axis, FigureSettings, FigureSource, Group, Kind
 from pipeline.config.metrics import metric_named
-from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
-from pipeline.reporting.results import measure
-from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, Look, figure_text, looks, new_figure, note_below
-from pipeline.studies.cells import Cell
+from pipeline.core.values import unique
+from pipeline.reporting.labels import SAME_PLACE, place_labels
+from pipeline.reporting.style import (
+    COLUMN_WIDTH,
+    Look,
+    deviations,
+    figure_text,
+    keep_percentages,
+    legend_above,
+    looks,
+    new_figure,
+    note_below,
+    say_missing,
+)
 
-Line = tuple[list[float], list[float]]
-"""x and y of its points."""
-Member = tuple[str, str, dict[int, Experiment]]
-"""A name of its own, what a reader calls it, and its experiments by seed."""
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipeline.config.experiment import Experiment
+    from pipeline.config.params import Params
+    from pipeline.studies.cells import Cell
+
 LABEL_SIZE = 5.8
-MARKER_SIZE = 5.0
-STAR_SIZE = 9.0
+MARKER_SIZE, STAR_SIZE = 5.0, 9.0
 """Points: a star fills less of its size than other markers do."""
-LEGEND_COLUMNS = 2
+RING = 0.6
+"""The share by which a marker is larger than the one that lies above it at the same place, of at most `MOST_RINGS`."""
+MOST_RINGS = 3
 EDGE = 0.045
 """Where a point that is far off is drawn, as a share of the axes."""
 FRONTIER: dict[str, Any] = {"color": "#4d4d4d", "linewidth": 0.9, "linestyle": (0, (4, 1.5))}
@@ -38,50 +53,92 @@ FAR_OFF = 3.0
 """Interquartile ranges below the first quartile."""
 
 
-def draw(settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()) -> Figure:
-    """The figure of `settings`; call it inside `style()`.
+class TradeOffFigure(FigureSettings):
+    """Methods, or settings of studies, as points between two metrics, and the frontier of those that no other one beats
+    in both."""
+
+    kind: Literal["trade_off"]
+    x: Axis
+    y: Axis
+    groups: Annotated[list[Group], Field(min_length=1)]
+    """In the order of the legend; later ones are drawn above earlier ones."""
+
+    @field_validator("groups")
+    @classmethod
+    def _differ(cls, value: list[Group]) -> list[Group]:
+        unique([group.label for group in value])
+        unique([method for group in value for method in group.methods])
+        return value
+
+    @property
+    def studies(self) -> list[str]:
+        """The studies of all groups."""
+        return [group.study for group in self.groups if group.study is not None]
+
+    @override
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        yield from (("metric", axis.metric) for axis in (self.x, self.y))
+        yield from (("method", method) for group in self.groups for method in group.methods)
+        yield from (("study", study) for study in self.studies)
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """By axis 1 where more is better, as of accuracies, and -1 where less is."""
+        x, y = (1 if metric_named(axis.metric).is_accuracy else -1 for axis in (self.x, self.y))
+        return x, y
+
+    @override
+    def draw(self, source: FigureSource) -> Figure:
+        points = points_between(self, source.params, source.runs, source.grid)
+        measured = points.dropna(subset=["x", "y"])
+        missing = points.drop(measured.index)["label"]
+        figure = new_figure(COLUMN_WIDTH, 2.0 + 0.1 * len(points))
+        axes = figure.add_subplot(xlabel=figure_text(self.x.label), ylabel=figure_text(self.y.label))
+        note_below(figure, f"Not measured: {', '.join(missing)}." if len(missing) else "")
+        grouped = looks(group.label for group in self.groups)
+        percent = (self.signs[0] == 1, self.signs[1] == 1)
+        draw_points(figure, axes, measured, frontier(measured, *self.signs), grouped, percent)
+        return figure
+
+
+def points_between(
+    settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()
+) -> pd.DataFrame:
+    """One row per method, or per setting of a study: name, group, label, x, y, and their deviations over seeds.
 
     Args:
         settings: Which points, between which metrics.
         params: What labels are taken from.
         runs: As `finished_runs` gives them for the methods and the cells.
-        grid: The cells of the studies that it shows.
+        grid: The cells of the studies.
     """
-    points = points_between(settings, params, runs, grid)
-    measured = points.dropna(subset=["x", "y"])
-    signs = [1 if metric_named(axis.metric).is_accuracy else -1 for axis in (settings.x, settings.y)]
-    missing = points.drop(measured.index)
-    figure = new_figure(COLUMN_WIDTH, 2.4 + 0.05 * len(points))
-    axes = figure.add_subplot()
-    axes.set(xlabel=figure_text(settings.x.label), ylabel=figure_text(settings.y.label))
-    note_below(figure, f"Not measured: {', '.join(missing['label'])}." if len(missing) else "")
-    grouped = looks(group.label for group in settings.groups)
-    draw_points(figure, axes, measured, frontier(measured, *signs), grouped, "nothing is measured")
-    return figure
+    import pandas as pd
 
+    from pipeline.reporting.results import measure
 
-def draw_points(
-    figure: Figure, axes: Axes, points: pd.DataFrame, best: pd.DataFrame, grouped: dict[str, Look], empty: str
-) -> None:
-    """Points with their names and the frontier, and the legend above.
-
-    Args:
-        figure: With nothing else to come.
-        axes: Its only ones.
-        points: `group`, `label` ("" for none), `x`, `y`, `x_std`, `y_std`; without NaN in `x` and `y`.
-        best: Those on the frontier, ordered along x.
-        grouped: The look of every group.
-        empty: What is said where there is no point.
-    """
-    _fit_limits(axes, points, empty)
-    axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
-    shown = _within(axes, points)
-    for group, members in shown.groupby("group", sort=False):
-        _draw_points(axes, members, grouped[str(group)])
-    for _, point in shown[shown["far_off"]].iterrows():
-        _draw_arrow(axes, point, grouped[point["group"]])
-    _draw_legend(figure, grouped)
-    _label(figure, axes, shown, _lines(shown, best))
+    members: list[tuple[str, str, str]] = []
+    experiments: dict[str, dict[int, Experiment]] = {}
+    for group in settings.groups:
+        for name in group.methods:
+            members.append((group.label, name, params.methods[name].label))
+            experiments[name] = {seed: params.experiment(name, seed) for seed in params.seeds}
+        for cell in (cell for cell in grid if cell.study == group.study):
+            name = f"{cell.study}/{cell.method}/{cell.setting}"
+            if name not in experiments:
+                members.append((group.label, name, cell.setting))
+            experiments.setdefault(name, {})[cell.experiment.seed] = cell.experiment
+    metrics = {"x": settings.x.metric, "y": settings.y.metric}
+    cells = measure(experiments, dict.fromkeys(metrics.values()), runs).set_index(["name", "metric"])
+    return pd.DataFrame(
+        {
+            "name": name,
+            "group": group,
+            "label": figure_text(label),
+            **{axis: cells.loc[(name, metric), "mean"] for axis, metric in metrics.items()},
+            **{f"{axis}_std": cells.loc[(name, metric), "std"] for axis, metric in metrics.items()},
+        }
+        for group, name, label in members
+    )
 
 
 def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
@@ -95,63 +152,74 @@ def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
     Returns:
         Those for which no other point is at least as good in both and better in one.
     """
-    ordered = points.assign(_x=points["x"] * x_sign, _y=points["y"] * y_sign).sort_values(["_x", "_y"], ascending=False)
-    best_before = ordered.groupby("_x")["_y"].max().iloc[::-1].cummax().shift()  # of all that are better in x
-    leads = ordered["_y"].eq(ordered.groupby("_x")["_y"].transform("max"))
-    kept = ordered[leads & ~(ordered["_x"].map(best_before) >= ordered["_y"])]
-    return kept.drop(columns=["_x", "_y"]).sort_values("x", kind="stable")
+    x, y = (points[axis].to_numpy(dtype=float) * sign for axis, sign in (("x", x_sign), ("y", y_sign)))
+    gain_x, gain_y = x - x[:, None], y - y[:, None]
+    beaten = ((gain_x >= 0) & (gain_y >= 0) & (gain_x + gain_y > 0)).any(axis=1)
+    kept: pd.DataFrame = points[~beaten].sort_values("x", kind="stable")
+    return kept
 
 
-def points_between(
-    settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()
-) -> pd.DataFrame:
-    """One row per method, or per setting of a study: name, group, label, x, y, and their deviations over seeds."""
-    members = [
-        (group.label, *member)
-        for group in settings.groups
-        for member in (_settings(group.study, grid) if group.study else _methods(group.methods, params))
-    ]
-    metrics = {"x": settings.x.metric, "y": settings.y.metric}
-    experiments = {name: seeded for _, name, _, seeded in members}
-    cells = measure(experiments, dict.fromkeys(metrics.values()), runs).set_index(["name", "metric"])
-    return pd.DataFrame(
-        {
-            "name": name,
-            "group": group,
-            "label": figure_text(label),
-            **{axis: cells.loc[(name, metric), "mean"] for axis, metric in metrics.items()},
-            **{f"{axis}_std": cells.loc[(name, metric), "std"] for axis, metric in metrics.items()},
-        }
-        for group, name, label, _ in members
+def draw_points(
+    figure: Figure,
+    axes: Axes,
+    points: pd.DataFrame,
+    best: pd.DataFrame,
+    grouped: Mapping[str, Look],
+    percent: tuple[bool, bool],
+) -> None:
+    """Points with their names and the frontier, and the legend above.
+
+    Args:
+        figure: With nothing else to come.
+        axes: Its only ones.
+        points: `group`, `label` ("" for none), `x`, `y`, `x_std`, `y_std`; without NaN in `x` and `y`.
+        best: Those on the frontier, ordered along x.
+        grouped: The look of every group.
+        percent: By axis, whether it shows accuracies.
+    """
+    from matplotlib.lines import Line2D
+
+    _fit_limits(axes, points, percent)
+    axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
+    handles = [Line2D([], [], **_marker(look), label=figure_text(group)) for group, look in grouped.items()]
+    legend_above(figure, [*handles, Line2D([], [], **FRONTIER, label="frontier")])
+    if points.empty:
+        say_missing(axes, "nothing is measured")
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # labels are placed in the layout as it is now
+    shown = _within(axes, points)
+    shown["place"] = _places(axes, shown[["x_shown", "y_shown"]].to_numpy(dtype=float))
+    rings = 1 + RING * shown.groupby("place").cumcount(ascending=False).clip(upper=MOST_RINGS)
+    shown["size"] = rings * [_marker(grouped[group])["markersize"] for group in shown["group"]]
+    steps = best[["x", "y"]].to_numpy(dtype=float)
+    lines = list(np.stack([steps[:-1], steps[1:]], axis=1))
+    for _, point in shown.iterrows():
+        lines += _draw_point(axes, point, grouped[point["group"]], percent)
+    named = shown[shown["label"] != ""].groupby("place")
+    place_labels(
+        axes,
+        named[["x_shown", "y_shown"]].first().to_numpy(dtype=float),
+        named["label"].agg("\n".join).tolist(),
+        LABEL_SIZE,
+        shown[["x_shown", "y_shown"]].to_numpy(dtype=float),
+        shown["size"].to_numpy(dtype=float),
+        np.array(lines),
     )
 
 
-def _methods(names: Sequence[str], params: Params) -> Iterator[Member]:
-    for name in names:
-        yield name, params.methods[name].label, {seed: params.experiment(name, seed) for seed in params.seeds}
-
-
-def _settings(study: str, grid: Sequence[Cell]) -> Iterator[Member]:
-    """The settings of a study, in its order."""
-    seeded: dict[tuple[str, str], dict[int, Experiment]] = {}
-    for cell in (one for one in grid if one.study == study):
-        seeded.setdefault((cell.method, cell.setting), {})[cell.experiment.seed] = cell.experiment
-    for (method, setting), experiments in seeded.items():
-        yield f"{study}/{method}/{setting}", setting, experiments
-
-
-def _fit_limits(axes: Axes, points: pd.DataFrame, empty: str) -> None:
+def _fit_limits(axes: Axes, points: pd.DataFrame, percent: tuple[bool, bool]) -> None:
     """Room for labels on all sides of all points but those that lie so far below that the others would merge."""
-    if points.empty:
-        axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=MISSING_TEXT)
-        return
-    for axis, set_limits in (("x", axes.set_xlim), ("y", axes.set_ylim)):
+    axis: Literal["x", "y"]
+    for axis, accuracies in (("x", percent[0]), ("y", percent[1])) if len(points) else ():
         quarter, three_quarters = points[axis].quantile([0.25, 0.75])
         near = points[points[axis] >= quarter - FAR_OFF * max(three_quarters - quarter, LEAST_SPAN)]
-        errors = near[f"{axis}_std"].fillna(0)
-        low, high = (near[axis] - errors).min(), (near[axis] + errors).max()
+        below, above = deviations(near[axis], near[f"{axis}_std"].fillna(0), accuracies)
+        low, high = (near[axis] - below).min(), (near[axis] + above).max()
         margin = MARGIN * max(high - low, LEAST_SPAN)
-        set_limits(low - margin, high + margin)
+        axes.set(**{f"{axis}lim": (low - margin, high + margin)})
+        if accuracies:
+            keep_percentages(axes, axis)
 
 
 def _within(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
@@ -162,20 +230,35 @@ def _within(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
         shown[f"{axis}_shown"] = points[axis].mask(far, low + EDGE * (high - low))
         shown["far_off"] |= far
     values = shown.apply(lambda point: f" ({point['x']:.1f}, {point['y']:.1f})" if point["far_off"] else "", axis=1)
-    return shown.assign(label=shown["label"] + values) if len(shown) else shown
+    return shown.assign(label=shown["label"] + values.where(shown["label"] != "", ""))
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, look: Look) -> None:
-    x, y, y_error, x_error = (points[column].tolist() for column in ("x_shown", "y_shown", "y_std", "x_std"))
-    axes.errorbar(x, y, y_error, x_error, **_marker(look), elinewidth=0.7, zorder=3)
+def _places(axes: Axes, points: NDArray[np.float64]) -> list[int]:
+    """For each point, the first one that is drawn at the same place."""
+    pixels = axes.transData.transform(points)
+    apart = np.abs(pixels - pixels[:, None]).max(axis=2) > SAME_PLACE * axes.figure.dpi / 72
+    return [int(np.argmin(row)) for row in apart]
 
 
-def _draw_arrow(axes: Axes, point: pd.Series, look: Look) -> None:
-    """From the edge towards where the point really is."""
-    (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
-    end = (left if point["x"] < left else point["x_shown"], bottom if point["y"] < bottom else point["y_shown"])
-    arrow = {"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0}
-    axes.annotate("", xy=end, xytext=(point["x_shown"], point["y_shown"]), arrowprops=arrow)
+def _draw_point(axes: Axes, point: pd.Series, look: Look, percent: tuple[bool, bool]) -> list[NDArray[np.float64]]:
+    """Draw a marker with its error bars, and an arrow from the edge to where a point is that is far off.
+
+    Returns:
+        The error bars, from end to end.
+    """
+    x, y = point["x_shown"], point["y_shown"]
+    x_error, y_error = (
+        deviations([point[axis]], [point[f"{axis}_std"]], of) for axis, of in zip("xy", percent, strict=True)
+    )
+    marker = _marker(look) | {"markersize": point["size"]}
+    axes.errorbar([x], [y], y_error, x_error, **marker, elinewidth=0.7, zorder=3, clip_on=False)
+    if point["far_off"]:
+        (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+        end = (left if point["x"] < left else x, bottom if point["y"] < bottom else y)
+        arrow = {"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0}
+        axes.annotate("", xy=end, xytext=(x, y), arrowprops=arrow)
+    ((left,), (right,)), ((below,), (above,)) = np.nan_to_num(x_error), np.nan_to_num(y_error)
+    return [np.array([[x - left, y], [x + right, y]]), np.array([[x, y - below], [x, y + above]])]
 
 
 def _marker(look: Look) -> dict[str, Any]:
@@ -189,50 +272,4 @@ def _marker(look: Look) -> dict[str, Any]:
     }
 
 
-def _draw_legend(figure: Figure, grouped: dict[str, Look]) -> None:
-    handles = [Line2D([], [], **_marker(look), label=figure_text(group)) for group, look in grouped.items()]
-    handles.append(Line2D([], [], **FRONTIER, label="frontier"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=LEGEND_COLUMNS, columnspacing=1.2)
-
-
-def _lines(points: pd.DataFrame, best: pd.DataFrame) -> list[Line]:
-    """The frontier and the error bars: labels stay off them."""
-    lines: list[Line] = [(best["x"].tolist(), best["y"].tolist())] if len(best) > 1 else []
-    numbers = points[["x_shown", "y_shown", "x_std", "y_std"]].fillna(0).to_numpy(dtype=float).tolist()
-    for x, y, x_std, y_std in numbers:
-        lines += [([x - x_std, x + x_std], [y, y]), ([x, x], [y - y_std, y + y_std])]
-    return lines
-
-
-def _label(figure: Figure, axes: Axes, points: pd.DataFrame, lines: list[Line]) -> None:
-    """Names beside the points, or joined to them by a line where there is no room; those of equal points together."""
-    named = points[points["label"] != ""]
-    if named.empty:
-        return
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # labels are placed in the layout as it is now
-    together = named.groupby([named["x_shown"].round(1), named["y_shown"].round(1)], sort=False)
-    places = together[["x_shown", "y_shown"]].first()
-    textalloc.allocate(
-        axes,
-        places["x_shown"].to_numpy(),
-        places["y_shown"].to_numpy(),
-        together["label"].agg("\n".join).tolist(),
-        x_scatter=points["x_shown"].to_numpy(),
-        y_scatter=points["y_shown"].to_numpy(),
-        x_lines=[x for x, _ in lines],
-        y_lines=[y for _, y in lines],
-        textsize=LABEL_SIZE,
-        linecolor="#9a9a9a",
-        linewidth=0.4,
-        linespacing=1.05,
-        min_distance=0.012,
-        max_distance=0.6,
-        margin=0.004,
-        nbr_candidates=1000,
-        priority_strategy="largest",
-        avoid_label_lines_overlap=True,
-        avoid_crossing_label_lines=True,
-        xlims=axes.get_xlim(),
-        ylims=axes.get_ylim(),
-    )
+FIGURE = TradeOffFigure

@@ -13,11 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import Params
-from pipeline.config.metrics import metric_named
 from pipeline.core.files import write_text
 from pipeline.reporting.examples import NATURAL, Pictures
-from pipeline.reporting.figure_kinds.trade_off import TradeOffFigure
-from pipeline.reporting.figures import trade_off
+from pipeline.reporting.figures.trade_off import TradeOffFigure, frontier, points_between
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import FRAME, Point, scatter
 from pipeline.reporting.page.experiments import experiment_page, read_files
@@ -101,11 +99,10 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[di
     for figure in params.figures.values():
         if not isinstance(figure, TradeOffFigure) or figure.studies:
             continue
-        points = trade_off.points_between(figure, params, runs).dropna(subset=["x", "y"])
+        points = points_between(figure, params, runs).dropna(subset=["x", "y"])
         if points.empty:
             continue
-        signs = [1 if metric_named(axis.metric).is_accuracy else -1 for axis in (figure.x, figure.y)]
-        best = set(trade_off.frontier(points, *signs).index)
+        best = set(frontier(points, *figure.signs).index)
         groups = [group.label for group in figure.groups if points["group"].eq(group.label).any()]
         shown = [
             Point(

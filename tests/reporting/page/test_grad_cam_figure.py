@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from pipeline.config import FigureSource, Params, parse_params
 from pipeline.core.errors import RequestError
 from pipeline.provenance.folders import RUNS, prepared_folder, results_folder
+from pipeline.reporting.drawing import write_figures
 from pipeline.reporting.examples import Pictures
-from pipeline.reporting.figures import grad_cam, write_figures
 from pipeline.reporting.style import style
 from pipeline.tracking import finished_runs
 from tests.reporting.page.conftest import MEASURED, Suite
@@ -74,7 +74,7 @@ def test_what_is_not_measured_is_said_beside_the_others(draw: Draw) -> None:
 
 
 def test_where_no_image_is_disputed_it_says_so(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grad_cam, "disputed", lambda *given: [])
+    monkeypatch.setattr("pipeline.reporting.examples.disputed", lambda *given: [])
     assert texts(draw()).startswith("There is no test image that Generalist-D")
 
 
