@@ -20,7 +20,8 @@ def class_activation(model: nn.Module, images: Tensor) -> Tensor:
     Vectorised: samples do not interact in eval mode, so one backward pass serves the whole batch.
     """
     features: list[Tensor] = []
-    stage = next(module for name, module in model.named_modules() if name.split(".")[-1] == "last_stage")
+    stage = next(module.last_stage for module in model.modules() if hasattr(module, "last_stage"))
+    assert isinstance(stage, nn.Module)
     handle = stage.register_forward_hook(lambda module, inputs, output: features.append(output))
     try:
         with frozen(model):

@@ -30,11 +30,11 @@ from pipeline.data.split import Split, open_split
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.evaluation.predictions import channels_last
 from pipeline.models import build_model
+from pipeline.objectives.part import class_activation
 from pipeline.provenance.code import digest_of
-from pipeline.reporting.grad_cam import class_activation_maps
 from pipeline.tracking import read_artifacts, read_run
 
-CRAFTING_VERSION = 1
+CRAFTING_VERSION = 2
 """Raise it when a change of the code changes what is crafted."""
 NATURAL = "natural"
 
@@ -48,7 +48,7 @@ class View:
     predicted: Tensor
     """(n,), int64: the class that the network sees."""
     maps: Tensor
-    """(n, height, width), uint8: Grad-CAM of that class, 255 where it is strongest."""
+    """(n, height, width), uint8: Grad-CAM (Selvaraju et al., 2017) of that class, 255 where most speaks for it."""
 
 
 def shown_attacks(settings: EvaluationSettings) -> dict[str, PGDAttack]:
@@ -179,7 +179,7 @@ def views(
             images = to_unit_interval(test.images[torch.tensor(chosen)])
         with torch.no_grad():
             predicted = model(channels_last(images)).argmax(1)
-        maps = class_activation_maps(model, images, predicted)
+        maps = class_activation(model, channels_last(images))
         found[name] = View(images.mul(255).round().to(torch.uint8), predicted, maps.mul(255).round().to(torch.uint8))
     return found
 

@@ -1,4 +1,4 @@
-"""Class-activation maps: of known networks, of all networks, and as a figure."""
+"""Class-activation maps: of known networks, and of all networks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from pipeline.core.values import Normalization
 from pipeline.models import ARCHITECTURES, build_model
-from pipeline.reporting.grad_cam import class_activation_maps, last_stage
+from pipeline.objectives.part import class_activation
 
 DATASETS = {"small_cnn": "digits", "resnet50": "imagenet", "wrn50_2": "imagenet"}
 
 
 class LightAndDark(nn.Module):
-    """Class 0 is how light an image is on average, class 1 how dark, class 2 nothing: its maps are known."""
+    """Class 0 is how light an image is on average, class 1 how dark: their maps are known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,20 +23,24 @@ class LightAndDark(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.last_stage(self.scale * torch.cat([images, 1 - images], dim=1))
-        light, dark = features.mean((2, 3)).unbind(1)
-        return torch.stack([light, dark, 0 * light], dim=1)
+        logits: Tensor = features.mean((2, 3))
+        return logits
 
 
-def test_the_map_is_what_speaks_for_the_class() -> None:
-    images = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+def test_the_map_is_what_speaks_for_the_predicted_class() -> None:
+    images = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0)) / 2
+    images[0] += 0.5
     images[:, :, 0, 0], images[:, :, 5, 5] = 0, 1
     model = LightAndDark().eval()
-    maps = class_activation_maps(model, images, torch.tensor([0, 1, 2]))
+    maps = class_activation(model, images)
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps[0], images[0, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(maps[1], 1 - images[1, 0], atol=1e-5, rtol=0)
-    assert maps[2].abs().max() == 0
-    assert model.scale.grad is None and not model.last_stage._forward_hooks
+    assert model.scale.grad is None and model.scale.requires_grad and not model.last_stage._forward_hooks
+
+
+def test_where_nothing_speaks_for_the_class_the_map_is_empty() -> None:
+    assert class_activation(LightAndDark().eval(), torch.zeros(1, 1, 6, 6) + 0.5).abs().max() == 0
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "wrn50_2"])
@@ -45,10 +49,12 @@ def test_every_network_has_a_last_stage(architecture: str) -> None:
     torch.manual_seed(0)
     model = build_model(architecture, dataset).eval()
     shapes: list[torch.Size] = []
-    handle = last_stage(model).register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+    stage = model.last_stage
+    assert isinstance(stage, nn.Module)
+    handle = stage.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
     size = 8 if dataset == "digits" else 32
     images = torch.rand(2, 1 if dataset == "digits" else 3, size, size)
-    maps = class_activation_maps(model, images, torch.tensor([1, 2]))
+    maps = class_activation(model, images)
     handle.remove()
     assert maps.shape == (2, size, size)
     assert torch.isfinite(maps).all() and maps.min() >= 0 and maps.max() <= 1
@@ -67,6 +73,5 @@ def test_a_standardising_network_has_the_maps_of_the_network_inside() -> None:
     torch.manual_seed(0)
     model = build_model("small_cnn", "digits", Normalization(mean=[0.0], std=[1.0])).eval()
     inside = model.get_submodule("network")
-    assert last_stage(model) is last_stage(inside)
-    images, classes = torch.rand(2, 1, 8, 8), torch.tensor([3, 4])
-    assert torch.equal(class_activation_maps(model, images, classes), class_activation_maps(inside, images, classes))
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(class_activation(model, images), class_activation(inside, images))
