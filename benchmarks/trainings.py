@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.frame import Option, benchmark, rates, ratios, spread, timed
+from benchmarks.frame import Option, benchmark, ratios, spread
 from benchmarks.loops import images_of, suite
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Experiment
@@ -119,28 +119,26 @@ def _judge(experiment: Experiment, split: ImageSplit, backend: Backend) -> tuple
 
 
 @benchmark(
-    rounds=Option(3, 1, "trainings of each set, alone and shared"),
-    studies=Option(
-        ["communication_interval", "communication_interval_nt_linf", "communication_interval_linf_l2"],
-        [],
-        "of the grid",
+    rounds=Option(1, 1, "trainings of all, alone and shared"),
+    grid=Option(
+        "whole", "none", "whole: all studies of the grid with one seed; none: the experiments of make repro alone"
     ),
-    train_images=Option(1300, 32, "of the digits"),
+    train_images=Option(325, 32, "of the digits"),
 )
 def warm_ups(given: Namespace) -> dict[str, Any]:
     """What shared warm-ups save: digits, each experiment trained alone against what they share trained once.
 
-    The experiments of `make repro` that share a warm-up, and the study of the communication interval of all three
-    variants. One thread, no evaluation; alone and shared take turns, and must end with the same bits.
+    The experiments of `make repro` and of the grid that share a warm-up with others. One thread, no evaluation; alone
+    and shared take turns, and must end with the same bits.
     """
     images = (f"data.train_images={given.train_images}", f"data.held_out_images={min(given.train_images, 137)}")
     params = suite("suite=digits", "ablation=full", *images)
     backend = choose_backend("auto", params.training.precision, params.training.threads)
-    of_study = {cell.experiment.fingerprint: cell.experiment for cell in cells(params, given.studies)}
-    sets = {"make repro": list(params.experiments())} | ({"study": list(of_study.values())} if of_study else {})
-    split = images_of(params.data)
-    found = {name: _alone_and_shared(Set(one, split, backend), given.rounds) for name, one in sets.items()}
-    return {"sets": found, "studies": given.studies, "rounds": given.rounds}
+    experiments = list(params.experiments())
+    if given.grid == "whole":
+        experiments += [cell.experiment for cell in cells(params, seeds=params.seeds[:1])]
+    trained = Set(experiments, images_of(params.data), backend)
+    return {**_alone_and_shared(trained, given.rounds), "train_images": given.train_images, "grid": given.grid}
 
 
 class Set:
@@ -174,17 +172,25 @@ class Set:
 
 
 def _alone_and_shared(trained: Set, rounds: int) -> dict[str, Any]:
-    """Seconds and epochs of one learner."""
+    """Epochs of one learner, and seconds by the clock and of the processor."""
     alone = sum(len(one.method.learners) * one.training.epochs for one in trained.experiments)
     saved = sum(one.learner_epochs_saved for one in trained.warm_ups)
-    works = {is_shared: partial(trained.train, is_shared) for is_shared in (False, True)}
-    seconds = timed(works, trained.backend.device, rounds, warm_up=False)
+    seconds: dict[str, dict[str, list[float]]] = {
+        clock: {"alone": [], "shared": []} for clock in ("seconds", "processor_seconds")
+    }
+    for _ in range(rounds):
+        for name in ("shared", "alone"):
+            begun = time.perf_counter(), time.process_time()
+            trained.train(is_shared=name == "shared")
+            seconds["seconds"][name].append(time.perf_counter() - begun[0])
+            seconds["processor_seconds"][name].append(time.process_time() - begun[1])
     return {
         "experiments": len(trained.experiments),
+        "rounds": rounds,
         "learner_epochs": {"alone": alone, "shared": alone - saved},
-        "seconds": {"alone": spread(seconds[False]), "shared": spread(seconds[True])},
-        "learner_epochs_per_second": rates(alone, seconds[False]),
-        "ratio": ratios(seconds[False], seconds[True]),
+        **{clock: {name: spread(values) for name, values in found.items()} for clock, found in seconds.items()},
+        "ratio": ratios(seconds["seconds"]["alone"], seconds["seconds"]["shared"]),
+        "processor_ratio": ratios(seconds["processor_seconds"]["alone"], seconds["processor_seconds"]["shared"]),
     }
 
 

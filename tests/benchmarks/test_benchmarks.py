@@ -32,7 +32,7 @@ KEYS = {
     "ood_memory": {"peak_mebibytes"},
     "imagefolder": {"milliseconds_per_image", "resident_mebibytes_after_each_round"},
     "equality": {"suites"},
-    "warm_ups": {"sets"},
+    "warm_ups": {"learner_epochs", "ratio", "processor_ratio"},
 }
 BY_BENCHMARK = {
     "headline": "step",
