@@ -107,7 +107,8 @@ def test_the_command_line(long_tree: Path, tmp_path: Path) -> None:
     ):
         wrong = run(long_tree, tmp_path / "to", *arguments)
         assert wrong.code == 2 and text in wrong.err
-    run(tmp_path / "none", tmp_path / "to").expect(2, "none/train: is missing; expected a folder SOURCE with train/")
+    missing = "none/train: cannot be read (No such file or directory); expected a folder SOURCE with train/"
+    run(tmp_path / "none", tmp_path / "to").expect(2, missing)
     assert not (tmp_path / "to").exists()
 
 

@@ -202,7 +202,7 @@ def _check_whole(damaged: dict[str, str], source: Path) -> None:
     raise RequestError(
         "\n".join(
             [
-                f"damaged images: {len(damaged)}",
+                f"{len(damaged)} image{' is' if len(damaged) == 1 else 's are'} damaged:",
                 *lines,
                 "  Restore them from the archive and run the same command again (what was finished is kept), or leave "
                 "them out with --allow-damaged (in params.yaml: data.streaming.allow_damaged).",

@@ -123,7 +123,7 @@ def test_damaged_files_are_named_and_an_error(tree: Path, tmp_path: Path) -> Non
     with pytest.raises(RequestError) as caught:
         prepare(tree, tmp_path / "to")
     first, *lines, way_out = str(caught.value).splitlines()
-    assert first == "damaged images: 3" and "--allow-damaged" in way_out
+    assert first == "3 images are damaged:" and "--allow-damaged" in way_out
     for line, (name, reason) in zip(lines, DAMAGED.items(), strict=True):
         assert line.startswith(f"  {tree / name}: {reason}")
     assert not (tmp_path / "to" / "manifest.json").exists()
