@@ -58,7 +58,7 @@ def eight_and_a_broken_one(content: dict[str, Any]) -> None:
     content["methods"]["broken"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
     content["tables"] = {}
     content["ablation"]["attempts"] = 2
-    content["training"].update(epochs=EPOCHS, share_warm_ups=False)
+    content["training"].update(epochs=EPOCHS, share_warm_ups=False, branch_gigabytes=0)
     content["data"]["train_images"] = 160
     attacks = content["evaluation"]["attacks"]
     content["evaluation"]["attacks"] = {
