@@ -109,6 +109,7 @@ SLOW = (
     "tests/evaluation/test_autoattack.py::test_colour_images",
     "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",
     "tests/faults/",
+    "tests/experiments/test_branches.py::test_who_is_killed",
     "tests/experiments/test_warm_up.py::test_a_killed",
     "tests/models/test_folding.py::test_crafted_examples_agree_to_rounding[wrn32_10",
     "tests/provenance/test_keeping.py",
@@ -142,6 +143,7 @@ SLOW = (
     "tests/training/test_golden.py",
     "tests/training/test_loop.py::test_a_compiled_network_trains_alike",
     "tests/training/test_mesh.py",
+    "tests/training/test_branches.py::test_a_branch_has_the_bits_that_it_has_alone[a",
     "tests/training/test_warm_up.py::test_a_",
 )
 """How the names of tests begin that `make test` leaves to `make test-all`: stories that others tell in less time (one
