@@ -133,7 +133,7 @@ def test_a_method_with_characters_of_the_shell_is_refused_by_dvc_s_stage(checkou
     assert not (checkout / "written").exists()
 
 
-@pytest.mark.parametrize("target", ["explain CELL", "export RUN", "suite SUITE"])
+@pytest.mark.parametrize("target", ["explain CELL", "suite SUITE"])
 def test_make_hands_names_on_as_they_are(checkout: Path, target: str) -> None:
     shutil.copy(REPOSITORY / "params.yaml", checkout)
     goal, variable = target.split()
