@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
+from pipeline.core.datasets import DATASETS, DataFacts
 from pipeline.core.errors import RequestError
 from pipeline.core.files import Damaged, file_digest, read_record, require_file
 from pipeline.core.streams import stream
@@ -82,7 +84,7 @@ def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
         RequestError: the folder is missing, is damaged or holds another data set.
     """
     manifest = _read_manifest(prepared / MANIFEST_FILE, settings.name)
-    train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"])
+    train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], DATASETS[settings.name])
     trained_on, held_out = split_positions(len(train), settings)
     if settings.test_images is not None:
         test_order = torch.randperm(len(test), generator=stream(settings.split_seed, "test"))
@@ -129,19 +131,42 @@ def _read_manifest(path: Path, name: str) -> dict[str, Any]:
         raise RequestError(f"{path}: is missing, data set '{name}' is not prepared. {WAY_OUT}") from None
     except Damaged as error:
         raise RequestError(f"{error}. {WAY_OUT}") from None
-    if found.get("name") != name:
-        raise RequestError(f"{path}: is of data set '{found.get('name')}', params.yaml asks for '{name}'. {WAY_OUT}")
+    if not all(isinstance(found.get(key), str) for key in ("name", "sha256", "digest")):
+        raise RequestError(f"{path}: is not of a data set that is whole in memory. {WAY_OUT}")
+    if found["name"] != name:
+        raise RequestError(f"{path}: is of data set '{found['name']}', params.yaml asks for '{name}'. {WAY_OUT}")
     return found
 
 
-def _read_images(path: Path, expected: str) -> tuple[ImageSet, ImageSet]:
-    """The training and test images at `path`, after a check of the file's sha256."""
+def _read_images(path: Path, expected: str, facts: DataFacts) -> tuple[ImageSet, ImageSet]:
+    """The training and test images at `path`, after a check of the file's sha256 and of what is in it."""
     try:
         digest = file_digest(require_file(path))
     except FileNotFoundError:
         raise RequestError(f"{path}: is missing. {WAY_OUT}") from None
     if digest != expected:
         raise RequestError(f"{path}: is damaged, its sha256 is {digest}, {MANIFEST_FILE} says {expected}. {WAY_OUT}")
-    tensors = load_file(path)
-    train, test = (ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"].long()) for part in ("train", "test"))
-    return train, test
+    try:
+        tensors = load_file(path)
+        train, test = (ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "test"))
+    except (SafetensorError, KeyError) as error:
+        raise RequestError(f"{path}: is damaged ({type(error).__name__}: {error}). {WAY_OUT}") from None
+    for images, count in ((train, facts.train_images), (test, facts.test_images)):
+        _check(images, count, facts, path)
+    return ImageSet(train.images, train.labels.long()), ImageSet(test.images, test.labels.long())
+
+
+def _check(found: ImageSet, count: int | None, facts: DataFacts, path: Path) -> None:
+    shape = (count, facts.channels, facts.size, facts.size)
+    whole = not found.labels.is_floating_point() and not found.labels.is_complex()
+    if found.images.shape != shape or found.labels.shape != (count,) or found.images.dtype != torch.uint8 or not whole:
+        raise RequestError(
+            f"{path}: holds {found.images.dtype} images of shape {tuple(found.images.shape)} and {found.labels.dtype} "
+            f"labels of shape {tuple(found.labels.shape)}, expected torch.uint8 images of shape {shape} and {count} "
+            f"labels of whole numbers. {WAY_OUT}"
+        )
+    lowest, highest = int(found.labels.min()), int(found.labels.max())
+    if lowest < 0 or highest >= len(facts.classes):
+        raise RequestError(
+            f"{path}: labels are {lowest} to {highest}, expected 0 to {len(facts.classes) - 1}. {WAY_OUT}"
+        )

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
 from pipeline.core.errors import RequestError
+from pipeline.core.files import file_digest, read_record, write_record
 from pipeline.data.images import ImageSet, load_split, split_positions, to_unit_interval
 from pipeline.data.prepare import prepare
 
@@ -180,3 +181,25 @@ def test_a_damaged_manifest_is_refused(own_copy: Path, content: bytes) -> None:
 def test_another_data_set_is_refused(prepared: Path) -> None:
     with pytest.raises(RequestError, match=r"is of data set 'digits', params\.yaml asks for 'mnist'"):
         load_split(prepared, DataSettings(name="mnist", held_out_images=1))
+
+
+@pytest.mark.parametrize(
+    ("replacement", "message"),
+    [
+        ({"train_images": torch.zeros(1437, 8, 8, dtype=torch.uint8)}, r"of shape \(1437, 8, 8\)"),
+        ({"train_images": torch.zeros(1437, 1, 8, 8)}, "torch.float32 images"),
+        ({"test_labels": torch.zeros(359, dtype=torch.uint8)}, r"labels of shape \(359,\)"),
+        ({"test_labels": torch.full((360,), 10, dtype=torch.uint8)}, "labels are 10 to 10, expected 0 to 9"),
+        ({"train_labels": torch.full((1437,), -1, dtype=torch.int16)}, "labels are -1 to -1, expected 0 to 9"),
+    ],
+)
+def test_a_file_that_is_whole_but_not_this_data_set_is_refused(
+    own_copy: Path, replacement: dict[str, Tensor], message: str
+) -> None:
+    tensors = {name: tensor.clone() for name, tensor in load_file(own_copy / "images.safetensors").items()}
+    save_file(tensors | replacement, own_copy / "images.safetensors")
+    manifest = read_record(own_copy / "manifest.json")
+    manifest["sha256"] = file_digest(own_copy / "images.safetensors")
+    write_record(own_copy / "manifest.json", manifest)
+    with pytest.raises(RequestError, match=message):
+        load_split(own_copy, digits())
