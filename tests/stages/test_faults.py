@@ -83,14 +83,15 @@ def test_when_every_checkpoint_is_damaged_nothing_is_changed(
 ) -> None:
     place = make_workplace(lengthen)
     shutil.copytree(uninterrupted.folder / "runs", place.folder / "runs")
-    older, newer = place.checkpoints()
-    flip(older)
+    *older, newer = checkpoints = place.checkpoints()
+    for path in older:
+        flip(path)
     newer.write_bytes(newer.read_bytes()[:1000])
     before = place.files("runs")
     place.call("train", METHOD, "--seed", "1").expect(
         1,
         "error: every checkpoint in runs/",
-        f"is damaged: {newer.name}, {older.name}. Nothing was changed.",
+        f"is damaged: {', '.join(path.name for path in reversed(checkpoints))}. Nothing was changed.",
         "Restore one from a backup, or remove the folder to train from the start.",
     )
     assert place.files("runs") == before and not (place.folder / "results").exists()

@@ -88,7 +88,7 @@ def test_what_is_kept_to_branch_from_is_counted_up_to_its_budget(make_params: Ma
 
         params = make_params(change)
         experiments = [params.experiment(name, 1) for name in ("at", "generalist_t")]
-        expected = {one.fingerprint: Cost(1.0, 1.0, 7, 7, 10**9) for one in experiments}
+        expected = {one.fingerprint: Cost(1.0, 1.0, 7, 10**9, 7) for one in experiments}
         return branch_bytes(experiments, expected)
 
     assert [kept(5.0), kept(1.5), kept(0.0)] == [2 * 10**9, 15 * 10**8, 0]  # after epochs 4 and 6 of Generalist-T
