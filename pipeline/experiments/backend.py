@@ -15,6 +15,9 @@ WORTH = 1e14
 UPDATE, CRAFTING = 3, 2
 """Forward passes that an update of the weights and a step of an attack are worth: gradients of both weights and images
 cost two, those of images alone one."""
+_MOST = 1e7
+"""Operations of an image's forward pass with which nothing is counted where even they would be too few: counting
+imports parts of torch that take a second."""
 
 
 def training_backend(experiment: Experiment, images: int, say: Callable[[str], None] = print) -> Backend:
@@ -42,11 +45,6 @@ def training_backend(experiment: Experiment, images: int, say: Callable[[str], N
         "overrules)"
     )
     return choose(compiled=True) if work >= least else plain
-
-
-_MOST = 1e7
-"""Operations of an image's forward pass with which nothing is counted where even they would be too few: counting
-imports parts of torch that take a second."""
 
 
 def passes_of_training(experiment: Experiment, images: int) -> int:

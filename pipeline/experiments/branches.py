@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend
@@ -37,7 +34,6 @@ def begin_from_others(
     course = Course.of(experiment, len(split.train), split.digest)
     points = (commit for folder in _folders() for commit in folder.glob("*.json"))
     if point := own.branch_from(points, course.keys, backend.device):
-        os.utime(point)
         say(f"{experiment.identifier} goes on from {point.with_suffix('.pt')}: its settings mean the same up to there")
     elif reason := _parting(experiment, course, split):
         say(f"{experiment.identifier} is trained from the start: it leaves what was trained before {reason}")
@@ -59,6 +55,6 @@ def _parting(experiment: Experiment, course: Course, split: Split) -> str | None
     try:
         settings = json.loads((training_folder(experiment) / "experiment.json").read_text())
         before = Experiment.model_validate(settings)
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError):  # of pydantic, too
         return None
     return course.leaves(Course.of(before, len(split.train), split.digest))

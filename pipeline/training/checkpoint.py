@@ -8,6 +8,7 @@ decided the state (`pipeline.studies.course`), by which a training with other se
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -131,7 +132,11 @@ class CheckpointFolder:
         for point, (epoch, step) in sorted(fitting.items(), key=lambda item: item[1], reverse=True):
             path = point.with_suffix(".pt")
             if _problem(path, point, None, self._code) is None:
-                state = torch.load(path, map_location=device, weights_only=True)
+                try:
+                    os.utime(point)  # used now, and so dropped last
+                    state = torch.load(path, map_location=device, weights_only=True)
+                except FileNotFoundError:
+                    continue  # another process has just dropped it
                 shared = f"epochs 1 to {epoch + (step > 0)} of {state['experiment']} ({state['fingerprint']})"
                 earlier = state["progress"]["shared"]
                 state["progress"]["shared"] = f"{shared}, {earlier}" if earlier else shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -210,6 +211,21 @@ def test_branch_points_that_were_used_least_recently_are_dropped_first(
     assert points[0].exists() and not points[1].exists() and not points[1].with_suffix(".json").exists()
     drop_branch_points([checkpoints.folder], 0)
     assert sorted(checkpoints.folder.glob("*.pt")) == kept[-KEPT:]
+
+
+def test_a_branch_point_that_is_dropped_meanwhile_is_not_begun_from(
+    make: Any, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    donor, experiment = make(), make(rates_fall_later)
+    train(donor, tiny_split, cpu, tmp_path / donor.fingerprint, Recorder())
+    dropped, touch = own(tmp_path, donor).path(5, 3), os.utime
+
+    def drop(path: Path) -> None:
+        dropped.unlink(missing_ok=True)
+        touch(path)
+
+    monkeypatch.setattr(os, "utime", drop)
+    assert branch(experiment, tiny_split, cpu, tmp_path) == (3, 3)
 
 
 def test_nothing_is_kept_where_no_disk_is_given_for_it(
