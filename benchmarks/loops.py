@@ -182,5 +182,5 @@ def _learner(architecture: str, dataset: str, name: str, objective: dict[str, An
 def minibatch(dataset: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Made-up images of a data set's shape, (count, channels, size, size) in [0, 1], and labels (count,)."""
     facts = DATASETS[dataset]
-    images = torch.rand((count, facts.channels, facts.size, facts.size), generator=torch.Generator().manual_seed(0))
+    images = torch.rand((count, *facts.shape), generator=torch.Generator().manual_seed(0))
     return images.to(device), torch.arange(count, device=device) % len(facts.classes)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipeline.config import Experiment, MovingAverageSettings, Params, load_params, parse_params
 from pipeline.config.composing import compose
 from pipeline.config.training import HOW_TO_TRAIN
+from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.core.values import interpolate, parse_fraction
 from pipeline.models import ARCHITECTURES, check_input
@@ -73,7 +74,7 @@ def dataset_of(suite: str) -> str:
 def takes(architecture: str, dataset: str) -> bool:
     """Whether a network takes the images of a data set."""
     try:
-        check_input(architecture, dataset)
+        check_input(architecture, DATASETS[dataset])
     except ValueError:
         return False
     return True
@@ -262,7 +263,7 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
         "model.architecture",
         "resnet18",
         "model.architecture",
-        "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1",
+        "resnet18 takes images of 32 x 32 or 28 x 28, but the data has 1",
     ),
     (
         "model.architecture",

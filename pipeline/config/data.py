@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
 from pipeline.config.streaming import StreamingSettings, TestCrop
-from pipeline.core.datasets import DATASETS
+from pipeline.core.datasets import DATASETS, DataFacts, numbered
 from pipeline.core.values import Location, StrictModel, Whole, is_none, mapping, unknown, unless
 
 
@@ -20,6 +21,15 @@ def _is_known(value: str) -> str:
 DatasetName = Annotated[str, AfterValidator(_is_known)]
 STREAMED = tuple(name for name, facts in DATASETS.items() if facts.streamed)
 """Data sets too large for memory: trees of image folders, prepared to shards."""
+
+
+def facts_of(data: Mapping[str, Any]) -> DataFacts | None:
+    """What is known of the images of a raw section `data`; None where that is itself a mistake."""
+    name, classes = data.get("name"), data.get("classes")
+    known = DATASETS.get(name) if isinstance(name, str) else None
+    if known is None or known.classes:
+        return known
+    return replace(known, classes=numbered(classes)) if type(classes) is int else None
 
 
 class AugmentationSettings(StrictModel):
@@ -57,9 +67,10 @@ class DataSettings(StrictModel):
     augmentation: AugmentationSettings = AugmentationSettings()
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """By label; numbers where only the folders' names say."""
-        return DATASETS[self.name].classes or tuple(f"class_{number:04d}" for number in range(self.classes or 0))
+    def facts(self) -> DataFacts:
+        """Shape, classes and numbers of the images."""
+        known = DATASETS[self.name]
+        return known if known.classes else replace(known, classes=numbered(self.classes or 0))
 
     def judged_on(self, crop: TestCrop | None) -> DataSettings:
         """The same images, with another crop of held-out and test images; None changes nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Sizes, StoredSize
 from pipeline.config.training import HOW_TO_TRAIN, TrainingSettings
 from pipeline.core.values import AttackBudget, Name, Norm, StrictModel, _digest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LONGEST_NAME = 120
 """Characters in an experiment's name: it names a folder."""
@@ -46,6 +49,13 @@ class Experiment(StrictModel):
         """The network of every learner: those that are mixed have the same."""
         learner = next(iter(self.method.learners.values()))
         return learner.architecture or self.model.architecture
+
+    def build_model(self, learner: str | None = None) -> nn.Module:
+        """A freshly initialised network of a learner (None: of the first; mixed ones have the same)."""
+        from pipeline.models import build_model
+
+        chosen = self.method.learners[learner or next(iter(self.method.learners))].architecture
+        return build_model(chosen or self.model.architecture, self.data.facts, self.model.normalization)
 
     def sizes_in(self, epoch: int) -> Sizes:
         """The sizes of batches and, where images are streamed, of images in `epoch` (from 1)."""

@@ -39,9 +39,9 @@ from pipeline.objectives import OBJECTIVES, Objective, refuse_label_smoothing
 
 
 def _check_architecture(value: str, info: ValidationInfo) -> str:
-    dataset = context(info, "dataset")
-    if dataset is not None:
-        check_input(value, dataset)
+    images = context(info, "images")
+    if images is not None:
+        check_input(value, images)
     return value
 
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.data import facts_of
 from pipeline.config.extending import extend_methods
 from pipeline.config.params import Params
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.files import require_file
 from pipeline.core.values import AttackBudget, Norm, mapping
@@ -147,13 +147,13 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
 
     What is itself a mistake is None, or a stand-in: it is reported once, at its own place.
     """
-    training, dataset = mapping(raw, "training"), mapping(raw, "data").get("name")
+    training = mapping(raw, "training")
     epochs = training.get("epochs")
     budgets = raw["threat_model"] if isinstance(raw.get("threat_model"), dict) else dict.fromkeys(get_args(Norm))
     attacks = mapping(mapping(raw, "evaluation"), "attacks")
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
-        "dataset": dataset if isinstance(dataset, str) and dataset in DATASETS else None,
+        "images": facts_of(mapping(raw, "data")),
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
         "selection_split": mapping(training, "selection").get("split"),

@@ -7,17 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The shape of one data set: images are (channels, size, size) with values in [0, 1] after division by 255."""
+    """Images of one data set: (channels, height, width) with values in [0, 1] after division by 255."""
 
     channels: int
-    size: int
+    height: int
+    width: int
     classes: tuple[str, ...]
-    """Empty where only the settings know."""
+    """Their names by label; empty where only the settings know."""
     train_images: int | None
     """None where only the files know."""
     test_images: int | None
     streamed: bool = False
     """Too large for memory: a tree of image folders, prepared to shards."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        return self.channels, self.height, self.width
 
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -36,16 +42,23 @@ CIFAR100 = (
     "woman", "worm",
 )
 # fmt: on
-IMAGENET = tuple(f"class_{number:04d}" for number in range(1000))
+
+
+def numbered(classes: int) -> tuple[str, ...]:
+    """Names of classes that have none: class_0000, class_0001, ..."""
+    return tuple(f"class_{number:04d}" for number in range(classes))
+
+
+IMAGENET = numbered(1000)
 """ILSVRC2012 in the order of its folders (n01440764, ...), whose names are in the manifest of the prepared images."""
 
 DATASETS: dict[str, DataFacts] = {
-    "digits": DataFacts(1, 8, DIGITS, 1437, 360),
-    "cifar10": DataFacts(3, 32, CIFAR10, 50_000, 10_000),
-    "cifar100": DataFacts(3, 32, CIFAR100, 50_000, 10_000),
-    "mnist": DataFacts(1, 28, DIGITS, 60_000, 10_000),
-    "svhn": DataFacts(3, 32, DIGITS, 73_257, 26_032),
+    "digits": DataFacts(1, 8, 8, DIGITS, 1437, 360),
+    "cifar10": DataFacts(3, 32, 32, CIFAR10, 50_000, 10_000),
+    "cifar100": DataFacts(3, 32, 32, CIFAR100, 50_000, 10_000),
+    "mnist": DataFacts(1, 28, 28, DIGITS, 60_000, 10_000),
+    "svhn": DataFacts(3, 32, 32, DIGITS, 73_257, 26_032),
     # Of the 50,000 validation images, those that the field evaluates on.
-    "imagenet": DataFacts(3, 224, IMAGENET, 1_281_167, 5_000, streamed=True),
-    "imagefolder": DataFacts(3, 224, (), None, None, streamed=True),
+    "imagenet": DataFacts(3, 224, 224, IMAGENET, 1_281_167, 5_000, streamed=True),
+    "imagefolder": DataFacts(3, 224, 224, (), None, None, streamed=True),
 }

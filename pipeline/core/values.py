@@ -27,7 +27,6 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import did_you_mean
 
 Norm = Literal["linf", "l2", "l1"]
@@ -254,7 +253,7 @@ class Normalization(StrictModel):
     @field_validator("mean", "std")
     @classmethod
     def _cover_the_channels(cls, value: list[float], info: ValidationInfo) -> list[float]:
-        dataset = context(info, "dataset")
-        if dataset is not None and len(value) != DATASETS[dataset].channels:
-            raise ValueError(f"expected one value for each of {DATASETS[dataset].channels} channels, got {len(value)}")
+        images = context(info, "images")
+        if images is not None and len(value) != images.channels:
+            raise ValueError(f"expected one value for each of {images.channels} channels, got {len(value)}")
         return value

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config import DataSettings
-from pipeline.core.datasets import DATASETS, DataFacts
+from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError
 from pipeline.core.files import Damaged, file_digest, read_record, require_file
 from pipeline.core.streams import stream
@@ -84,7 +84,7 @@ def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
         RequestError: the folder is missing, is damaged or holds another data set.
     """
     manifest = _read_manifest(prepared / MANIFEST_FILE, settings.name)
-    train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], DATASETS[settings.name])
+    train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], settings.facts)
     trained_on, held_out = split_positions(len(train), settings)
     if settings.test_images is not None:
         test_order = torch.randperm(len(test), generator=stream(settings.split_seed, "test"))
@@ -157,7 +157,7 @@ def _read_images(path: Path, expected: str, facts: DataFacts) -> tuple[ImageSet,
 
 
 def _check(found: ImageSet, count: int | None, facts: DataFacts, path: Path) -> None:
-    shape = (count, facts.channels, facts.size, facts.size)
+    shape = (count, *facts.shape)
     whole = not found.labels.is_floating_point() and not found.labels.is_complex()
     if found.images.shape != shape or found.labels.shape != (count,) or found.images.dtype != torch.uint8 or not whole:
         raise RequestError(

@@ -13,7 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.config import DataSettings, StreamingSettings
-from pipeline.core.datasets import DATASETS
 from pipeline.core.files import atomic_write, file_digest, remove_half_written, write_record
 from pipeline.core.machine import usable_cores
 from pipeline.core.progress import PreparationDisplay
@@ -41,7 +40,7 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
     remove_half_written(destination)
     with atomic_write(destination / IMAGES_FILE) as stream:
         stream.write(save(tensors))
-    classes = DATASETS[settings.name].classes
+    classes = settings.facts.classes
     manifest = {
         "name": settings.name,
         "digest": content_digest(tensors),

@@ -60,11 +60,6 @@ def forward_operations(experiment: Experiment) -> int:
     """Floating-point operations of one image's forward pass: two for each multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pipeline.core.datasets import DATASETS
-    from pipeline.models import build_model
-
-    facts, data = DATASETS[experiment.data.name], experiment.data
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes).eval()
-        model(torch.empty(1, facts.channels, facts.size, facts.size))
+        experiment.build_model().eval()(torch.empty(1, *experiment.data.facts.shape))
     return int(counter.get_total_flops())

@@ -42,7 +42,7 @@ def robustbench_info(
     metrics, counts = evaluation["metrics"], evaluation["counts"]
     robust = f"{100 * metrics[found[0]]:.2f}"
     paper = {"link": "", "name": experiment.method.label, "authors": "", "venue": "Unpublished"}
-    images, everything = counts[found[0]], DATASETS[experiment.data.name].test_images
+    images, everything = counts[found[0]], experiment.data.facts.test_images
     reduced = f" AutoAttack on {images:,} of {everything:,} test images." if images < (everything or 0) else ""
     return {
         **(GENERALIST if experiment.name.startswith("generalist") else paper),
@@ -151,18 +151,19 @@ def _files(experiment: Experiment, run: StoredRun) -> list[str]:
 
 def _loading(experiment: Experiment) -> list[str]:
     name = f"models:/{experiment.suite}-{experiment.name}@seed-{experiment.seed}"
-    normalization = experiment.model.normalization
+    normalization, facts = experiment.model.normalization, experiment.data.facts
+    data = f'"{experiment.data.name}"' if facts == DATASETS.get(experiment.data.name) else repr(facts)
     shown = "" if normalization is None else f", Normalization(mean={normalization.mean}, std={normalization.std})"
-    shown += f", classes={experiment.data.classes}" if experiment.data.classes else ""
     return [
         "## Load it",
         "",
         "```python",
         "from safetensors.torch import load_file",
         *(["from pipeline.core.values import Normalization"] if normalization else []),
+        *(["from pipeline.core.datasets import DataFacts"] if data.startswith("DataFacts") else []),
         "from pipeline.models import build_model",
         "",
-        f'model = build_model("{experiment.architecture}", "{experiment.data.name}"{shown}).eval()',
+        f'model = build_model("{experiment.architecture}", {data}{shown}).eval()',
         'model.load_state_dict(load_file("model.safetensors"))',
         "```",
         "",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Experiment, Params
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write, file_digest, write_json, write_text
 from pipeline.experiments.card import model_card, robustbench_info
@@ -134,15 +133,14 @@ def _register(model: StoredModel, weights: Path) -> RegisteredModel:
     import torch
     from safetensors.torch import load_file
 
-    from pipeline.models import build_model
-
-    experiment, facts = model.experiment, DATASETS[model.experiment.data.name]
-    data = experiment.data
-    network = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
+    experiment = model.experiment
+    network = experiment.build_model()
     network.load_state_dict(load_file(weights))
     generator = torch.Generator().manual_seed(0)
-    size = data.streaming.test_crop.size if data.streaming else facts.size
-    shape = (EXAMPLE_IMAGES, facts.channels, size, size)
+    channels, *sides = experiment.data.facts.shape
+    if experiment.data.streaming:
+        sides = 2 * [experiment.data.streaming.test_crop.size]
+    shape = (EXAMPLE_IMAGES, channels, *sides)
     example = torch.rand(shape, generator=generator).numpy()
     tags = {
         "fingerprint": experiment.fingerprint,

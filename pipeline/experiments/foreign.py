@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.config import EvaluationSettings, Params
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.files import file_digest
 from pipeline.core.progress import EvaluationDisplay
@@ -80,9 +79,9 @@ def attack_external(
     from pipeline.models import build_model
     from pipeline.models.normalization import Normalized
 
-    settings, dataset = _chosen(params.evaluation, attacks), DATASETS[params.data.name]
-    normalization = external.normalization(dataset.channels)
-    model = build_model(external.architecture, params.data.name, classes=params.data.classes)
+    settings, facts = _chosen(params.evaluation, attacks), params.data.facts
+    normalization = external.normalization(facts.channels)
+    model = build_model(external.architecture, facts)
     matched = load_into(model, read_state(external.path), str(external.path))
     print(f"{external.path}: {len(model.state_dict())} tensors matched {matched}", flush=True)
     if normalization is not None:
@@ -91,9 +90,8 @@ def attack_external(
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
     test = open_split(prepared_folder(params.data.name), params.data).test
     test = test.subset(torch.arange(min(images or len(test), len(test)))).to(backend.device)
-    classes = params.data.classes or len(dataset.classes)
-    accuracy = check_model(model, test, classes)
-    print(f"checked: logits of {classes} classes, {accuracy:.1%} of the first images correct", flush=True)
+    accuracy = check_model(model, test, len(facts.classes))
+    print(f"checked: logits of {len(facts.classes)} classes, {accuracy:.1%} of the first images correct", flush=True)
     started, identity = time.perf_counter(), {"weights_sha256": file_digest(external.path), "matched": matched}
     folder = f"{identity['weights_sha256'][:16]}-{settings.digest(len(test))}"
     with EvaluationDisplay(external.path.stem) as display:

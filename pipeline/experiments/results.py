@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from pipeline.config import Experiment
 from pipeline.core.errors import RequestError
 from pipeline.core.files import Damaged, read_record
-from pipeline.models import build_model
 from pipeline.provenance.code import UNKNOWN, changes, code_of, digest_of, named
 from pipeline.provenance.folders import evaluation_folder, training_folder
 from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
@@ -44,8 +43,7 @@ def load_trained(experiment: Experiment) -> Any:
     if summary.get("training_code", UNKNOWN) != digest_of("train", experiment):
         what = named(changes(read_code(folder / CODE_FILE), code_of("train", experiment)))
         raise RequestError(f"the weights in {folder} were trained by other code: {what}; {way_out}")
-    data = experiment.data
-    model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
+    model = experiment.build_model()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -43,20 +43,21 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def check_input(architecture: str, dataset: str) -> None:
-    """Refuse (ValueError) an unknown architecture, or one that cannot take the images of `dataset`."""
+def check_input(architecture: str, images: DataFacts) -> None:
+    """Refuse (ValueError) an unknown architecture, or one that cannot take such images."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}")
-    wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
+    wanted = ARCHITECTURES[architecture]
     if not _takes(wanted, images):
         raise ValueError(
-            f"{architecture} takes images of {_shapes(wanted)}, but {dataset} has "
-            f"{images.channels} x {images.size} x {images.size}; networks that take it: {_fitting(images)}"
+            f"{architecture} takes images of {_shapes(wanted)}, but the data has "
+            f"{' x '.join(map(str, images.shape))}; networks that take it: {_fitting(images)}"
         )
 
 
 def _takes(architecture: Architecture, images: DataFacts) -> bool:
-    return architecture.channels in (None, images.channels) and images.size in (architecture.sizes or [images.size])
+    fits = not architecture.sizes or (images.height == images.width and images.height in architecture.sizes)
+    return architecture.channels in (None, images.channels) and fits
 
 
 def _fitting(images: DataFacts) -> str:
@@ -70,30 +71,28 @@ def _shapes(architecture: Architecture) -> str:
     return " or ".join(f"{channels}{size} x {size}" for size in architecture.sizes)
 
 
-def build_model(
-    architecture: str, dataset: str, normalization: Normalization | None = None, classes: int | None = None
-) -> nn.Module:
-    """A freshly initialised network for the images and classes of `dataset`, drawn from torch's default generator.
+def build_model(architecture: str, data: str | DataFacts, normalization: Normalization | None = None) -> nn.Module:
+    """A freshly initialised network for the images and classes of `data`, drawn from torch's default generator.
 
     Args:
         architecture: A key of `ARCHITECTURES`.
-        dataset: A key of `DATASETS`.
+        data: A key of `DATASETS`, or the shape and classes of other images.
         normalization: Standardise inputs inside the network; attacks still see [0, 1].
-        classes: How many logits, where images in folders have other classes than `dataset`; None: the data set's.
 
     Raises:
         RequestError: the architecture is unknown, cannot take the data set's images, or standardises its inputs itself.
     """
+    images = DATASETS[data] if isinstance(data, str) else data
     try:
-        check_input(architecture, dataset)
+        check_input(architecture, images)
     except ValueError as error:
         raise RequestError(str(error)) from None
-    wanted, images = ARCHITECTURES[architecture], DATASETS[dataset]
+    wanted = ARCHITECTURES[architecture]
     if wanted.standardises and normalization is not None:
         raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
     from torch.nn import Module
 
-    model: Module = imported(wanted.constructor)(channels=images.channels, classes=classes or len(images.classes))
+    model: Module = imported(wanted.constructor)(channels=images.channels, classes=len(images.classes))
     if not isinstance(getattr(model, LAST_STAGE, None), Module):
         raise RequestError(
             f"{wanted.constructor} has no module '{LAST_STAGE}', the last feature maps before the pooling; name it so "

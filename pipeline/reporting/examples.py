@@ -29,7 +29,6 @@ from pipeline.data.images import ImageSet, to_unit_interval
 from pipeline.data.split import Split, open_split
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.evaluation.predictions import channels_last
-from pipeline.models import build_model
 from pipeline.objectives.part import class_activation
 from pipeline.provenance.code import digest_of
 from pipeline.tracking import read_artifacts, read_run
@@ -194,8 +193,7 @@ def network(experiment: Experiment, weights: bytes) -> nn.Module:
     Raises:
         PipelineError: the weights are damaged or of another network.
     """
-    data = experiment.data
-    model = build_model(experiment.architecture, data.name, experiment.model.normalization, data.classes)
+    model = experiment.build_model()
     try:
         model.load_state_dict(load(weights))
     except (SafetensorError, RuntimeError) as error:

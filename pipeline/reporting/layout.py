@@ -15,7 +15,6 @@ import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
-from pipeline.core.datasets import DATASETS
 
 Rank = Literal["", "best", "second"]
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
@@ -205,7 +204,7 @@ def remarks(params: Params, table: TableSettings) -> Iterator[str]:
         yield f"{labels['worst_case_union']}: images that are correct under each of {members}."
     yield from _remarks_on_attacks(params, labels)
     if params.data.train_images is not None:
-        everything = DATASETS[params.data.name].train_images
+        everything = params.data.facts.train_images
         whole = "all" if everything is None else f"{everything:,}"
         yield f"Reduced: trained on {params.data.train_images:,} of {whole} images."
     if params.training.selection.split == "test":

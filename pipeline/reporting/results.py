@@ -15,7 +15,6 @@ import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, Experiment, Metric, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
@@ -240,7 +239,7 @@ def _notes(params: Params, what: str, metric: Metric, runs: list[Run]) -> Iterat
     if len({metric.value(item) for item in runs}) > 1 and metric.name != TRAINING_SECONDS:
         shown = ", ".join(f"{metric.value(item) * metric.scale:g} in `{item['run_id'][:SHORT]}`" for item in runs)
         yield f"Runs of {what} differ: {shown}. The one that finished last is used, `{run['run_id'][:SHORT]}`."
-    images, everything = metric.images(run), DATASETS[params.data.name].test_images
+    images, everything = metric.images(run), params.data.facts.test_images
     if everything is not None and images < everything:
         yield f"{int(images):,} of {everything:,} test images."
     attacks = {params.evaluation.attacks[name].name for name in metric.attacks(params.evaluation)}

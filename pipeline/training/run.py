@@ -24,7 +24,6 @@ from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
 from pipeline.data.split import Split
 from pipeline.evaluation.predictions import channels_last
-from pipeline.models import build_model
 from pipeline.objectives import Moment
 from pipeline.studies.course import Course
 from pipeline.training.checkpoint import CheckpointFolder
@@ -388,10 +387,5 @@ def build_network(experiment: Experiment, learner: str, backend: Backend, ranks:
     """A learner's network on the backend's device; its initial weights depend on seed and architecture alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(experiment.seed, "initialisation"))
-        model = build_model(
-            experiment.method.learners[learner].architecture or experiment.model.architecture,
-            experiment.data.name,
-            experiment.model.normalization,
-            experiment.data.classes,
-        )
+        model = experiment.build_model(learner)
     return backend.place(synchronise_batch_norm(model, ranks, backend.device))

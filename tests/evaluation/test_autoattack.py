@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.datasets import DATASETS, numbered
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.attacks.autoattack import AutoAttack, AutoAttackMember
 from pipeline.evaluation.autoattack import ensemble, flags
@@ -40,7 +42,7 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
     """The package aims at nine others, and would look for a tenth logit."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model("small_cnn", "imagefolder", classes=4).eval()
+        model = build_model("small_cnn", replace(DATASETS["imagefolder"], classes=numbered(4))).eval()
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = model(images).argmax(1)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pipeline.experiments.backend import WORTH, forward_operations, passes_of_training, training_backend
-from pipeline.models import build_model
 from tests.conftest import MakeParams
 
 
@@ -23,7 +22,7 @@ def test_passes_are_those_of_attacks_and_updates(make_params: MakeParams) -> Non
 
 def test_operations_are_those_of_the_convolutions_and_the_last_layer(make_params: MakeParams) -> None:
     experiment = make_params().experiment("at", 1)
-    model = build_model(experiment.architecture, "digits", experiment.model.normalization, 10)
+    model = experiment.build_model()
     counted: list[int] = []
 
     def count(module: Any, inputs: Any, output: torch.Tensor) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torchvision import models
 
+from pipeline.core.datasets import DATASETS, numbered
 from pipeline.core.errors import RequestError
 from pipeline.core.values import Normalization
 from pipeline.models import build_model
@@ -15,7 +18,7 @@ from pipeline.models.imagenet import MEAN, STD, ImageNetNetwork
 
 @pytest.fixture(scope="module")
 def network() -> ImageNetNetwork:
-    made = build_model("resnet50", "imagenet", classes=7)
+    made = build_model("resnet50", replace(DATASETS["imagenet"], classes=numbered(7)))
     assert isinstance(made, ImageNetNetwork)
     return made.eval()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.core.values import Normalization
 from pipeline.models import ARCHITECTURES, build_model, check_input
@@ -55,13 +56,13 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 def test_a_network_that_cannot_take_the_data_is_refused() -> None:
     expected = (
-        "resnet18 takes images of 32 x 32 or 28 x 28, but digits has 1 x 8 x 8; networks that take it: small_cnn, "
+        "resnet18 takes images of 32 x 32 or 28 x 28, but the data has 1 x 8 x 8; networks that take it: small_cnn, "
         "resnet18_width16"
     )
     with pytest.raises(RequestError, match=expected):
         build_model("resnet18", "digits")
     expected = (
-        "resnet50 takes images of 3 x 224 x 224, but mnist has 1 x 28 x 28; networks that take it: small_cnn, "
+        "resnet50 takes images of 3 x 224 x 224, but the data has 1 x 28 x 28; networks that take it: small_cnn, "
         "resnet18, resnet18_width16, wrn32_10"
     )
     with pytest.raises(RequestError, match=expected):
@@ -84,7 +85,7 @@ def test_who_takes_which_images() -> None:
 
 def takes(architecture: str, dataset: str) -> bool:
     try:
-        check_input(architecture, dataset)
+        check_input(architecture, DATASETS[dataset])
     except ValueError:
         return False
     return True

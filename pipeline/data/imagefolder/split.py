@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from pipeline.config import DataSettings, StoredSize
-from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.core.machine import readers
 from pipeline.core.streams import stream
@@ -100,7 +99,7 @@ def _check_same(prepared: Path, manifests: Mapping[StoredSize, dict[str, Any]]) 
 
 def _check_contents(prepared: Path, settings: DataSettings, manifest: dict[str, Any]) -> None:
     """Refuse another number of classes than the settings say, and fewer images than they take."""
-    expected = settings.classes or len(DATASETS[settings.name].classes)
+    expected = len(settings.facts.classes)
     wanted = settings.held_out_images + (settings.train_images or 1)
     for what, found, needed, key in (
         ("training images", manifest["images"]["train"], wanted, "held_out_images + data.train_images"),

@@ -86,7 +86,7 @@ class GradCAMFigure(FigureSettings):
         except PipelineError as error:
             return _message(figure_text(str(error)))
         shown = source.pictures.split(experiments[right[0]]).test.subset(torch.tensor(chosen))
-        return _draw(shown, experiments[right[0]].data.class_names, seen, remark)
+        return _draw(shown, experiments[right[0]].data.facts.classes, seen, remark)
 
     def _check_view(self, params: Params) -> None:
         attacks = params.evaluation.attacks

@@ -177,7 +177,7 @@ def _classes(experiment: Experiment, classes: pd.DataFrame) -> dict[str, Any]:
     left_out = max(len(table) - CLASSES_SHOWN, 0)
     if left_out:
         table = table.sort_values(attacks[-1], kind="stable").head(CLASSES_SHOWN)
-    names = experiment.data.class_names
+    names = experiment.data.facts.classes
     rows = [
         {"name": names[int(str(label))], "accuracies": [None if pd.isna(value) else float(value) for value in values]}
         for label, values in zip(table.index, table.to_numpy(), strict=True)
@@ -201,7 +201,7 @@ def _examples(experiment: Experiment, run_id: str, pictures: Pictures, count: in
         )
     chosen = choose(verdicts, attacks, count)
     found = pictures.seen(experiment, run_id, chosen, [NATURAL, *attacks])
-    names, seen = experiment.data.class_names, verdicts.set_index(["attack", "image"])["predicted"]
+    names, seen = experiment.data.facts.classes, verdicts.set_index(["attack", "image"])["predicted"]
     examples = []
     for place, image in enumerate(chosen):
         label, views = int(labels[image]), []
