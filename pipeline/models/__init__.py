@@ -22,24 +22,32 @@ pixels by them."""
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a network is defined, and which images it takes (None: any number of channels; (): any size)."""
+    """Where a network is defined, and which images it takes."""
 
     constructor: str
     """'module:object', imported when it is asked for: torchvision takes a second."""
     channels: int | None = None
-    sizes: tuple[int, ...] = ()
-    """Heights, which are the widths, in pixels."""
+    """None: any number."""
+    least: int = 1
+    """Pixels that height and width must have."""
+    most: int | None = None
+    """Pixels that neither may exceed, since the network is not made for so many; None: any number."""
     standardises: bool = False
     """The network standardises its inputs itself."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "small_cnn": Architecture("pipeline.models.small_cnn:SmallCNN"),
-    "resnet18": Architecture("pipeline.models.resnet:resnet18", sizes=(32, 28)),
-    "resnet18_width16": Architecture("pipeline.models.resnet:resnet18_width16", sizes=(32, 28, 8)),
-    "wrn32_10": Architecture("pipeline.models.wide_resnet:wrn32_10", sizes=(32, 28)),
-    "resnet50": Architecture("pipeline.models.imagenet:resnet50", channels=3, sizes=(224,), standardises=True),
-    "wrn50_2": Architecture("pipeline.models.imagenet:wrn50_2", channels=3, sizes=(224,), standardises=True),
+    "small_cnn": Architecture("pipeline.models.small_cnn:SmallCNN", least=4),
+    "resnet18": Architecture("pipeline.models.resnet:resnet18", least=16, most=96),
+    "resnet18_width16": Architecture("pipeline.models.resnet:resnet18_width16", least=8, most=96),
+    "resnet18_width32": Architecture("pipeline.models.resnet:resnet18_width32", least=8, most=96),
+    "resnet20": Architecture("pipeline.models.resnet:resnet20", least=8, most=96),
+    "preact_resnet18": Architecture("pipeline.models.preact_resnet:preact_resnet18", least=16, most=96),
+    "wrn28_10": Architecture("pipeline.models.wide_resnet:wrn28_10", least=16, most=96),
+    "wrn32_10": Architecture("pipeline.models.wide_resnet:wrn32_10", least=16, most=96),
+    "wrn34_10": Architecture("pipeline.models.wide_resnet:wrn32_10", least=16, most=96),
+    "resnet50": Architecture("pipeline.models.imagenet:resnet50", channels=3, least=64, standardises=True),
+    "wrn50_2": Architecture("pipeline.models.imagenet:wrn50_2", channels=3, least=64, standardises=True),
 }
 
 
@@ -50,13 +58,14 @@ def check_input(architecture: str, images: DataFacts) -> None:
     wanted = ARCHITECTURES[architecture]
     if not _takes(wanted, images):
         raise ValueError(
-            f"{architecture} takes images of {_shapes(wanted)}, but the data has "
+            f"{architecture} takes images {_shapes(wanted)}, but the data has "
             f"{' x '.join(map(str, images.shape))}; networks that take it: {_fitting(images)}"
         )
 
 
 def _takes(architecture: Architecture, images: DataFacts) -> bool:
-    fits = not architecture.sizes or (images.height == images.width and images.height in architecture.sizes)
+    sides = (images.height, images.width)
+    fits = architecture.least <= min(sides) and max(sides) <= (architecture.most or max(sides))
     return architecture.channels in (None, images.channels) and fits
 
 
@@ -66,9 +75,10 @@ def _fitting(images: DataFacts) -> str:
 
 
 def _shapes(architecture: Architecture) -> str:
-    """What it takes, for example '3 x 224 x 224'."""
-    channels = "" if architecture.channels is None else f"{architecture.channels} x "
-    return " or ".join(f"{channels}{size} x {size}" for size in architecture.sizes)
+    """What it takes, for example 'with 3 channels, from 64 x 64 pixels'."""
+    channels = "" if architecture.channels is None else f"with {architecture.channels} channels, "
+    end = "" if architecture.most is None else f" to {architecture.most} x {architecture.most}"
+    return f"{channels}from {architecture.least} x {architecture.least}{end} pixels"
 
 
 def build_model(architecture: str, data: str | DataFacts, normalization: Normalization | None = None) -> nn.Module:

@@ -1,5 +1,5 @@
-"""The CIFAR ResNet-18 of the papers (3 x 3 stem with stride 1, no max-pooling, stages of 64, 128, 256, 512), and a
-narrow one for CPUs."""
+"""The CIFAR ResNet-18 of the papers (3 x 3 stem with stride 1, no max-pooling, stages of 64, 128, 256, 512), narrow
+ones for CPUs, and ResNet-20."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A residual network with four stages for images of 32 x 32, or smaller ones as they are.
+    """A residual network with a stage for each of `widths`, for images of 32 x 32 and others of that order as they are.
 
     MNIST is neither padded nor resized: the stages are 28, 14, 7 and 4 pixels high instead of 32, 16, 8 and 4, and the
     global mean takes either. Digits give 8, 4, 2 and 1.
@@ -61,3 +61,17 @@ def resnet18(channels: int, classes: int) -> CifarResNet:
 def resnet18_width16(channels: int, classes: int) -> CifarResNet:
     """A quarter of ResNet-18's channels in every stage: 701,466 parameters for three channels and ten classes."""
     return CifarResNet(channels, classes, blocks=(2, 2, 2, 2), widths=(16, 32, 64, 128))
+
+
+def resnet18_width32(channels: int, classes: int) -> CifarResNet:
+    """Half of ResNet-18's channels in every stage: 2,797,610 parameters for three channels and ten classes."""
+    return CifarResNet(channels, classes, blocks=(2, 2, 2, 2), widths=(32, 64, 128, 256))
+
+
+def resnet20(channels: int, classes: int) -> CifarResNet:
+    """ResNet-20 for CIFAR: 272,474 parameters for three channels and ten classes.
+
+    Shortcuts that change the shape are projections (option B of He et al., 2016), as in most code; their own, without
+    parameters (option A), give 269,722.
+    """
+    return CifarResNet(channels, classes, blocks=(3, 3, 3), widths=(16, 32, 64))

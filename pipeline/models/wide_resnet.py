@@ -1,7 +1,8 @@
-"""The network that the papers call WRN-32-10: pre-activation, five blocks a stage, widths 160, 320, 640.
+"""WRN-28-10, and the network that the papers call WRN-32-10: pre-activation, four and five blocks a stage, widths 160,
+320, 640.
 
 Counting as its source does ((32 - 2) // 6 = 5 blocks a stage) it has 34 convolutions: everybody else calls it
-WRN-34-10. The papers' name is kept, so that rows can be compared.
+WRN-34-10. The papers' name is kept, so that rows can be compared; `wrn34_10` is another name of the same network.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network with three stages for images of 32 x 32, or 28 x 28 as they are.
+    """A wide residual network with three stages for images of 32 x 32 and others of that order as they are.
 
     MNIST is neither padded nor resized: the stages are 28, 14 and 7 pixels high instead of 32, 16 and 8, and the global
     mean takes either.
@@ -61,6 +62,11 @@ class WideResNet(nn.Module):
         return logits
 
 
+def wrn28_10(channels: int, classes: int) -> WideResNet:
+    """WRN-28-10: 36,479,194 parameters for three channels and ten classes."""
+    return WideResNet(channels, classes, blocks=4, widen=10)
+
+
 def wrn32_10(channels: int, classes: int) -> WideResNet:
-    """The papers' WRN-32-10: 46,160,474 parameters for three channels and ten classes."""
+    """The papers' WRN-32-10, elsewhere WRN-34-10: 46,160,474 parameters for three channels and ten classes."""
     return WideResNet(channels, classes, blocks=5, widen=10)

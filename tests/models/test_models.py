@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,9 @@ FITTING = [
     ("resnet18", "mnist", 1, 28),
     ("wrn32_10", "mnist", 1, 28),
     ("resnet18_width16", "digits", 1, 8),
+    ("resnet18_width32", "cifar10", 3, 32),
+    ("resnet20", "digits", 1, 8),
+    ("preact_resnet18", "cifar10", 3, 32),
 ]
 
 
@@ -28,13 +33,19 @@ FITTING = [
         ("wrn32_10", "cifar10", 46_160_474, 34),
         ("small_cnn", "digits", 24_698, 3),
         ("resnet18_width16", "cifar10", 701_466, 20),
+        ("resnet18_width32", "cifar10", 2_797_610, 20),
+        ("resnet20", "cifar10", 272_474, 21),
+        ("preact_resnet18", "cifar10", 11_172_170, 20),
+        ("wrn28_10", "cifar10", 36_479_194, 28),
+        ("wrn34_10", "cifar10", 46_160_474, 34),
         ("resnet18", "cifar100", 11_173_962 + 90 * 513, 20),
         ("resnet18", "mnist", 11_173_962 - 2 * 9 * 64, 20),
         ("wrn32_10", "mnist", 46_160_474 - 2 * 9 * 16, 34),
     ],
 )
-def test_sizes_are_the_papers(architecture: str, dataset: str, parameters: int, convolutions: int) -> None:
-    model = build_model(architecture, dataset)
+def test_sizes_are_the_published_ones(architecture: str, dataset: str, parameters: int, convolutions: int) -> None:
+    with torch.device("meta"):
+        model = build_model(architecture, dataset)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == convolutions
 
@@ -56,31 +67,52 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 def test_a_network_that_cannot_take_the_data_is_refused() -> None:
     expected = (
-        "resnet18 takes images of 32 x 32 or 28 x 28, but the data has 1 x 8 x 8; networks that take it: small_cnn, "
-        "resnet18_width16"
+        "resnet18 takes images from 16 x 16 to 96 x 96 pixels, but the data has 1 x 8 x 8; networks that take it: "
+        "small_cnn, resnet18_width16, resnet18_width32, resnet20"
     )
     with pytest.raises(RequestError, match=expected):
         build_model("resnet18", "digits")
     expected = (
-        "resnet50 takes images of 3 x 224 x 224, but the data has 1 x 28 x 28; networks that take it: small_cnn, "
-        "resnet18, resnet18_width16, wrn32_10"
+        "resnet50 takes images with 3 channels, from 64 x 64 pixels, but the data has 1 x 28 x 28; networks that take "
+        "it: small_cnn, resnet18, resnet18_width16, resnet18_width32, resnet20, preact_resnet18, wrn28_10, wrn32_10"
     )
     with pytest.raises(RequestError, match=expected):
         build_model("resnet50", "mnist")
 
 
 def test_who_takes_which_images() -> None:
-    """The README's table of suites."""
     taken = {
         name: [architecture for architecture in ARCHITECTURES if takes(architecture, name)]
         for name in ("digits", "cifar10", "cifar100", "svhn", "mnist", "imagenet")
     }
-    cifar = ["small_cnn", "resnet18", "resnet18_width16", "wrn32_10"]
+    digits = ["small_cnn", "resnet18_width16", "resnet18_width32", "resnet20"]
+    cifar = [name for name in ARCHITECTURES if name not in ("resnet50", "wrn50_2")]
     assert taken == {
-        "digits": ["small_cnn", "resnet18_width16"],
+        "digits": digits,
         **dict.fromkeys(("cifar10", "cifar100", "svhn", "mnist"), cifar),
         "imagenet": ["small_cnn", "resnet50", "wrn50_2"],
     }
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "resnet18_width16", "resnet20", "preact_resnet18"])
+def test_oblong_images_are_taken(architecture: str) -> None:
+    data = replace(DATASETS["cifar10"], height=24, width=40)
+    assert build_model(architecture, data).eval()(torch.rand(2, 3, 24, 40)).shape == (2, 10)
+    with pytest.raises(RequestError, match="from 16 x 16 to 96 x 96 pixels, but the data has 3 x 100 x 40"):
+        build_model("resnet18", replace(data, height=100))
+
+
+def test_a_network_of_the_field_has_the_fields_names() -> None:
+    """Those of the tensors of published PreActResNet-18 checkpoints."""
+    with torch.device("meta"):
+        names = list(build_model("preact_resnet18", "cifar10").state_dict())
+    first = ["conv1.weight", "layer1.0.bn1.weight"]
+    assert names[:2] == first and names[-2:] == ["linear.weight", "linear.bias"] and "bn.running_var" in names
+    assert [name for name in names if "shortcut" in name] == [f"layer{n}.0.shortcut.0.weight" for n in (2, 3, 4)]
+
+
+def test_two_names_may_stand_for_one_network() -> None:
+    assert ARCHITECTURES["wrn34_10"] == ARCHITECTURES["wrn32_10"]
 
 
 def takes(architecture: str, dataset: str) -> bool:
