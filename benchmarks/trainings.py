@@ -119,6 +119,7 @@ def _judge(experiment: Experiment, split: ImageSplit, backend: Backend) -> tuple
 
 
 @benchmark(
+    on_device=False,
     rounds=Option(1, 1, "trainings of all, alone and shared"),
     grid=Option(
         "whole", "none", "whole: all studies of the grid with one seed; none: the experiments of make repro alone"
