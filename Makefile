@@ -26,7 +26,7 @@ COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 # What `make bench` runs, the headline first; `python -m benchmarks grid` is run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
-.PHONY: help setup repro publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain suite prepare ui bench doctor lint format clean
+.PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain suite prepare ui bench doctor lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,13 @@ repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, 
 	dvc repro prepare # and addresses before it
 	python -m stages.experiments --jobs $(JOBS) $(EXPERIMENTS)
 	$(if $(EXPERIMENTS),python -m stages.tables,dvc repro)
+
+paper: setup ## The papers' experiment as far as a lease lasts: BUDGET=8h [SUITE=cifar10_narrow]; the same command goes on
+	@[ -n "$(BUDGET)" ] || { echo "error: give the time that there is, as make paper BUDGET=8h"; exit 2; }
+	$(COMPOSE) suite=$(or $(SUITE),cifar10) $(SET)
+	dvc repro prepare
+	python -m stages.experiments --jobs $(JOBS) --stop-after $(BUDGET) $(EXPERIMENTS) || [ $$? = 75 ]
+	python -m stages.tables
 
 plan: setup ## Say what repro and the ablation grid will cost in time, disk and memory
 	python -m stages.plan --workers $(JOBS) $(GRID)

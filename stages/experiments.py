@@ -6,13 +6,15 @@
 Does what 'dvc repro' would do with the stages 'train' and 'evaluate', one process for both and all imports done once.
 Learners that several experiments have in common are trained once, until their mixtures hand back: the results have the
 same bits ('training: {share_warm_ups: false}' in params.yaml trains each by itself).
-One that fails takes no other along. Ctrl-C or SIGTERM saves first; the same command continues.
+One that fails takes no other along. Ctrl-C, SIGTERM or the end of the time of --stop-after saves first; the same
+command continues. With --stop-after experiments begin in the order of params.yaml, else those that take longest.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from argparse import Namespace
 from collections.abc import Sequence
@@ -44,6 +46,7 @@ STAGES = ("train", "evaluate")
     cli.PARAMS,
     cli.option("experiment", nargs="*", help="METHOD-SEED of params.yaml (default: all)"),
     cli.option("--jobs", type=cli.positive, default=2, help="experiments at a time (default: %(default)s)"),
+    cli.STOP_AFTER,
 )
 def main(given: Namespace) -> None:
     """The command."""
@@ -52,7 +55,7 @@ def main(given: Namespace) -> None:
     changed = changed_in_dvc(list(experiments))
     if changed:
         to_train = {name for name, stages in changed.items() if "train" in stages}
-        run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs)
+        run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs, given.stop_after)
 
 
 def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str, Experiment]:
@@ -73,11 +76,13 @@ def changed_in_dvc(names: Sequence[str]) -> dict[str, list[str]]:
     return {name: stages for name, stages in found.items() if stages}
 
 
-def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jobs: int) -> None:
+def run(
+    params: Path, experiments: dict[str, Experiment], to_train: set[str], jobs: int, stop_after: float | None = None
+) -> None:
     """Train those experiments that are named in `to_train`, evaluate all, `jobs` at a time, and record what is done.
 
     Raises:
-        Interrupted: a signal stopped them; all is saved.
+        Interrupted: a signal stopped them, or `stop_after` seconds were over; all is saved.
         PipelineError: some failed; says which.
     """
     for module in IMPORTED:
@@ -90,7 +95,13 @@ def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jo
     shared = {
         member.experiment.identifier: one.lasts_for(member) for one in warm_ups.values() for member in one.members
     }
-    longest_first = sorted(experiments, key=lambda name: -passes_left(experiments[name], shared.get(name, 0)))
+    in_order = list(experiments)
+    if stop_after is None:
+        in_order.sort(key=lambda name: -passes_left(experiments[name], shared.get(name, 0)))
+    else:
+        # Processes that are forked do not inherit the timer: they get the SIGTERM that this one passes on.
+        signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, stop_after)
 
     def work(name: str) -> int:
         if name in warm_ups:
@@ -99,7 +110,8 @@ def run(params: Path, experiments: dict[str, Experiment], to_train: set[str], jo
         arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
         return (name in to_train and train.main(arguments)) or evaluate.main(arguments)
 
-    ended = side_by_side(work, [*warm_ups, *longest_first], jobs, after)
+    ended = side_by_side(work, [*warm_ups, *in_order], jobs, after)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     codes = {name: code for name, code in ended.items() if name in experiments}
     done = [name for name, code in codes.items() if code == 0]
     if done:

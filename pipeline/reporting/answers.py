@@ -15,7 +15,14 @@ import pandas as pd
 from pipeline.config import Params
 from pipeline.reporting.figures.ablation import AblationFigure
 from pipeline.reporting.markdown import fill_blocks, markdown_table
-from pipeline.reporting.papers import TITLES, numbered_items, printed_cells, printed_figures, stated_claims
+from pipeline.reporting.papers import (
+    TITLES,
+    control_claims,
+    numbered_items,
+    printed_cells,
+    printed_figures,
+    stated_claims,
+)
 from pipeline.reporting.reproduction.claims import COSTS, NOT_TESTED, Steps, judge_cost
 
 PAGE = Path("docs/papers.md")
@@ -179,7 +186,7 @@ def _claims(reports: Path, steps: Steps | None) -> str:
             if verdict != NOT_TESTED:
                 found.setdefault(claim, {})[path.parents[1].name] = verdict
     lines = []
-    for row in stated_claims():
+    for row in [*stated_claims(), *control_claims()]:
         said = [f"`{suite}`: {verdict}" for suite, verdict in found.get(row["key"], {}).items()]
         measure = row["measure"].format(attack="AA")
         lines.append([row["text"], row["source"], measure, "; ".join(said) or NEVER])

@@ -71,6 +71,12 @@ def stated_claims() -> list[dict[str, str]]:
 
 
 @cache
+def control_claims() -> list[dict[str, str]]:
+    """What must hold if a gain is to be credited to the mixture, which the papers do not test: as `stated_claims`."""
+    return _records("controls.csv")
+
+
+@cache
 def numbered_items() -> list[dict[str, str]]:
     """The papers' printed tables, algorithms, equations, definitions and theorems: `paper`, `item`, `says`, what
     `answer`s it here, and the `evidence` of that, as `pipeline.reporting.answers.item_state` reads it."""

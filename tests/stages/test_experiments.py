@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import load_params
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.signals import stop_on_signal
 from stages import evaluate, experiments, train
 from tests.conftest import REPOSITORY
 
@@ -79,6 +81,26 @@ def test_those_that_were_stopped_can_go_on(monkeypatch: pytest.MonkeyPatch, reco
     with pytest.raises(Interrupted, match="2 of 3 experiments are done; the same command continues"):
         run(monkeypatch, {"nt": 75}, {})
     assert "train@nt-1" not in recorded
+
+
+def test_the_end_of_a_lease_saves_and_stops(monkeypatch: pytest.MonkeyPatch, recorded: list[str]) -> None:
+    """Begun in the order of the file, as many as fit; the one that runs is told to save."""
+
+    def train_for_long(arguments: list[str]) -> int:
+        if arguments[0] == "nt":
+            return 0
+        with stop_on_signal() as should_stop:
+            while should_stop() is None:
+                time.sleep(0.01)
+        return Interrupted.exit_code
+
+    monkeypatch.setattr(train, "main", train_for_long)
+    monkeypatch.setattr(evaluate, "main", lambda arguments: 0)
+    params = load_params(REPOSITORY / "params.yaml")
+    wanted = {name: params.experiment(name[:-2], 1) for name in NAMES}
+    with pytest.raises(Interrupted, match="1 of 3 experiments are done; the same command continues"):
+        experiments.run(Path("params.yaml"), wanted, set(NAMES), jobs=1, stop_after=0.5)
+    assert {name for name in recorded if "@" in name} == {"train@nt-1", "evaluate@nt-1"}
 
 
 def test_what_dvc_says_in_vain_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import pandas as pd
 
 from pipeline.core.values import in_epochs
 from pipeline.evaluation.attacks.autoattack import MEMBER_NAMES, STANDARD_MEMBERS
-from pipeline.reporting.papers import stated_claims
+from pipeline.reporting.papers import control_claims, stated_claims
 from pipeline.reporting.reproduction.intervals import (
     Contrast,
     Estimate,
+    above_frontier,
     above_line,
     between_views,
     difference,
@@ -33,11 +34,15 @@ Verdict = Literal[
     "not confirmed",
     "one seed speaks for it",
     "one seed speaks against it",
+    "less than a point, either way",
     "cannot be told at this size",
     "not measured",
 ]
 BLURRED: Verdict = "cannot be told at this size"
 NOT_TESTED: Verdict = "not measured"
+MARGIN = 1.0
+"""Percentage points that would matter to who chooses between methods; docs/narrow.md says why."""
+VALUES = {"difference": difference, "above_line": above_line, "above_frontier": above_frontier}
 NUMBERS = list(Estimate.__dataclass_fields__)
 STEPS = Path("benchmarks/results/methods.json")
 """What `python -m benchmarks methods` wrote: a benchmark in which the methods' steps take turns on one machine."""
@@ -52,7 +57,8 @@ def judge_all(record: Record) -> pd.DataFrame:
 
     `pipeline/reporting/paper/claims.csv` has them. An experiment there is a method, or method/study/setting; a setting
     of c counts only where it is the same share of all epochs, so that nothing is tested at a c that the papers never
-    tried. Of views joined by '+', an image must be correct under all.
+    tried. Of views joined by '+', an image must be correct under all. The controls (`controls.csv`) follow where a
+    suite has them.
 
     Returns:
         `claim`, `text`, `source`, `measure` (the number that is above zero if the claim holds); `value`, `images_low`,
@@ -60,13 +66,15 @@ def judge_all(record: Record) -> pd.DataFrame:
         `verdict`.
     """
     rows: list[dict[str, object]] = []
-    for row in stated_claims():
+    for number, row in enumerate([*stated_claims(), *control_claims()]):
         contrast = Contrast(
             tuple(_experiment(record, address) for address in row["experiments"].split("; ")),
             tuple(tuple(view.split("+")) for view in row["views"].split("; ")),
-            {"difference": difference, "above_line": above_line}[row["value"]],
+            VALUES[row["value"]],
         )
         found = estimate(record.verdicts, contrast)
+        if found is None and number >= len(stated_claims()):
+            continue
         said = {"claim": row["key"], "text": row["text"], "source": row["source"]}
         said["measure"] = row["measure"].format(attack=ensemble(record))
         rows.append({**said, **_columns(found), "verdict": judge(found)})
@@ -105,13 +113,20 @@ def ensemble(record: Record) -> str:
 
 
 def judge(found: Estimate | None) -> Verdict:
-    """What an estimate says of the claim that its number is above zero: confirmed where both of its intervals are, not
-    confirmed where both are below. One seed has an interval over images alone, which confirms nothing."""
+    """What an estimate says of the claim that its number is above zero.
+
+    Confirmed where both of its intervals are, not confirmed where both are below; where both lie within the margin, the
+    difference is too small to matter. One seed has an interval over images alone, which confirms nothing.
+    """
     if found is None:
         return NOT_TESTED
-    if found.seeds == 1 and not found.images_low <= 0 <= found.images_high:
-        return "one seed speaks for it" if found.images_low > 0 else "one seed speaks against it"
-    return "confirmed" if found.is_above else "not confirmed" if found.is_below else BLURRED
+    if found.seeds == 1 and found.images_low > 0:
+        return "one seed speaks for it"
+    if found.seeds == 1 and found.images_high < 0:
+        return "one seed speaks against it"
+    if found.is_above or found.is_below:
+        return "confirmed" if found.is_above else "not confirmed"
+    return "less than a point, either way" if found.is_within(MARGIN) else BLURRED
 
 
 def compare_settings(record: Record) -> pd.DataFrame:

@@ -48,6 +48,11 @@ class Estimate:
         """Whether both lie below it."""
         return self.images_high < 0 and self.seeds_high < 0
 
+    def is_within(self, margin: float) -> bool:
+        """Whether both lie nearer to zero than `margin` percentage points."""
+        ends = (self.images_low, self.images_high, self.seeds_low, self.seeds_high)
+        return all(abs(end) < margin for end in ends)
+
 
 def difference(accuracies: Array) -> Array:
     """The first experiment minus the second, in the mean of all views."""
@@ -83,6 +88,21 @@ def above_line(accuracies: Array) -> Array:
     side = np.where(along[..., 1] - along[..., 0] >= 0, 1.0, -1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(side * cross / np.hypot(along[..., 0], along[..., 1]))
+
+
+def above_frontier(accuracies: Array) -> Array:
+    """How much more of the second view the first experiment has than others have at its accuracy in the first view.
+
+    The others are joined by straight lines, in the order of their first view; NaN where none of these reaches it.
+    """
+    point, others = accuracies[..., 0, :], accuracies[..., 1:, :]
+    others = np.take_along_axis(others, others[..., :1].argsort(axis=-2), axis=-2)
+    left, right, place = others[..., :-1, :], others[..., 1:, :], point[..., None, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (place - left[..., 0]) / (right[..., 0] - left[..., 0])
+        reached = left[..., 1] + share * (right[..., 1] - left[..., 1])
+    highest = np.where((share >= 0) & (share <= 1), reached, -np.inf).max(-1)
+    return np.asarray(np.where(np.isfinite(highest), point[..., 1] - highest, np.nan))
 
 
 def estimate(verdicts: Verdicts, contrast: Contrast) -> Estimate | None:

@@ -151,8 +151,8 @@ def _claims(found: Findings) -> str:
     header = ["Claim", "Papers", "Measured by", "Found", "over images", "over seeds", "Verdict"]
     return (
         f"{markdown_table(header, lines)}\n\nPercentage points. Confirmed: both intervals above zero. Not confirmed: "
-        f"both below it. {len(rows) - len(lines)} further claims are about settings that the study has not; "
-        "[papers.md](papers.md) lists all of them."
+        f"both below it. Less than a point: both within one of it. {len(rows) - len(lines)} further claims are about "
+        "settings that the study has not; [papers.md](papers.md) lists all of them."
     )
 
 

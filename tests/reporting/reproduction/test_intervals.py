@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.reporting.reproduction.intervals import (
     Contrast,
+    above_frontier,
     above_line,
     between_views,
     difference,
@@ -21,6 +22,7 @@ from pipeline.reporting.reproduction.intervals import (
 )
 from pipeline.reporting.reproduction.record import Verdicts
 
+NAN = float("nan")
 percent = st.integers(0, 100).map(float)
 place = st.tuples(percent, percent)
 
@@ -56,6 +58,20 @@ def test_the_line_has_no_direction_and_no_origin(
 
 def test_a_line_through_one_point_is_none() -> None:
     assert math.isnan(above_line(np.array([(3.0, 4.0), (1.0, 1.0), (1.0, 1.0)])))
+
+
+FRONTIER = [(60.0, 40.0), (80.0, 20.0), (70.0, 35.0)]
+
+
+@pytest.mark.parametrize(
+    ("point", "more"),
+    [((60, 41), 1), ((65, 40), 2.5), ((75, 20), -7.5), ((80, 20), 0), ((59.9, 99), NAN), ((80.1, 99), NAN)],
+)
+def test_above_a_frontier_at_the_same_first_accuracy(point: tuple[float, float], more: float) -> None:
+    """Joined in the order of natural accuracy, however they are listed; no statement beyond its ends."""
+    assert above_frontier(np.array([point, *FRONTIER])) == pytest.approx(more, nan_ok=True)
+    many = above_frontier(np.array([[point, *FRONTIER], [(60, 40), *reversed(FRONTIER)]]))
+    assert many == pytest.approx([more, 0], nan_ok=True)
 
 
 @given(st.lists(place, min_size=2, max_size=2))

@@ -18,7 +18,7 @@ from pipeline.config.composing import compose
 from pipeline.core.files import file_digest
 from pipeline.evaluation.verdicts import verdict_frame
 from pipeline.reporting.markdown import BLOCK
-from pipeline.reporting.papers import printed_figures, stated_claims
+from pipeline.reporting.papers import control_claims, printed_figures, stated_claims
 from pipeline.reporting.publishing import published_folder
 from pipeline.reporting.reproduction import fill_page, find, gather, read_records, write_record
 from pipeline.reporting.reproduction.claims import BLURRED, COSTS, Cost, judge, judge_cost, read_steps
@@ -181,7 +181,8 @@ NAN = float("nan")
         (ABOVE, "confirmed"),
         (BELOW, "not confirmed"),
         (AROUND, BLURRED),
-        (CLOSE, BLURRED),
+        (CLOSE, "less than a point, either way"),
+        (number(-0.5, 0.5, -0.9, 1.1), BLURRED),
         (replace(number(1, 2, NAN, NAN), seeds=1), "one seed speaks for it"),
         (replace(number(-2, -1, NAN, NAN), seeds=1), "one seed speaks against it"),
         (replace(number(-1, 1, NAN, NAN), seeds=1), BLURRED),
@@ -206,6 +207,16 @@ def test_a_claim_about_c_is_tested_at_the_papers_share_alone(record: Record) -> 
     assert any(one.study == "communication_interval" for one in whole)
     found = of_claims(in_the_study_to_15(replace(record, settings=whole)))
     assert found["c_peak_1"]["verdict"] == "not measured"
+
+
+def test_every_control_names_experiments_that_the_narrow_suite_has() -> None:
+    params = composed("suite=cifar10_narrow")
+    grid = {(cell.study, cell.method, cell.setting) for cell in cells(params)}
+    for row in control_claims():
+        for address in row["experiments"].split("; "):
+            method, *rest = address.split("/", 2)
+            assert method in params.methods and (not rest or (rest[0], method, rest[1]) in grid), address
+        assert set(row["views"].split("; ")) <= {"natural", *params.evaluation.attacks}
 
 
 def test_every_claim_names_experiments_that_the_papers_suite_has() -> None:
