@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from pipeline.config import EvaluationSettings, Params
+from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.files import file_digest
+from pipeline.core.extensions import named_in
+from pipeline.core.files import file_digest, write_json
 from pipeline.core.progress import EvaluationDisplay
-from pipeline.core.values import Normalization
+from pipeline.core.values import Normalization, _digest
 from pipeline.experiments.evaluate import write_evaluation
+from pipeline.provenance.code import WATCHERS, Code, reached, strings_in
+from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,42 @@ class ExternalModel:
     """Subtracted from inputs in [0, 1] before the network; one value or one per channel."""
     std: list[float] | None = None
     """What inputs are then divided by."""
+    key: str | None = None
+    """The place of the state dict in the file, where it holds several."""
 
-    def normalization(self, channels: int) -> Normalization | None:
-        """The standardisation as settings.
+    def load(self, images: DataFacts) -> tuple[nn.Module, dict[str, str]]:
+        """The network with the weights, on the CPU; and what its numbers belong to. Says what was done.
+
+        Raises:
+            RequestError: the file is no file of weights, they do not fit, or the normalisation is wrong.
+        """
+        from pipeline.models import ARCHITECTURES, build_model
+        from pipeline.models.matching import load_into, normalization_of
+        from pipeline.models.normalization import Normalized
+        from pipeline.models.weight_files import read_weights
+
+        given, weights = self._normalization(images.channels), read_weights(self.path, self.key)
+        model = build_model(self.architecture, images)
+        lines = load_into(model, weights, images)
+        normalization = given or normalization_of(weights, images.channels)
+        if normalization is not None:
+            source = "--mean and --std" if given else "a layer in the file"
+            lines.append(f"normalisation, from {source}: mean {normalization.mean}, std {normalization.std}")
+        if normalization is not None and ARCHITECTURES[self.architecture].standardises:
+            _check_same(self.architecture, model, normalization)
+        elif normalization is not None:
+            model = Normalized(model, normalization.mean, normalization.std)
+        print(f"{self.path}:", *lines, sep="\n  ", flush=True)
+        identity = {
+            "weights_sha256": file_digest(self.path),
+            "state_dict": weights.place,
+            "architecture": self.architecture,
+            "normalization": "none" if normalization is None else normalization.model_dump_json(),
+        }
+        return model, identity
+
+    def _normalization(self, channels: int) -> Normalization | None:
+        """The standardisation that was given, as settings.
 
         Raises:
             RequestError: one of mean and std is missing, or their number is not that of the channels.
@@ -50,7 +91,13 @@ class ExternalModel:
 
 
 def attack_external(
-    params: Params, external: ExternalModel, attacks: list[str] | None, images: int | None, output: Path
+    params: Params,
+    external: ExternalModel,
+    attacks: list[str] | None,
+    images: int | None,
+    output: Path,
+    any_scale: bool = False,
+    claims: Path | None = None,
 ) -> dict[str, float]:
     """Check a model and attack it on the test images of a suite.
 
@@ -60,43 +107,73 @@ def attack_external(
         attacks: Names from `evaluation.attacks` (None: all).
         images: Attack only the first so many test images (None: all).
         output: Where results go, and the journal to continue from.
+        any_scale: Attack it although it is better on inputs in another scale than [0, 1].
+        claims: A RobustBench model_info to hold the accuracies against.
 
     Returns:
         Accuracies in [0, 1] by metric.
 
     Raises:
-        RequestError: the weights do not fit, the model is not fit to be attacked, an attack is unknown, or the data is
-            not prepared.
+        RequestError: the weights do not fit, the model is not fit to be attacked, an attack is unknown, the data is
+            not prepared, or the claims are about other data.
     """
     import torch
 
     from pipeline.core.devices import choose_backend
     from pipeline.data.split import open_split
     from pipeline.evaluation.autoattack import flags
+    from pipeline.evaluation.claims import hold, read_claims
     from pipeline.evaluation.evaluate import Evaluation
-    from pipeline.evaluation.foreign_weights import check_model, load_into, read_state
+    from pipeline.evaluation.foreign_weights import check_model
     from pipeline.evaluation.journal import Journal
-    from pipeline.models import build_model
-    from pipeline.models.normalization import Normalized
 
     settings, facts = _chosen(params.evaluation, attacks), params.data.facts
-    normalization = external.normalization(facts.channels)
-    model = build_model(external.architecture, facts)
-    matched = load_into(model, read_state(external.path), str(external.path))
-    print(f"{external.path}: {len(model.state_dict())} tensors matched {matched}", flush=True)
-    if normalization is not None:
-        model = Normalized(model, normalization.mean, normalization.std)
+    claimed = None if claims is None else read_claims(claims, params.data.name)
+    model, identity = external.load(facts)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
-    test = open_split(prepared_folder(params.data.name), params.data).test
-    test = test.subset(torch.arange(min(images or len(test), len(test)))).to(backend.device)
-    accuracy = check_model(model, test, len(facts.classes))
+    split = open_split(prepared_folder(params.data.name), params.data)
+    everything = split.test.to(backend.device)
+    accuracy = check_model(model, everything, len(facts.classes), any_scale)
     print(f"checked: logits of {len(facts.classes)} classes, {accuracy:.1%} of the first images correct", flush=True)
-    started, identity = time.perf_counter(), {"weights_sha256": file_digest(external.path), "matched": matched}
-    folder = f"{identity['weights_sha256'][:16]}-{settings.digest(len(test))}"
+    test = everything.subset(torch.arange(min(images or len(everything), len(everything))))
+    started, code = time.perf_counter(), _code(external.architecture, settings)
+    identity |= {"data": params.data.name, "data_digest": split.digest, "evaluation_code": code.digest}
+    folder = f"{identity['weights_sha256'][:16]}-{_digest([identity, settings.digest(len(test))])}"
     with EvaluationDisplay(external.path.stem) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
-    return write_evaluation(output, verdicts, settings, flags(model, test), identity, time.perf_counter() - started)
+    kept = identity | {"git_commit": git_commit(), **versions()}
+    flagged, seconds = flags(model, test), time.perf_counter() - started
+    metrics = write_evaluation(output, verdicts, settings, flagged, kept, seconds, code)
+    (output / "claims.json").unlink(missing_ok=True)
+    if claimed is not None:
+        counts = {str(name): int(count) for name, count in verdicts["attack"].value_counts().items()}
+        held = list(hold(claimed, settings, metrics, counts))
+        write_json(output / "claims.json", [one if isinstance(one, str) else asdict(one) for one in held])
+        print(f"{claims} ({claimed.architecture}):", *held, sep="\n  ", flush=True)
+    return metrics
+
+
+def _code(architecture: str, settings: EvaluationSettings) -> Code:
+    """The code that the verdicts come from."""
+    content = {"architecture": architecture, "evaluation": settings.model_dump(mode="json")}
+    roots = [f"{__name__}:{one.__name__}" for one in (attack_external, ExternalModel)]
+    return reached(roots, strings_in(content), WATCHERS, extensions=named_in(content["evaluation"]))
+
+
+def _check_same(architecture: str, model: nn.Module, given: Normalization) -> None:
+    """Refuse a normalisation that is not the one that the network does itself."""
+    import torch
+
+    from pipeline.models.normalization import Normalized
+
+    assert isinstance(model, Normalized)
+    for ours, theirs in ((model.mean, given.mean), (model.std, given.std)):
+        if not torch.allclose(ours.flatten(), torch.tensor(theirs), atol=1e-3):
+            raise RequestError(
+                f"{architecture} standardises its inputs itself, with {ours.flatten().tolist()}, and the weights were "
+                f"trained with {theirs}; it cannot be exchanged"
+            )
 
 
 def _chosen(settings: EvaluationSettings, names: list[str] | None) -> EvaluationSettings:

@@ -51,7 +51,18 @@ PT: dict[str, bytes] = {
     "no elements": pt({**STATE, FIRST: STATE[FIRST][:0]}),
     "a quantised tensor": pt({**STATE, FIRST: quantised()}),
     "not finite": pt({**STATE, FIRST: STATE[FIRST] * float("nan")}),
-    "one tensor too many": pt({**STATE, "extra": torch.zeros(1)}),
+    "one tensor too few": pt({name: tensor for name, tensor in STATE.items() if name != FIRST}),
+    "several state dicts": pt({"last": STATE, "best": STATE}),
+    "normalisation layers that differ": pt(
+        {
+            **STATE,
+            **{
+                f"{part}.{key}": torch.tensor(value)
+                for part, value in (("a", 0.5), ("b", 0.4))
+                for key in ("mean", "std")
+            },
+        }
+    ),
     "nothing": pt({}),
     "names that are numbers": pt({0: torch.zeros(1)}),
     "a mapping that holds itself": pt(CIRCULAR),

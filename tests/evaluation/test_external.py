@@ -1,125 +1,36 @@
-"""Models from elsewhere: what is read, what is matched, and what is refused with the way out."""
+"""Models from elsewhere, from their files to verdicts, and what is refused with the way out."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from importlib.util import find_spec
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from pandas.testing import assert_frame_equal
 from torch import Tensor, nn
 
+from pipeline.config import Params, parse_params
 from pipeline.core.errors import RequestError
-from pipeline.data.images import ImageSplit
-from pipeline.evaluation.foreign_weights import check_model, load_into, read_state
+from pipeline.core.files import read_record
+from pipeline.data.images import ImageSet, load_split
+from pipeline.evaluation.foreign_weights import check_model
+from pipeline.experiments.foreign import ExternalModel, attack_external
 from pipeline.models import build_model
+from pipeline.models.normalization import Normalized
+from pipeline.provenance.code import Code
+from stages import evaluate_weights
+from tests.conftest import MakeParams
 
 
-def small() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return build_model("small_cnn", "digits").eval()
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-@pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_state_dict_is_found_wherever_scripts_put_it(
-    digits_model: nn.Module, tmp_path: Path, suffix: str, wrap: str | None, prefix: str
-) -> None:
-    path = tmp_path / f"weights.{suffix}"
-    state: Any = {f"{prefix}{name}": tensor for name, tensor in digits_model.state_dict().items()}
-    if suffix == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save({wrap: state, "epoch": 3} if wrap else state, path)
-    loaded = small()
-    assert load_into(loaded, read_state(path), "weights") == "by name"
-    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in digits_model.state_dict().items())
-
-
-def test_other_names_are_matched_by_order_and_shape(digits_model: nn.Module) -> None:
-    state = {f"tensor{number}": tensor for number, tensor in enumerate(digits_model.state_dict().values())}
-    loaded = small()
-    assert load_into(loaded, state, "weights") == "by order and shape, since names differ"
-    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(loaded(images), digits_model(images))
-
-
-def test_the_resnet_that_autoattack_ships_fits_the_projects() -> None:
-    package = find_spec("pyautoattack")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "examples" / "model_test.pt"
-    model = build_model("resnet18", "cifar10").eval()
-    assert "order and shape" in load_into(model, read_state(path), str(path))
-    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
-    fresh = build_model("resnet18", "cifar10").state_dict()
-    assert all(not torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
-
-
-class Code:
-    """Something that unpickling would run."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return (print, ("run",))
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (Code(), "holds more than tensors|is damaged"),
-        ({"epoch": 3}, "expected a state dict, names with tensors, got dict"),
-        ([1, 2], "expected a state dict, names with tensors, got list"),
-    ],
-)
-def test_a_file_without_a_state_dict_is_refused(
-    tmp_path: Path, content: Any, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(RequestError, match=text):
-        read_state(tmp_path / "weights.pt")
-    assert capsys.readouterr().out == "", "the file's code was run"
-
-
-@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_a_damaged_or_missing_file_is_named(digits_model: nn.Module, tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    with pytest.raises(RequestError, match="no such file"):
-        read_state(path)
-    state = dict(digits_model.state_dict())
-    save_file(state, path) if name.endswith("safetensors") else torch.save(state, path)
-    path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(RequestError, match="is damaged or no file of tensors"):
-        read_state(path)
-
-
-def test_weights_of_another_network_are_refused(digits_model: nn.Module) -> None:
-    state = dict(digits_model.state_dict())
-    with pytest.raises(RequestError, match=r"tensor .* has shape .* \(--architecture\)"):
-        load_into(small(), {**state, "linear.bias": torch.zeros(7)}, "weights")
-    state.pop("linear.bias")
-    with pytest.raises(RequestError, match=r"tensors, but the network has .* \(--architecture\)"):
-        load_into(small(), state, "weights")
-
-
-@pytest.mark.parametrize(
-    ("change", "kind"),
-    [
-        (lambda tensor: tensor.to(torch.complex64), "torch.complex64 (strided, on cpu)"),
-        (lambda tensor: tensor.to_sparse(), "torch.float32 (sparse_coo, on cpu)"),
-        (lambda tensor: tensor.to("meta"), "torch.float32 (strided, on meta)"),
-    ],
-)
-def test_tensors_of_another_kind_are_refused(
-    digits_model: nn.Module, change: Callable[[Tensor], Tensor], kind: str
-) -> None:
-    state = dict(digits_model.state_dict())
-    with pytest.raises(RequestError, match=f"is {re.escape(kind)}, expected torch.float32"):
-        load_into(small(), {**state, "linear.bias": change(state["linear.bias"])}, "weights")
+@pytest.fixture(scope="module")
+def images(prepared_digits: Path, tiny_content: dict[str, Any]) -> ImageSet:
+    """All 360 test images of digits."""
+    data = parse_params(tiny_content).data.model_copy(update={"test_images": None})
+    return load_split(prepared_digits, data).test
 
 
 class Wrapped(nn.Module):
@@ -136,29 +47,168 @@ class Wrapped(nn.Module):
         return logits
 
 
-def test_a_sound_model_passes(digits_model: nn.Module, tiny_split: ImageSplit) -> None:
-    assert check_model(digits_model, tiny_split.test, 10) > 0.5
+def test_a_sound_model_passes(digits_model: nn.Module, images: ImageSet) -> None:
+    assert check_model(digits_model, images, 10) > 0.5
+
+
+def shrunk(images: Tensor) -> Tensor:
+    return images / 255
 
 
 MODELS: list[tuple[Any, Any, int, str]] = [
     (None, lambda logits: logits.softmax(1), 10, "returns probabilities .* Remove the last softmax"),
-    (None, lambda logits: logits[:, :5], 10, r"expected \[24, 10\]: one logit for each of 10 classes"),
-    (None, lambda logits: logits.argmax(1), 10, r"expected \[24, 10\]"),
+    (None, lambda logits: logits[:, :5], 10, r"expected \[256, 10\]: one logit for each of 10 classes"),
+    (None, lambda logits: logits.argmax(1), 10, r"expected \[256, 10\]"),
     (None, lambda logits: logits / 0 * 0, 10, "not finite"),
     (lambda images: images + torch.rand_like(images), None, 10, "it is random"),
     (lambda images: (images + 1) / 2, None, 10, r"as \[-1, 1\] \(give --mean 0.5 --std 0.5\)"),
-    (lambda images: images / 255, None, 10, r"as \[0, 255\]"),
+    (shrunk, None, 10, r"as \[0, 255\] .*all the same: --any-scale"),
 ]
 
 
 @pytest.mark.parametrize(("before", "after", "classes", "text"), MODELS)
 def test_a_model_that_attacks_would_mislead_is_refused(
-    digits_model: nn.Module, tiny_split: ImageSplit, before: Any, after: Any, classes: int, text: str
+    digits_model: nn.Module, images: ImageSet, before: Any, after: Any, classes: int, text: str
 ) -> None:
     with pytest.raises(RequestError, match=text):
-        check_model(Wrapped(digits_model, before, after).eval(), tiny_split.test, classes)
+        check_model(Wrapped(digits_model, before, after).eval(), images, classes)
 
 
-def test_a_model_in_train_mode_is_refused(tiny_split: ImageSplit) -> None:
+def test_a_model_in_train_mode_is_refused(images: ImageSet) -> None:
     with pytest.raises(RequestError, match=r"train mode.*Call model\.eval\(\) first"):
-        check_model(small().train(), tiny_split.test, 10)
+        check_model(build_model("small_cnn", "digits").train(), images, 10)
+
+
+def test_another_scale_must_be_better_by_more_than_chance(digits_model: nn.Module, images: ImageSet) -> None:
+    model = Wrapped(digits_model, shrunk).eval()
+    assert check_model(model, images.subset(torch.arange(10)), 10) < 0.5, "ten images tell nothing"
+    with pytest.raises(RequestError, match="attacks work in"):
+        check_model(model, images.subset(torch.arange(40)), 10)
+
+
+def test_the_scale_can_be_overruled(
+    digits_model: nn.Module, images: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_model(Wrapped(digits_model, shrunk).eval(), images, 10, any_scale=True) < 0.5
+    assert "--any-scale: the model is right on" in capsys.readouterr().out
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared_digits: Path, make_params: MakeParams) -> Params:
+    """Two quick attacks on digits, prepared in the folder of the test."""
+    shutil.copytree(prepared_digits, tmp_path / "data/prepared/digits")
+    monkeypatch.chdir(tmp_path)
+    budget = {"norm": "linf", "epsilon": "20/255"}
+    pgd = {"name": "pgd", **budget, "step_size": "5/255", "steps": 2}
+    square = {"name": "autoattack", "members": ["square"], "queries": 10, **budget}
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["evaluation"]["attacks"] |= {"pgd20_linf": pgd, "aa_linf": square}
+
+    return make_params(change)
+
+
+ATTACKED = ["pgd20_linf", "aa_linf"]
+
+
+def attacked(params: Params, content: Any, **options: Any) -> pd.DataFrame:
+    """The verdicts of a file with this content."""
+    torch.save(content, "weights.pt")
+    model = ExternalModel(Path("weights.pt"), "small_cnn", **options)
+    attack_external(params, model, ATTACKED, None, Path("out"))
+    return pd.read_parquet("out/verdicts.parquet")
+
+
+def test_forms_of_one_network_have_the_same_verdicts(
+    params: Params, digits_model: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = digits_model.state_dict()
+    layer = {"mean": torch.tensor([0.1]), "std": torch.tensor([0.9])}
+    alone = attacked(params, state, mean=[float(layer["mean"])], std=[float(layer["std"])])
+    madry = {f"module.{part}.new_{key}": layer[key] for part in ("normalizer", "attacker.normalize") for key in layer}
+    copies = {f"module.{part}{name}": state[name] for part in ("model.", "attacker.model.") for name in state}
+    assert_frame_equal(attacked(params, {"model": {**madry, **copies}, "epoch": 3}), alone)
+    said = capsys.readouterr().out
+    assert "normalisation, from --mean and --std: mean [0.10000000149011612]" in said
+    assert "'module.model.' in front of each" in said and "normalisation, from a layer in the file" in said
+    wrapped = {f"1.{name}": tensor for name, tensor in state.items()} | {f"0.{key}": layer[key] for key in layer}
+    assert_frame_equal(attacked(params, {"ema": wrapped}), alone)
+    model = Normalized(digits_model, [float(layer["mean"])], [float(layer["std"])])
+    split = load_split(Path("data/prepared/digits"), params.data)
+    images, labels = split.test.batch(torch.arange(len(split.test)))
+    natural = alone[alone["attack"] == "natural"]
+    assert natural["predicted"].tolist() == model(images).argmax(1).tolist() and len(natural) == len(labels)
+
+
+def test_other_settings_of_the_same_file_take_no_verdicts_of_the_former(
+    params: Params, digits_model: nn.Module
+) -> None:
+    first = attacked(params, digits_model.state_dict())
+    darker = attacked(params, digits_model.state_dict(), mean=[0.5], std=[1.0])
+    assert first["predicted"].tolist() != darker["predicted"].tolist()
+    assert_frame_equal(attacked(params, digits_model.state_dict()), first)
+    assert len(list(Path("out/journal").iterdir())) == 2
+
+
+def test_verdicts_know_the_code_that_gave_them(params: Params, digits_model: nn.Module) -> None:
+    attacked(params, digits_model.state_dict())
+    record = read_record(Path("out/metrics.json"))
+    code = Code.from_json(json.loads(Path("out/evaluation_code.json").read_text()))
+    assert record["evaluation_code"] == code.digest and record["git_commit"] and record["torch"]
+    reached = ("pipeline.models.matching:fit", "pipeline.models.small_cnn:SmallCNN", "pipeline.attacks.pgd:PGD.perturb")
+    assert set(reached) <= code.objects.keys() and "pipeline.models.resnet:resnet18" not in code.objects
+
+
+CLAIMS = {
+    "dataset": "digits",
+    "architecture": "a small CNN",
+    "eps": "20/255",
+    "clean_acc": "100",
+    "autoattack_acc": "0",
+}
+
+
+def test_claims_are_held_against_what_is_measured(
+    params: Params, digits_model: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(digits_model.state_dict(), "weights.pt")
+    Path("claims.json").write_text(json.dumps(CLAIMS))
+    model = ExternalModel(Path("weights.pt"), "small_cnn")
+    metrics = attack_external(params, model, ATTACKED, None, Path("out"), claims=Path("claims.json"))
+    natural, robust = json.loads(Path("out/claims.json").read_text())
+    assert natural["measured"] == metrics["natural"] and natural["claimed"] == 1 and natural["images"] == 24
+    assert robust["what"].startswith("aa_linf, not the standard ensemble") and not robust["agrees"]
+    assert "claimed 0.00%, outside the 95% interval" in capsys.readouterr().out
+
+
+WRONG_CLAIMS = [
+    ("no JSON", "is not JSON"),
+    (json.dumps([1]), "is no RobustBench model_info: the whole"),
+    (json.dumps(CLAIMS | {"clean_acc": "many"}), "clean_acc"),
+    (json.dumps(CLAIMS | {"dataset": "cifar10"}), "is about 'cifar10', params.yaml has the data set 'digits'"),
+]
+
+
+@pytest.mark.parametrize(("content", "text"), [*WRONG_CLAIMS, (None, "cannot be read")])
+def test_wrong_claims_are_refused_before_anything_is_attacked(
+    params: Params, digits_model: nn.Module, content: str | None, text: str
+) -> None:
+    if content is not None:
+        Path("claims.json").write_text(content)
+    model = ExternalModel(Path("weights.pt"), "small_cnn")
+    with pytest.raises(RequestError, match=text):
+        attack_external(params, model, ATTACKED, None, Path("out"), claims=Path("claims.json"))
+    assert not Path("out").exists()
+
+
+def test_the_command_has_all_of_it(
+    params: Params, raw: dict[str, Any], digits_model: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("params.yaml").write_text(json.dumps(raw))
+    Path("claims.json").write_text(json.dumps(CLAIMS))
+    torch.save({"last": digits_model.state_dict(), "best": digits_model.state_dict()}, "weights.pt")
+    options = ["--key", "best", "--any-scale", "--claims", "claims.json", "--attacks", ""]
+    assert evaluate_weights.main(["weights.pt", *options]) == 0
+    said = capsys.readouterr().out
+    assert "state dict: best; also there: last" in said and "evaluated weights.pt: natural" in said
+    assert "AutoAttack at 0.078431: claimed 0.00%, not measured (it was not run)" in said

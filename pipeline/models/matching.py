@@ -1,0 +1,321 @@
+"""Weights from anywhere brought to a network: prefixes, names of other layouts, normalisation layers, precision."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.datasets import DataFacts
+from pipeline.core.errors import RequestError
+from pipeline.core.extensions import imported
+from pipeline.models import ARCHITECTURES
+from pipeline.models.weight_files import WeightFile
+
+if TYPE_CHECKING:
+    from pipeline.core.values import Normalization
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of its steps: older files lack it, and no output depends on it."""
+MEANS, DEVIATIONS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
+"""How normalisation layers name their constants."""
+BLOCK = re.compile(r"(?:last_stage|(?:layer|block|stage)s?_?(\d+)(?:\.layer|\.block)?)\.(\d+)\.(.+)")
+"""A tensor of a residual block: stage, number in the stage, name in the block."""
+IN_BLOCKS = (
+    (re.compile(r"(?:convShortcut|projection|(?:shortcut|downsample)\.0)\.|shortcut\.(?=weight$)"), "shortcut.conv."),
+    (re.compile(r"(?:shortcut|downsample)\.1\."), "shortcut.norm."),
+)
+OUTSIDE = ((re.compile(r"(?:bn1|bn|norm)\."), "norm."), (re.compile(r"(?:fc|linear|classifier)\."), "linear."))
+UNUSED = re.compile(r"(?:.*\.)?(?:sub_block1|attacker)\.|(?:.*\.)?n_averaged$")
+"""Tensors that no output depends on: a stage that TRADES' network defines and never runs, the copies that MadryLab's
+attacker holds, the count of an averaged model."""
+OTHER_FUNCTION = re.compile(r"(?:.*\.)?(?:init_conv|batchnorm_0|conv_2d)\.|.*\.batchnorm_0\.")
+"""DeepMind's networks: tensors have the shapes of a WRN, but strided convolutions are padded on one side alone, and
+most have another activation."""
+Shapes = Mapping[str, torch.Size]
+SHOWN = 3
+"""Names in a message."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which tensor of a file is which of a network."""
+
+    names: dict[str, str]
+    """The file's name by the network's, BatchNorm's counters left out."""
+    prefix: str
+    """What the file's names have in front."""
+    how: str
+    left_out: tuple[str, ...]
+    """Tensors that the network has no place for."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why a file's tensors are not a network's."""
+
+    reason: str
+    faults: int
+    """How many tensors are missing or of another shape."""
+
+
+def load_into(model: nn.Module, weights: WeightFile, images: DataFacts) -> list[str]:
+    """Put the tensors of a file into a network; a normalisation layer in the file is left to `normalization_of`.
+
+    Args:
+        model: The network.
+        weights: The file.
+        images: What the network is for.
+
+    Returns:
+        Lines for a person: what was matched, stripped and left out.
+
+    Raises:
+        RequestError: a tensor is missing, or has another shape or kind, or the normalisation is not usable; the message
+            names the network that fits, where one of the project's does.
+    """
+    own = model.state_dict()
+    found = _fit_or_refuse(own, weights, images)
+    tensors = {ours: weights.tensors[theirs] for ours, theirs in found.names.items()}
+    for ours in own.keys() - found.names.keys():
+        counter = f"{found.names[ours.replace(COUNTER, 'running_mean')].rpartition('.')[0]}.{COUNTER}"
+        tensors[ours] = weights.tensors.get(counter, own[ours])
+    model.load_state_dict(tensors)
+    return list(_told(found, own, weights))
+
+
+def check_fit(architecture: str, weights: WeightFile, images: DataFacts) -> None:
+    """Refuse a file that `load_into` a network of that architecture would refuse; without the memory of a network."""
+    _fit_or_refuse(_outline(architecture, images.channels, len(images.classes)), weights, images)
+
+
+def _fit_or_refuse(own: Mapping[str, Tensor], weights: WeightFile, images: DataFacts) -> Fit:
+    found = fit(own, weights)
+    if isinstance(found, Misfit):
+        raise RequestError(f"{weights.origin}: {found.reason}{_way_out(weights, images)}")
+    for ours, theirs in found.names.items():
+        tensor = weights.tensors[theirs]
+        if not _is_plain(tensor):
+            raise RequestError(
+                f"{weights.origin}: tensor '{theirs}' is {_kind(tensor)}, expected {own[ours].dtype}; save the "
+                "model's state dict with ordinary tensors"
+            )
+    return found
+
+
+def fit(own: Mapping[str, Tensor], weights: WeightFile) -> Fit | Misfit:
+    """Find which tensor of a file is which of a network: by name, or, where names say nothing, by order and shape.
+
+    Args:
+        own: The state dict of the network, whose tensors may be without data.
+        weights: The file.
+    """
+    shapes = {name: own[name].shape for name in own if not name.endswith(COUNTER)}
+    usable = [name for name in weights.tensors if not _is_beside(name)]
+    if any(OTHER_FUNCTION.match(name) for name in usable):
+        return Misfit(
+            "is a network in DeepMind's layout, which pads strided convolutions on one side alone: none of the "
+            "project's networks computes what it does",
+            len(shapes),
+        )
+    best = Misfit(f"has {len(usable)} tensors, the network {len(shapes)}", len(shapes))
+    for prefix, names in _groups(usable, least=max(2, len(shapes) // 2)):
+        found = _by_name(shapes, weights, prefix, names)
+        if isinstance(found, Fit):
+            return found
+        best = found if found.faults < best.faults else best
+    for prefix, names in _groups(usable, least=len(shapes)):
+        for wanted in (shapes, {name: own[name].shape for name in own}):
+            if _agree_in_order(wanted, weights, names):
+                ours = dict(zip(wanted, names, strict=True))
+                matched = {name: ours[name] for name in shapes}
+                return Fit(matched, prefix, "by order and shape, since names differ", _rest(weights, names))
+    if not weights.is_ordered and best.faults == len(shapes):
+        return Misfit(f"{best.reason}, none of them with a known name, and .safetensors keeps no order", best.faults)
+    return best
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a tensor is none of a network's weights: counters, constants of a normalisation layer, what is unused."""
+    return name.rpartition(".")[2] in (COUNTER, *MEANS, *DEVIATIONS) or UNUSED.match(name) is not None
+
+
+def _groups(names: Collection[str], least: int) -> Iterator[tuple[str, list[str]]]:
+    """The tensors that have a prefix in common, for every prefix that so many have; the shortest first."""
+    waiting = [("", list(names))]
+    for prefix, inside in waiting:
+        yield prefix, inside
+        parts = (name[len(prefix) :].partition(".") for name in inside)
+        for first, count in Counter(first for first, dot, _ in parts if dot).items():
+            if count >= least:
+                longer = f"{prefix}{first}."
+                waiting.append((longer, [name for name in inside if name.startswith(longer)]))
+
+
+def _by_name(shapes: Shapes, weights: WeightFile, prefix: str, names: Collection[str]) -> Fit | Misfit:
+    before = _own_prefix(shapes)
+    own = _common(list(shapes), before)
+    theirs = {common: name for name, common in _common(names, prefix).items()}
+    missing = [name for name, common in own.items() if common not in theirs]
+    matched = {name: theirs[common] for name, common in own.items() if common in theirs}
+    differing = [name for name, other in matched.items() if weights.tensors[other].shape != shapes[name]]
+    if not missing and not differing:
+        is_same = all(other[len(prefix) :] == name[len(before) :] for name, other in matched.items())
+        how = "by name" if is_same else "by the names of its layout"
+        return Fit(matched, prefix, how, _rest(weights, matched.values()))
+    faults = len(missing) + len(differing)
+    if missing:
+        return Misfit(f"lacks {len(missing)} of the network's {len(shapes)} tensors: {_listed(missing)}", faults)
+    ours, other = differing[0], matched[differing[0]]
+    return Misfit(
+        f"tensor '{other}' has shape {list(weights.tensors[other].shape)}, but the network's '{ours}' has "
+        f"{list(shapes[ours])}",
+        faults,
+    )
+
+
+def _own_prefix(names: Collection[str]) -> str:
+    """What all names of a network have in front."""
+    return [prefix for prefix, _ in _groups(names, least=len(names))][-1]
+
+
+def _common(names: Collection[str], prefix: str) -> dict[str, str]:
+    """A name for each tensor that does not depend on how a layout calls and counts its blocks."""
+    inner = {name: name[len(prefix) :] for name in names}
+    found = {name: match for name in names if (match := BLOCK.fullmatch(inner[name]))}
+    places = sorted({_place(match) for match in found.values()})
+    numbers = {place: number for number, place in enumerate(places)}
+    common: dict[str, str] = {}
+    for name in names:
+        if name in found:
+            common[name] = f"{numbers[_place(found[name])]}.{_renamed(found[name][3], IN_BLOCKS)}"
+        else:
+            common[name] = _renamed(inner[name], OUTSIDE)
+    return common
+
+
+def _place(match: re.Match[str]) -> tuple[int, int]:
+    return int(match[1] or 0), int(match[2])
+
+
+def _renamed(name: str, rules: Collection[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, common in rules:
+        if match := pattern.match(name):
+            return common + name[match.end() :]
+    return name
+
+
+def _agree_in_order(wanted: Shapes, weights: WeightFile, names: list[str]) -> bool:
+    """Whether tensors in the order of the file have the shapes of the network's, and none is called another kind."""
+    if not weights.is_ordered or len(names) != len(wanted):
+        return False
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    last = [(ours.rpartition(".")[2], theirs.rpartition(".")[2]) for ours, theirs in zip(wanted, names, strict=True)]
+    if any(theirs in kinds and ours != theirs for ours, theirs in last):
+        return False
+    return all(shape == weights.tensors[name].shape for shape, name in zip(wanted.values(), names, strict=True))
+
+
+def _rest(weights: WeightFile, taken: Collection[str]) -> tuple[str, ...]:
+    beside = (COUNTER, *MEANS, *DEVIATIONS)
+    return tuple(name for name in weights.tensors if name not in taken and name.rpartition(".")[2] not in beside)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a real number for each element: not complex, whole, sparse, quantised or without data."""
+    return tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} ({str(tensor.layout).removeprefix('torch.')}, on {tensor.device})"
+
+
+def normalization_of(weights: WeightFile, channels: int) -> Normalization | None:
+    """The constants of a normalisation layer in the file.
+
+    Raises:
+        RequestError: several layers disagree, or the constants are none for images in [0, 1].
+    """
+    from pydantic import ValidationError
+
+    from pipeline.core.values import Normalization
+
+    found: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {}
+    for name in weights.tensors:
+        parent, _, last = name.rpartition(".")
+        if last in MEANS:
+            other = name[: len(name) - len(last)] + DEVIATIONS[MEANS.index(last)]
+            if other in weights.tensors:
+                found.setdefault((_values(weights, name, channels), _values(weights, other, channels)), parent)
+    if not found:
+        return None
+    if len(found) > 1:
+        raise RequestError(f"{weights.origin}: has normalisation layers that differ: {', '.join(found.values())}")
+    mean, std = next(iter(found))
+    try:
+        known = Normalization(mean=list(mean), std=list(std))
+    except ValidationError:
+        known = None
+    if known is None or len(mean) != channels or len(std) != channels or not all(0 <= one <= 1 for one in mean):
+        raise RequestError(
+            f"{weights.origin}: its normalisation layer, mean {list(mean)} and std {list(std)}, is none for images of "
+            f"{channels} channels in [0, 1]; give the model's own mean and std for such images"
+        )
+    return known
+
+
+def _values(weights: WeightFile, name: str, channels: int) -> tuple[float, ...]:
+    values = tuple(weights.tensors[name].float().flatten().tolist())
+    return values * channels if len(values) == 1 else values
+
+
+def _told(found: Fit, own: Mapping[str, Tensor], weights: WeightFile) -> Iterator[str]:
+    if weights.place or weights.others:
+        others = f"; also there: {', '.join(weights.others)}" if weights.others else ""
+        yield f"state dict: {weights.place or 'the whole file'}{others}"
+    front = f", '{found.prefix}' in front of each" if found.prefix else ""
+    kinds = {weights.tensors[name].dtype for name in found.names.values()} - {next(iter(own.values())).dtype}
+    precision = "".join(f", {str(kind).removeprefix('torch.')} made float32" for kind in sorted(kinds, key=str))
+    yield f"{len(found.names)} tensors matched {found.how}{front}{precision}"
+    if found.left_out:
+        yield f"left out: {_listed(found.left_out)}"
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(list(names)[:SHOWN]) + more
+
+
+def _way_out(weights: WeightFile, images: DataFacts) -> str:
+    """Which of the project's networks the file is of, in the rest of a sentence."""
+    shapes = [tensor.shape for name, tensor in weights.tensors.items() if not _is_beside(name)]
+    stems, heads = [one[1] for one in shapes if len(one) == 4], [one[0] for one in shapes if len(one) == 2]
+    if not stems or not heads:
+        return "; choose the network that it was saved from (architecture)"
+    channels, classes = min(stems), heads[-1]
+    fitting = [name for name in ARCHITECTURES if _fits(name, weights, channels, classes)]
+    if not fitting:
+        return "; it fits none of the project's networks as it is (architecture)"
+    wanted = f"{channels} channels and {classes} classes"
+    if (channels, classes) == (images.channels, len(images.classes)):
+        return f"; it fits {' and '.join(fitting)} (architecture)"
+    return f"; it fits {' and '.join(fitting)} for {wanted}, the data has {images.channels} and {len(images.classes)}"
+
+
+def _fits(architecture: str, weights: WeightFile, channels: int, classes: int) -> bool:
+    wanted = ARCHITECTURES[architecture].channels
+    if wanted not in (None, channels):
+        return False
+    return isinstance(fit(_outline(architecture, channels, classes), weights), Fit)
+
+
+def _outline(architecture: str, channels: int, classes: int) -> dict[str, Tensor]:
+    """The state dict of a network, without data in its tensors."""
+    with torch.device("meta"):
+        model: nn.Module = imported(ARCHITECTURES[architecture].constructor)(channels=channels, classes=classes)
+    return model.state_dict()
