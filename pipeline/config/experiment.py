@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipeline.config.data import DataSettings
 from pipeline.config.evaluation import EvaluationSettings, OODSettings
+from pipeline.config.initial_weights import InitialWeights
 from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Sizes, StoredSize
 from pipeline.config.training import HOW_TO_TRAIN, TrainingSettings
@@ -49,6 +50,11 @@ class Experiment(StrictModel):
         """The network of every learner: those that are mixed have the same."""
         learner = next(iter(self.method.learners.values()))
         return learner.architecture or self.model.architecture
+
+    @property
+    def initial_weights(self) -> list[InitialWeights]:
+        """The files that learners start from."""
+        return [one.initial_weights for one in self.method.learners.values() if one.initial_weights is not None]
 
     def build_model(self, learner: str | None = None) -> nn.Module:
         """A freshly initialised network of a learner (None: of the first; mixed ones have the same)."""
@@ -115,6 +121,9 @@ class Experiment(StrictModel):
             "model": self.model.model_dump(mode="json"),
             "threat_model": {norm: budget.model_dump(mode="json") for norm, budget in self.threat_model.items()},
             "training": self.training.model_dump(mode="json", exclude=HOW_TO_TRAIN),
-            "learners": {name: learner.model_dump(mode="json") for name, learner in self.method.learners.items()},
+            "learners": {
+                name: learner.model_dump(mode="json", exclude={"initial_weights": {"file"}})
+                for name, learner in self.method.learners.items()
+            },
             "mixture": self.method.mixture and self.method.mixture.model_dump(mode="json"),
         }

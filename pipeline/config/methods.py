@@ -19,8 +19,10 @@ from typing_extensions import override
 
 from pipeline.config.data import AugmentationSettings
 from pipeline.config.extending import EXTENDS
+from pipeline.config.initial_weights import AnyInitialWeights, InitialWeights
 from pipeline.config.mixture import MIXTURES, AnyMixture
 from pipeline.config.streaming import Phases, TestCrop
+from pipeline.core.errors import RequestError
 from pipeline.core.values import (
     Location,
     Name,
@@ -34,7 +36,7 @@ from pipeline.core.values import (
     is_none,
     mapping,
 )
-from pipeline.models import check_input
+from pipeline.models import ARCHITECTURES, check_input
 from pipeline.objectives import OBJECTIVES, Objective, refuse_label_smoothing
 
 
@@ -100,11 +102,26 @@ class LearnerSettings(StrictModel):
     """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
     architecture: Architecture | None = None
     """A network of its own instead of `model.architecture`."""
+    initial_weights: AnyInitialWeights | None = Field(default=None, exclude_if=is_none)
+    """A file that it starts from, instead of random weights."""
     label_smoothing: Real = Field(default=0.0, ge=0, lt=1, exclude_if=lambda value: value == 0)
     """Targets of the cross-entropy that it minimises: 1 - s at the label plus s / classes everywhere."""
     augmentation: AugmentationSettings | None = Field(default=None, exclude_if=is_none)
     """Crops and mirror images of its own, of the minibatch that all learners share; after those of
     `data.augmentation`."""
+
+    @field_validator("initial_weights")
+    @classmethod
+    def _are_of_its_network(cls, value: InitialWeights | None, info: ValidationInfo) -> InitialWeights | None:
+        images, shared = context(info, "images"), context(info, "model") or {}
+        architecture = info.data.get("architecture") or shared.get("architecture")
+        if value is None or images is None or architecture not in ARCHITECTURES:
+            return value
+        try:
+            value.check(architecture, images, shared.get("normalization"))
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("label_smoothing")
     @classmethod
@@ -182,9 +199,21 @@ class MethodSettings(StrictModel):
                 ("learners",),
                 f"learners of different architectures cannot be mixed, their weights do not correspond: {shown}",
             )
+        starts = {name: mapping(learners, name).get("initial_weights") for name in learners}
+        if len({str(start) for start in starts.values()}) > 1 and _starts_together(mixture):
+            shown = ", ".join(f"{name} from {value or 'random weights'}" for name, value in starts.items())
+            yield ("learners",), f"learners that are mixed start from the same weights, here {shown}"
         missing = [name for name in learners if mapping(learners, name).get("weight_averaging") is None]
         if mixture.get("source") == "weight_averages" and len(missing) == len(names):
             yield (
                 ("mixture", "source"),
                 f"'weight_averages' needs weight_averaging on a learner, none of {names} has it",
             )
+
+
+def _starts_together(mixture: dict[str, Any]) -> bool:
+    """Whether the rule of a mixture says so; False where it is unknown, which is told at its own place."""
+    try:
+        return MIXTURES.find(mixture.get("rule")).starts_together
+    except ValueError:
+        return False

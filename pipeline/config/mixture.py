@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import override
 
@@ -14,6 +14,8 @@ from pipeline.core.values import StrictModel
 class MixtureSettings(StrictModel):
     """A rule by which learners become one network; its fields are its options in `params.yaml`."""
 
+    starts_together: ClassVar[bool] = True
+    """Learners need the same initial weights, as those have that are averaged."""
     rule: str
 
     @abstractmethod

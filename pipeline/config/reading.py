@@ -17,7 +17,7 @@ from pipeline.config.extending import extend_methods
 from pipeline.config.params import Params
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.files import require_file
-from pipeline.core.values import AttackBudget, Norm, mapping
+from pipeline.core.values import AttackBudget, Norm, Normalization, mapping
 
 LARGEST = 2**20
 """Characters of a file, and values in it; the largest suite in conf/ has some 40,000 characters."""
@@ -154,6 +154,7 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
     return {
         "epochs": epochs if type(epochs) is int and epochs > 0 else None,
         "images": facts_of(mapping(raw, "data")),
+        "model": _model(mapping(raw, "model")),
         "threat_model": {norm: _budget(budget) for norm, budget in budgets.items()},
         "methods": [str(name) for name in mapping(raw, "methods")],
         "selection_split": mapping(training, "selection").get("split"),
@@ -166,6 +167,16 @@ def _stored_sizes(streaming: dict[str, Any]) -> list[Any]:
     """The prepared sizes of streamed images; none where images are not streamed."""
     others = streaming.get("other_stored_sizes")
     return [streaming["stored_size"], *(others or [])] if "stored_size" in streaming else []
+
+
+def _model(raw: dict[str, Any]) -> dict[str, Any]:
+    """Architecture and normalisation of the learners that name none of their own."""
+    architecture, given = raw.get("architecture"), raw.get("normalization")
+    try:
+        normalization = None if given is None else Normalization.model_validate(given)
+    except ValidationError:
+        return {}
+    return {"architecture": architecture if isinstance(architecture, str) else None, "normalization": normalization}
 
 
 def _budget(raw: Any) -> AttackBudget:

@@ -124,6 +124,8 @@ def _training(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
     for name, learner in experiment.method.learners.items():
         optimizer = learner.optimizer
         text = f"{learner.objective.name}, {optimizer.name}, rate {optimizer.learning_rate:g}"
+        if (start := learner.initial_weights) is not None:
+            text += f", from {start.file.name}, SHA-256 `{start.sha256}`"
         rows.append([f"learner `{name}`", text])
     mixture = experiment.method.mixture
     rows += [

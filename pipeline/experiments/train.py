@@ -84,9 +84,12 @@ def begin_training(experiment: Experiment, data_digest: str) -> None:
     """Note with an experiment's checkpoints which data and which code they are of, and say what is trained anew.
 
     Raises:
-        RequestError: what is there was trained on other data.
+        RequestError: what is there was trained on other data, or initial weights are missing or others.
     """
     folder = working_folder(experiment)
+    for weights in {one.file: one for one in experiment.initial_weights}.values():
+        weights.require()
+        print(f"{experiment.identifier} starts from {weights.file}", flush=True)
     check_same_data(folder, data_digest)
     earlier = newest(folder, "*")
     if is_of(training_folder(experiment) / "summary.json", fingerprint=experiment.fingerprint):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +49,13 @@ def write_addresses(params_file: Path, output: Path) -> bool:
     from pipeline.config import load_params  # seconds: it imports what checks the objectives' options
 
     found = addresses(load_params(params_file))
-    write_json(output, found | {MADE_FROM: _inputs(params_file, found["libraries"], sources().packages)})
+    write_json(output, found | {MADE_FROM: _inputs(params_file, found, sources().packages)})
     return True
 
 
 def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
-    """By stage the digest of its code, or by experiment its fingerprint and that digest; and `libraries`, the names of
-    those that any of them reaches.
+    """By stage the digest of its code, or by experiment its fingerprint and that digest; `libraries`, the names of
+    those that any of them reaches; and `initial_weights`, the files that learners start from.
 
     What a person has vouched for has the digest of the former code, so that DVC runs nothing for it.
     """
@@ -72,6 +71,7 @@ def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
         **{name: code.digest for name, code in programs.items()},
         **{stage: {one.identifier: _address(stage, one, modules) for one in experiments} for stage in EXPERIMENTS},
         "libraries": sorted({library for code in codes for library in code.libraries}),
+        "initial_weights": sorted({str(one.file) for experiment in experiments for one in experiment.initial_weights}),
     }
 
 
@@ -98,12 +98,14 @@ def _is_made_from(params_file: Path, known: dict[str, Any]) -> bool:
     if not isinstance(recorded, dict) or not params_file.is_file():
         return False
     packages = {name: Path(path) for name, path in recorded["packages"].items()}
-    return _inputs(params_file, known["libraries"], packages) == recorded
+    return _inputs(params_file, known, packages) == recorded
 
 
-def _inputs(params_file: Path, libraries: Iterable[str], packages: dict[str, Path]) -> dict[str, Any]:
-    """Everything that decides the addresses: sources, settings, versions, and what people have vouched for."""
-    files = [params_file, *sorted(RUNS.glob("*/vouched.json"))]
+def _inputs(params_file: Path, known: dict[str, Any], packages: dict[str, Path]) -> dict[str, Any]:
+    """Everything that decides the addresses: sources, settings, files of weights, versions, and what people have
+    vouched for."""
+    weights = [Path(name) for name in known.get("initial_weights", [])]
+    files = [params_file, *(path for path in weights if path.is_file()), *sorted(RUNS.glob("*/vouched.json"))]
     for path in packages.values():
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     digest = hashlib.sha256()
@@ -111,6 +113,6 @@ def _inputs(params_file: Path, libraries: Iterable[str], packages: dict[str, Pat
         digest.update(f"{file}\0".encode() + file.read_bytes())
     return {
         "packages": {name: str(path) for name, path in packages.items()},
-        "versions": {name: library_version(name) for name in libraries},
+        "versions": {name: library_version(name) for name in known["libraries"]},
         "digest": digest.hexdigest(),
     }

@@ -114,6 +114,7 @@ def _seed(experiment: Experiment, column: TableColumn, runs: list[Run]) -> Facts
     yield "network, data", f"{experiment.architecture} on {experiment.data.name}"
     yield "fingerprint", experiment.fingerprint
     yield "of the evaluation", experiment.evaluation_fingerprint
+    yield from (("starts from", f"{one.file}, sha256 {one.sha256}") for one in experiment.initial_weights)
     metric = metric_named(column.metric)
     if not runs:
         yield "run", "none that is finished and evaluated with these settings has this number"

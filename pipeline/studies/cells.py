@@ -153,7 +153,7 @@ def _check(params: Params, variation: _Variation) -> MethodSettings:
 
 def checked_method(content: dict[str, Any], params: Params) -> MethodSettings:
     """A method from plain values, checked as if it were in the file. Raises ValueError with what is wrong."""
-    context = cross_references(params.model_dump(mode="json", include={"training", "data", "threat_model"}))
+    context = cross_references(params.model_dump(mode="json", include={"training", "data", "model", "threat_model"}))
     try:
         return MethodSettings.model_validate(content, context=context)
     except ValidationError as error:

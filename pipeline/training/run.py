@@ -375,7 +375,7 @@ def open_minibatches(experiment: Experiment, split: Split, device: torch.device,
 
 
 def build_learners(experiment: Experiment, backend: Backend, ranks: Ranks = ALONE) -> list[Learner]:
-    """The learners of an experiment, all with the same initial weights."""
+    """The learners of an experiment, with the same initial weights unless files say otherwise."""
     method = experiment.method
     networks = {name: build_network(experiment, name, backend, ranks) for name in method.learners}
     if method.mixture is not None:
@@ -384,8 +384,15 @@ def build_learners(experiment: Experiment, backend: Backend, ranks: Ranks = ALON
 
 
 def build_network(experiment: Experiment, learner: str, backend: Backend, ranks: Ranks = ALONE) -> nn.Module:
-    """A learner's network on the backend's device; its initial weights depend on seed and architecture alone."""
+    """A learner's network on the backend's device; its initial weights depend on seed and architecture alone, or are
+    those of a file.
+
+    Raises:
+        RequestError: the file is missing, another one, or not of this network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(experiment.seed, "initialisation"))
         model = experiment.build_model(learner)
+    if (start := experiment.method.learners[learner].initial_weights) is not None:
+        start.load_into(model, experiment.data.facts)
     return backend.place(synchronise_batch_norm(model, ranks, backend.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from typing_extensions import override
@@ -19,6 +19,7 @@ class ModeConnectivitySettings(MixtureSettings):
     the path are compared on held-out images.
     """
 
+    starts_together: ClassVar[bool] = False
     rule: Literal["mode_connectivity"]
     endpoints: Annotated[list[Name], Field(min_length=2, max_length=2)]
     """The learners at t = 0 and t = 1."""
