@@ -58,7 +58,7 @@ paper: setup ## The papers' experiment as far as a lease lasts: BUDGET=8h [SUITE
 	$(COMPOSE) suite=$(or $(SUITE),cifar10) $(SET)
 	dvc repro prepare
 	python -m stages.experiments --jobs $(JOBS) --stop-after $(BUDGET) $(EXPERIMENTS) || [ $$? = 75 ]
-	@if compgen -G "results/*/*/evaluate/metrics.json" > /dev/null; then python -m stages.tables; \
+	@if compgen -G "results/$(or $(SUITE),cifar10)/*/evaluate/metrics.json" > /dev/null; then python -m stages.tables; \
 	else echo "nothing is done yet, so there is no table; the same command goes on"; fi
 
 plan: setup ## Say what repro and the ablation grid will cost in time, disk and memory
