@@ -120,8 +120,8 @@ suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=
 prepare: setup ## Download or find the data of the suite, and check it
 	python -m stages.prepare
 
-ui: setup ## Browse the runs in MLflow on 127.0.0.1:5000
-	python -m stages.ui
+ui: setup ## Browse the runs in MLflow: [PORT=5000], [OPEN=1] in the browser
+	python -m stages.ui --port $(or $(PORT),5000) $(if $(OPEN),--open)
 
 bench: setup ## Measure speed and memory, write docs/performance.md: [BENCH="step peak"] [QUICK=1]
 	for name in $(BENCH); do \

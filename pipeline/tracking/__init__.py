@@ -9,6 +9,7 @@ A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds
 trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
 """
 
+from pipeline.tracking.browsing import list_of_runs
 from pipeline.tracking.delivery import DeliveryReport, count_left, deliver_left
 from pipeline.tracking.frames import (
     StoredRun,

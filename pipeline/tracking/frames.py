@@ -16,6 +16,7 @@ from pipeline.config import OOD_METRICS, TRAINING_SECONDS, Experiment
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.provenance.code import UNKNOWN, Stage
 from pipeline.studies.trials import Point
+from pipeline.tracking.browsing import page_of
 from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
     existing_store,
@@ -328,7 +329,7 @@ def _page(uri: str, run: Run) -> str:
     """On the server, without a password; on the address of 'make ui' where the store is a database."""
     server = urlsplit(uri) if uri.startswith(("http://", "https://")) else urlsplit(USER_INTERFACE)
     base = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
-    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return page_of(base, run.info.experiment_id, run.info.run_id)
 
 
 def _ood(experiment: Experiment, run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.provenance.code import digest_of
 from pipeline.provenance.commit import git_commit
 from pipeline.studies.trials import Point
+from pipeline.tracking.browsing import note, own_tags
 from pipeline.tracking.delivery import Delivery, send
 from pipeline.tracking.frames import TRIAL, finished_runs, has_ood, run_of
 from pipeline.tracking.origin import THIS_CODE, made_by
@@ -97,7 +98,7 @@ class TrackedRun:
         `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
 
         Until all of it is there, the run is not marked as evaluated."""
-        self.delivery.post(_evaluation(folder), folder)
+        self.delivery.post(_evaluation(self.delivery.experiment, folder), folder)
 
     def log_ood(self, folder: Path) -> None:
         """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted.
@@ -129,6 +130,7 @@ def _description(experiment: Experiment, data: DataDescription) -> Update:
             "dataset": data.name,
             "data_digest": data.digest,
             "architecture": experiment.architecture,
+            **own_tags(experiment),
         },
     )
 
@@ -146,13 +148,14 @@ def _training(folder: Path) -> Update:
     )
 
 
-def _evaluation(folder: Path) -> Update:
+def _evaluation(experiment: Experiment, folder: Path) -> Update:
     content, suspicious = _read(folder / "metrics.json"), _read(folder / "trust.json")["suspicious"]
     numbers = {f"test/{name}": value for name, value in content["metrics"].items()}
     numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
     for end, place in (("low", 0), ("high", 1)):
         numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
     tags = {key: content[key] for key in ("evaluation_fingerprint", "evaluation_code")} | {"evaluated": "true"}
+    tags["mlflow.note.content"] = note(experiment, content)
     return Update(
         withdraw=("evaluated",),
         metrics=numbers,

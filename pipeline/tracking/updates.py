@@ -88,8 +88,8 @@ def record(experiment: Experiment, update: Update, commit: str | None = None) ->
 
 
 def run_name(experiment: Experiment) -> str:
-    """What MLflow shows."""
-    return f"{experiment.identifier} {experiment.architecture}"
+    """What MLflow shows, which cuts longer ones: the network is a tag."""
+    return experiment.identifier
 
 
 def run_address(experiment: Experiment) -> dict[str, str]:
@@ -99,7 +99,9 @@ def run_address(experiment: Experiment) -> dict[str, str]:
 
 def commit_tags(commit: str) -> dict[str, str]:
     """The tags that tell the code's commit."""
-    return {"git.commit": commit.removesuffix("-dirty"), "git.dirty": str(commit.endswith("-dirty")).lower()}
+    plain = commit.removesuffix("-dirty")
+    dirty = str(commit.endswith("-dirty")).lower()
+    return {"git.commit": plain, "git.dirty": dirty, "mlflow.source.git.commit": plain}  # the last has a column
 
 
 class Receiver:

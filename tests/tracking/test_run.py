@@ -47,7 +47,7 @@ def test_a_run_says_what_it_is_and_holds_what_was_measured(store: Path) -> None:
 
     run = only_run()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "nt-0 small_cnn"
+    assert run.info.run_name == "nt-0"
     expected = {
         "fingerprint": EXPERIMENT.fingerprint,
         "evaluation_fingerprint": EXPERIMENT.evaluation_fingerprint,
