@@ -26,7 +26,7 @@ COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 # What `make bench` runs, the headline first; `python -m benchmarks grid` is run by hand.
 BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
-.PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain suite prepare ui bench doctor lint format clean
+.PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain compare suite prepare ui bench doctor lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -113,6 +113,10 @@ publish: setup ## Copy what the suite gave to reports/published/ for git, withou
 explain: setup ## Say where a number comes from: make explain CELL=table1:generalist_t:aa_linf
 	@test -n "$$CELL" || { echo "error: name a cell: make explain CELL=table1:generalist_t:aa_linf"; exit 2; }
 	@python -m stages.explain "$$CELL"
+
+compare: setup ## Compare two models image by image: make compare A=at-1 B=generalist_t-1, or cells, or folders of results
+	@test -n "$$A" -a -n "$$B" || { echo "error: name two: make compare A=at-1 B=generalist_t-1"; exit 2; }
+	@python -m stages.compare "$$A" "$$B"
 
 suite: setup ## Switch params.yaml: make suite SUITE=cifar10 [SET="architecture=wrn32_10 protocol=reference_code"]
 	$(COMPOSE) "suite=$${SUITE:-digits}" $(SET)

@@ -1,5 +1,6 @@
 """Copy the suite's tables, figures and record to reports/published/, which git keeps, and bring the pages that follow
-from all that is published up to date: docs/reproduction.md, docs/findings.md, docs/papers.md.
+from all that is published up to date: docs/reproduction.md, docs/findings.md, docs/papers.md; and docs/api.md, which
+follows from docstrings.
 
     python -m stages.publish                           # what loses nothing
     python -m stages.publish --replace tables/table1   # and this one in any case
@@ -56,7 +57,8 @@ def main(given: Namespace) -> None:
 
 def _expected() -> Iterator[tuple[Path, str]]:
     """What follows from all that is published: the files beside each record, then the pages, which read those files."""
-    from pipeline.reporting import answers, beyond, reproduction
+    from pipeline import api
+    from pipeline.reporting import answers, api_page, beyond, reproduction
     from pipeline.reporting.publishing import PUBLISHED
 
     findings = {folder: reproduction.find(one) for folder, one in reproduction.read_records(PUBLISHED).items()}
@@ -67,6 +69,8 @@ def _expected() -> Iterator[tuple[Path, str]]:
         yield page, reproduction.fill_page(page.read_text(), findings.values(), steps)
     if (page := beyond.PAGE).exists():
         yield page, beyond.fill_page(page.read_text(), records, PUBLISHED)
+    if (page := api_page.PAGE).exists():
+        yield page, api_page.write_page(api)
     if (page := answers.PAGE).exists():
         yield page, answers.fill_page(page.read_text(), _suites(), PUBLISHED, steps)
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 import yaml
-from safetensors.torch import save_file
 
 from pipeline.config import parse_params
-from pipeline.models import build_model
 from tests.conftest import REPOSITORY, content_of
 
 README = (REPOSITORY / "README.md").read_text()
@@ -57,22 +53,6 @@ def test_the_yaml_of_the_readme_is_generalist_d_with_another_interval() -> None:
     assert params.experiment("same", 1).fingerprint == original.fingerprint != mine.fingerprint
 
 
-def test_the_python_of_the_readme_loads_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (shown,) = blocks(README, "python")
-    (path,) = re.findall(r'load_file\("([^"]+)"\)', shown)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        expected = build_model("small_cnn", "digits").state_dict()
-    (tmp_path / path).parent.mkdir(parents=True)
-    save_file(expected, tmp_path / path)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(shown, names)
-    loaded = names["model"].state_dict()
-    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
-    assert not names["model"].training
-
-
 def test_every_make_command_of_the_pages_has_its_target() -> None:
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     named = {word for command in make_commands() for word in command.split() if re.fullmatch(r"[a-z][a-z0-9-]*", word)}
@@ -84,6 +64,16 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", page.read_text())
     local = [link for pair in links for link in pair if link and "://" not in link]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = [
+        (page.parent / path, name)
+        for page in PAGES
+        for path, name in re.findall(r"\[test\]\(([^)]+)\) `(test_\w+)`", page.read_text())
+    ]
+    assert len(named) > 2
+    assert [name for path, name in named if f"def {name}(" not in path.read_text()] == []
 
 
 def test_no_conflict_of_a_merge_is_committed() -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -16,6 +16,8 @@ NAME, BAR = 28, 14
 """Columns of a name at most, and of a bar: with epochs and times they leave something of 80."""
 LINE_INTERVAL = 30.0
 """Seconds between plain lines within an epoch or an attack."""
+NOTEBOOK_INTERVAL = 0.3
+"""Seconds between two looks of the bars in a notebook."""
 
 
 def discard_output() -> None:
@@ -26,7 +28,7 @@ def discard_output() -> None:
 
 
 class Display:
-    """Bars with time left on a terminal; one line per event where output is a file or a pipe."""
+    """Bars with time left on a terminal or in a notebook; one line per event where output is a file or a pipe."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -34,7 +36,7 @@ class Display:
         self._spoken = time.monotonic()
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() or _in_notebook():
             self._rich = _bars()
             self._rich.start()
         return self
@@ -159,6 +161,12 @@ class PreparationDisplay(Display):
             self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
 
 
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    interactive = sys.modules.get("IPython")
+    return interactive is not None and hasattr(interactive.get_ipython(), "kernel")
+
+
 def _bars() -> RichProgress:
     """Bars whose name, epoch and time left are whole at 80 columns, however long what they tell besides.
 
@@ -189,10 +197,27 @@ def _bars() -> RichProgress:
                 if task.fields["below"]:
                     yield Text(task.fields["below"], no_wrap=True, overflow="ellipsis")
 
+    class InNotebook(Bars):
+        """One output of the cell, shown anew at most so often."""
+
+        def start(self) -> None:
+            from IPython.display import display
+
+            self._output, self._shown = display(self, display_id=True), time.monotonic()
+
+        def update(self, *arguments: Any, **fields: Any) -> None:
+            super().update(*arguments, **fields)
+            if time.monotonic() - self._shown > NOTEBOOK_INTERVAL:
+                self.stop()
+
+        def stop(self) -> None:
+            self._output.update(self)
+            self._shown = time.monotonic()
+
     def whole() -> Column:
         return Column(no_wrap=True, max_width=NAME, overflow="ellipsis")
 
-    return Bars(
+    return (InNotebook if _in_notebook() else Bars)(
         TextColumn("[bold]{task.description}", table_column=whole()),
         BarColumn(BAR, table_column=whole()),
         MofNCompleteColumn(table_column=whole()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
@@ -49,14 +50,19 @@ def mcnemar(first: pd.Series, second: pd.Series) -> Comparison:
         first: Whether each image is correct, indexed by image.
         second: Likewise, of the other method.
     """
-    from scipy.stats import binomtest
-
     both = pd.concat([first, second], axis=1, join="inner", keys=["first", "second"])
     only_first = int((both["first"] & ~both["second"]).sum())
     only_second = int((both["second"] & ~both["first"]).sum())
+    return Comparison(len(both), only_first, only_second, exact_p(only_first, only_second))
+
+
+@cache
+def exact_p(only_first: int, only_second: int) -> float:
+    """The p-value of McNemar's exact test, of how many images only one and only the other method gets right."""
+    from scipy.stats import binomtest
+
     different = only_first + only_second
-    p_value = float(binomtest(only_first, different, 0.5).pvalue) if different else 1.0
-    return Comparison(len(both), only_first, only_second, p_value)
+    return float(binomtest(only_first, different, 0.5).pvalue) if different else 1.0
 
 
 def class_accuracies(verdicts: pd.DataFrame) -> pd.DataFrame:

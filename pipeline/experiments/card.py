@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config import Experiment
-from pipeline.core.datasets import DATASETS
 from pipeline.evaluation.attacks.autoattack import STANDARD_MEMBERS, AutoAttack
 from pipeline.reporting.layout import radius
 from pipeline.reporting.markdown import markdown_table
@@ -153,20 +152,13 @@ def _files(experiment: Experiment, run: StoredRun) -> list[str]:
 
 def _loading(experiment: Experiment) -> list[str]:
     name = f"models:/{experiment.suite}-{experiment.name}@seed-{experiment.seed}"
-    normalization, facts = experiment.model.normalization, experiment.data.facts
-    data = f'"{experiment.data.name}"' if facts == DATASETS.get(experiment.data.name) else repr(facts)
-    shown = "" if normalization is None else f", Normalization(mean={normalization.mean}, std={normalization.std})"
     return [
         "## Load it",
         "",
         "```python",
-        "from safetensors.torch import load_file",
-        *(["from pipeline.core.values import Normalization"] if normalization else []),
-        *(["from pipeline.core.datasets import DataFacts"] if data.startswith("DataFacts") else []),
-        "from pipeline.models import build_model",
+        "from pipeline.api import load_model",
         "",
-        f'model = build_model("{experiment.architecture}", {data}{shown}).eval()',
-        'model.load_state_dict(load_file("model.safetensors"))',
+        'model = load_model(".")  # the folder of this page: images in [0, 1] -> logits',
         "```",
         "",
         "or, without this project, from the MLflow store that it is registered in:",

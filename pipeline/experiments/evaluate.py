@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,11 +25,14 @@ from pipeline.experiments.results import load_trained
 from pipeline.provenance.code import Code, code_of, digest_of
 from pipeline.provenance.folders import evaluation_folder, journal_folder, prepared_folder, working_folder
 from pipeline.provenance.keeping import EVALUATION_CODE_FILE, begin, is_of, newest
-from pipeline.tracking import DataDescription, track
+from pipeline.tracking import DataDescription, Tracker, track
 
 
 def evaluate_experiment(
-    experiment: Experiment, shard: str | None = None, check: Callable[[], None] = lambda: None
+    experiment: Experiment,
+    shard: str | None = None,
+    check: Callable[[], None] = lambda: None,
+    tracker: Tracker = track,
 ) -> dict[str, float]:
     """Attack the trained weights of an experiment, with a progress display and its MLflow run.
 
@@ -37,6 +41,7 @@ def evaluate_experiment(
         shard: 'i/n': do the i-th of n slices of the work and journal it, nothing else. Where the journals of all
             slices lie in one folder, the evaluation without a shard only gathers them.
         check: Called after every piece of work; raises to stop.
+        tracker: Opens the MLflow run, or one that logs nothing.
 
     Returns:
         Accuracies in [0, 1] by metric; none for a shard.
@@ -69,7 +74,7 @@ def evaluate_experiment(
         measure()
         return {}
     data = DataDescription(experiment.data.name, split.digest, split.counts)
-    with exclusive(folder / "lock", f"experiment {experiment.identifier}"), track(experiment, data) as run:
+    with exclusive(folder / "lock", f"experiment {experiment.identifier}"), tracker(experiment, data) as run:
         identity = {
             "fingerprint": experiment.fingerprint,
             "evaluation_fingerprint": experiment.evaluation_fingerprint,
@@ -89,7 +94,7 @@ def write_evaluation(
     verdicts: pd.DataFrame,
     settings: EvaluationSettings,
     flags: Mapping[str, str],
-    identity: dict[str, str],
+    identity: Mapping[str, Any],
     seconds: float,
     code: Code | None = None,
 ) -> dict[str, float]:

@@ -82,8 +82,8 @@ def export(run_id: str, output: Path) -> tuple[list[Path], RegisteredModel]:
     """Write the model of a run to `output` and register it; everything is taken from MLflow.
 
     Returns:
-        The files (`model.safetensors`, `README.md`, and one JSON file in RobustBench's form for every norm that the
-        standard AutoAttack was run in), and the registered version.
+        The files (`model.safetensors`, `README.md`, `experiment.json`, and one JSON file in RobustBench's form for
+        every norm that the standard AutoAttack was run in), and the registered version.
 
     Raises:
         RequestError: there is no such run, or it is not evaluated.
@@ -112,10 +112,11 @@ def _read(run: StoredRun, folder: Path) -> StoredModel:
 
 
 def _write(model: StoredModel, weights: Path, output: Path) -> list[Path]:
-    written = [output / "model.safetensors", output / "README.md"]
+    written = [output / "model.safetensors", output / "README.md", output / "experiment.json"]
     with atomic_write(written[0]) as stream, open(weights, "rb") as source:
         shutil.copyfileobj(source, stream)
     write_text(written[1], model_card(model.experiment, model.run, model.summary, model.evaluation))
+    write_json(written[2], model.experiment.model_dump(mode="json"))
     for norm, folder in THREAT_MODELS.items():
         info = robustbench_info(model.experiment, model.run, model.evaluation, norm)
         if info is not None:

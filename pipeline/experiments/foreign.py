@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pipeline.config import EvaluationSettings, Params
+from pipeline.config import DataSettings, EvaluationSettings, Params
 from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.extensions import named_in
@@ -142,7 +142,12 @@ def attack_external(
     folder = f"{identity['weights_sha256'][:16]}-{_digest([identity, settings.digest(len(test))])}"
     with EvaluationDisplay(external.path.stem) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
-    kept = identity | {"git_commit": git_commit(), **versions()}
+    kept = {
+        **identity,
+        "settings": _settings(external, params.data, settings),
+        "git_commit": git_commit(),
+        **versions(),
+    }
     flagged, seconds = flags(model, test), time.perf_counter() - started
     metrics = write_evaluation(output, verdicts, settings, flagged, kept, seconds, code)
     (output / "claims.json").unlink(missing_ok=True)
@@ -152,6 +157,13 @@ def attack_external(
         write_json(output / "claims.json", [one if isinstance(one, str) else asdict(one) for one in held])
         print(f"{claims} ({claimed.architecture}):", *held, sep="\n  ", flush=True)
     return metrics
+
+
+def _settings(external: ExternalModel, data: DataSettings, evaluation: EvaluationSettings) -> dict[str, Any]:
+    """What a comparison with another model looks at, as plain values."""
+    model = asdict(external) | {"path": str(external.path)}
+    judged = {"data": data.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")}
+    return {"model": model, **judged}
 
 
 def _code(architecture: str, settings: EvaluationSettings) -> Code:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.config import Experiment
 from pipeline.core.errors import RequestError
@@ -15,6 +19,9 @@ from pipeline.core.files import Damaged, read_record
 from pipeline.provenance.code import UNKNOWN, changes, code_of, digest_of, named
 from pipeline.provenance.folders import evaluation_folder, training_folder
 from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
+
+WEIGHTS_FILE, SETTINGS_FILE = "model.safetensors", "experiment.json"
+"""What a folder of trained weights has."""
 
 
 def load_trained(experiment: Experiment) -> Any:
@@ -43,6 +50,10 @@ def load_trained(experiment: Experiment) -> Any:
     if summary.get("training_code", UNKNOWN) != digest_of("train", experiment):
         what = named(changes(read_code(folder / CODE_FILE), code_of("train", experiment)))
         raise RequestError(f"the weights in {folder} were trained by other code: {what}; {way_out}")
+    return _fitted(experiment, weights, folder, way_out)
+
+
+def _fitted(experiment: Experiment, weights: dict[str, Tensor], folder: Path, way_out: str) -> Any:
     model = experiment.build_model()
     try:
         model.load_state_dict(weights)
@@ -52,6 +63,42 @@ def load_trained(experiment: Experiment) -> Any:
             f"{way_out}"
         ) from None
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def read_model(folder: Path) -> Any:
+    """The network in a folder of weights, in eval mode, on the CPU: whatever the settings and the code here are now.
+
+    Args:
+        folder: With `model.safetensors` and `experiment.json`, as training and `stages.export` leave one; or an
+            experiment's folder below `results/`.
+
+    Raises:
+        RequestError: it is no such folder, or its files are damaged.
+    """
+    found = next((one for one in (folder, folder / "train") if (one / WEIGHTS_FILE).is_file()), None)
+    if found is None:
+        raise RequestError(f"{folder}: has no {WEIGHTS_FILE}; expected the folder that training or an export wrote")
+    try:
+        weights = load_file(found / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise Damaged(f"{found / WEIGHTS_FILE}: is damaged ({error}); train or export again") from None
+    return _fitted(read_settings(found), weights, found, "train or export again")
+
+
+def read_settings(folder: Path) -> Experiment:
+    """The experiment whose weights a folder has.
+
+    Raises:
+        RequestError: its settings are missing, damaged, or of another version of this project.
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        return Experiment.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RequestError(f"{path}: is missing; expected the folder that training or an export wrote") from None
+    except (ValidationError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise RequestError(f"{path}: is damaged or of another version ({said}); train or export again") from None
 
 
 def load_verdicts(experiment: Experiment) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from pipeline.provenance.code import code_of, digest_of
 from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder, state_folder, training_folder, working_folder
 from pipeline.provenance.keeping import CODE_FILE, begin, is_of, newest
-from pipeline.tracking import DataDescription, track
+from pipeline.tracking import DataDescription, Tracker, track
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.distributed import joined
 from pipeline.training.loop import train
@@ -32,7 +32,10 @@ from pipeline.training.run import TrainingResult
 
 
 def train_experiment(
-    experiment: Experiment, should_stop: Callable[[], str | None], learner_parallel: bool = False
+    experiment: Experiment,
+    should_stop: Callable[[], str | None],
+    learner_parallel: bool = False,
+    tracker: Tracker = track,
 ) -> Path:
     """Train an experiment, or continue it, with a progress display and its MLflow run.
 
@@ -42,6 +45,7 @@ def train_experiment(
         experiment: What to train.
         should_stop: Asked after every step for a reason to save and stop.
         learner_parallel: Under torchrun, each process trains one learner; otherwise all on its part of a minibatch.
+        tracker: Opens the MLflow run, or one that logs nothing.
 
     Returns:
         The folder of `model.safetensors`, `history.json`, `experiment.json` and `summary.json`.
@@ -64,7 +68,7 @@ def train_experiment(
             begin_training(experiment, split.digest)
             checkpoints = CheckpointFolder(state / "checkpoints", experiment.fingerprint, code)
             begin_from_others(experiment, split, checkpoints, backend, print)
-            with track(experiment, data) as run:
+            with tracker(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
                     result = train(
                         experiment, split, backend, state, display, should_stop, ranks, learner_parallel, code

@@ -38,6 +38,7 @@ from pipeline.tracking.registry import RegisteredModel, register_model
 from pipeline.tracking.run import (
     DataDescription,
     TrackedRun,
+    Tracker,
     awaits_delivery,
     ensure_logged,
     ensure_ood_logged,
@@ -47,5 +48,6 @@ from pipeline.tracking.run import (
     mark_failed,
     mark_trial,
     track,
+    untracked,
 )
 from pipeline.tracking.store import make_store, mask, tracking_uri

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,19 @@ def track(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]
 
 
 @contextmanager
+def untracked(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]:
+    """Stand in for `track` where MLflow is to learn nothing: what is logged goes nowhere."""
+    yield TrackedRun(_Nowhere())
+
+
+class _Nowhere:
+    """Takes records, and keeps none."""
+
+    def post(self, update: Update, folder: Path = Path()) -> None:
+        """Forget a record."""
+
+
+@contextmanager
 def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled: bool) -> Iterator[TrackedRun]:
     check_address(tracking_uri())
     import mlflow  # noqa: F401 - not from the thread that delivers: others import beside it
@@ -79,7 +92,7 @@ class TrackedRun:
     Every method raises `OSError` when the disk is full or read-only, and `PipelineError` when a number is not finite.
     """
 
-    delivery: Delivery
+    delivery: Delivery | _Nowhere
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
         """Log the history's row of one epoch at step `record["epoch"]`, unless the run has that epoch."""
@@ -105,6 +118,10 @@ class TrackedRun:
 
         Until all of it is there, the run is not marked as measured on corrupted images."""
         self.delivery.post(_ood(folder), folder)
+
+
+Tracker = Callable[[Experiment, DataDescription], AbstractContextManager[TrackedRun]]
+"""`track`, or `untracked`."""
 
 
 def _description(experiment: Experiment, data: DataDescription) -> Update:

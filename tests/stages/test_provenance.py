@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from pipeline.config import Experiment, load_params
 from pipeline.core.files import file_digest
@@ -216,6 +218,18 @@ def test_the_card_says_what_the_model_is(place: Workplace, exported: Path, kept:
         assert text in card, text
 
 
+def test_the_card_loads_the_model(exported: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where only the exported folder is."""
+    shutil.copytree(exported, tmp_path / "received")
+    monkeypatch.chdir(tmp_path / "received")
+    shown, _ = re.findall(r"^```python\n(.*?)^```", Path("README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    expected = load_file(kept / "train/model.safetensors")
+    loaded = names["model"].state_dict()
+    assert not names["model"].training and all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
 @pytest.mark.parametrize(("norm", "folder", "epsilon"), [("linf", "Linf", "40/255"), ("l2", "L2", "144/255")])
 def test_the_metadata_has_robustbenchs_form(exported: Path, kept: Path, norm: str, folder: str, epsilon: str) -> None:
     info = json.loads((exported / "model_info/digits" / folder / f"{METHOD}-1_small_cnn.json").read_text())
@@ -236,8 +250,6 @@ def test_the_registered_model_predicts_what_the_weights_do(
 ) -> None:
     import mlflow
     import numpy as np
-    import torch
-    from safetensors.torch import load_file
 
     from pipeline.data.images import load_split
     from pipeline.models import build_model

@@ -133,11 +133,11 @@ def _draw(shown: ImageSet, classes: tuple[str, ...], seen: Mapping[str, View], r
     grid = figure.subplots(len(shown), columns, squeeze=False)
     for place, row in enumerate(grid):
         label = int(shown.labels[place])
-        _show(row[0], shown.images[place].permute(1, 2, 0).numpy())
+        show_image(row[0], shown.images[place].permute(1, 2, 0).numpy())
         row[0].set_xlabel(classes[label], labelpad=2)
         for axes, view in zip(row[1:], seen.values(), strict=True):
             predicted = int(view.predicted[place])
-            _show(axes, view.pixels[place].permute(1, 2, 0).numpy(), view.maps[place].numpy())
+            show_image(axes, view.pixels[place].permute(1, 2, 0).numpy(), view.maps[place].numpy())
             mark, colour = ("✓", RIGHT) if predicted == label else ("✗", WRONG)
             axes.set_xlabel(f"{mark} {classes[predicted]}", color=colour, labelpad=2)
     for axes, title in zip(grid[0], ["image", *seen], strict=True):
@@ -146,7 +146,7 @@ def _draw(shown: ImageSet, classes: tuple[str, ...], seen: Mapping[str, View], r
     return figure
 
 
-def _show(axes: Axes, pixels: np.ndarray, strengths: np.ndarray | None = None) -> None:
+def show_image(axes: Axes, pixels: np.ndarray, strengths: np.ndarray | None = None) -> None:
     """An image, (height, width, channels) uint8, under a map, (height, width) uint8: red speaks for the class most."""
     from matplotlib import colormaps
 
