@@ -48,15 +48,15 @@ def read_files(run_ids: Collection[str]) -> dict[str, Files]:
         PipelineError: the store is out of reach.
     """
     found = {
-        name: read_artifacts(run_ids, f"{name}.json", _if_whole(lambda path: json.loads(path.read_text())))
+        name: read_artifacts(run_ids, f"{name}.json", if_whole(lambda path: json.loads(path.read_text())))
         for name in ("history", "summary", "metrics", "trust")
     }
-    found["classes"] = read_artifacts(run_ids, "classes.csv", _if_whole(pd.read_csv))
+    found["classes"] = read_artifacts(run_ids, "classes.csv", if_whole(pd.read_csv))
     whole = (run_id for run_id in run_ids if all(run_id in files for files in found.values()))
     return {run_id: {name: files[run_id] for name, files in found.items()} for run_id in whole}
 
 
-def _if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+def if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """None instead of a failure, so that a damaged file is one that is missing."""
 
     def attempt(path: Path) -> Any:
@@ -194,7 +194,7 @@ def _examples(experiment: Experiment, run_id: str, pictures: Pictures, count: in
     if count == 0:
         raise PipelineError("Left out on request: without `--examples 0`, `python -m stages.report` has them.")
     attacks, labels = shown_attacks(experiment.evaluation), pictures.split(experiment).test.labels
-    verdicts = read_artifacts([run_id], "verdicts.parquet", _if_whole(pd.read_parquet)).get(run_id)
+    verdicts = read_artifacts([run_id], "verdicts.parquet", if_whole(pd.read_parquet)).get(run_id)
     if verdicts is None:
         raise PipelineError(
             f"MLflow lacks the verdicts, or they are damaged: 'dvc repro --force evaluate@{experiment.identifier}'."

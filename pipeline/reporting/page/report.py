@@ -18,11 +18,12 @@ from pipeline.reporting.examples import NATURAL, Pictures
 from pipeline.reporting.figures.trade_off import TradeOffFigure, frontier, points_between
 from pipeline.reporting.page import text
 from pipeline.reporting.page.charts import FRAME, Point, scatter
-from pipeline.reporting.page.experiments import experiment_page, read_files
+from pipeline.reporting.page.compare import comparison
+from pipeline.reporting.page.experiments import Files, experiment_page, if_whole, read_files
 from pipeline.reporting.results import awaits_corrupted_images, collect, measure
 from pipeline.reporting.style import RESOLUTION
 from pipeline.reporting.tables import lay_out, minus_paper, of_suite
-from pipeline.tracking import finished_runs
+from pipeline.tracking import finished_runs, read_artifacts
 
 PARTS = Path(__file__).parent
 SUMMARY_DIGITS = 1
@@ -55,6 +56,8 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
         for experiment in params.experiments()
     ]
     measured = [page for page in pages if page["accuracies"]]
+    ids = [latest[page["experiment"].name, page["experiment"].seed]["run_id"] for page in measured]
+    verdicts = read_artifacts(ids, "verdicts.parquet", if_whole(pd.read_parquet)) if len(ids) > 1 else {}
     links = {page["experiment"].name: f"#{page['anchor']}" for page in reversed(pages)}  # that of the first seed stays
     drawn = list(_figures(params, figures))
     return {
@@ -65,8 +68,20 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
         "not_drawn": [name for name in params.figures if name not in {figure["name"] for figure in drawn}],
         "experiments": pages,
         "measured": measured,
+        "comparison": _comparison(measured, ids, files, verdicts),
         "signs": list(dict.fromkeys((sign["name"], sign["norm"]) for page in measured for sign in page["signs"])),
     }
+
+
+def _comparison(
+    measured: list[dict[str, Any]], ids: list[str], files: dict[str, Files], verdicts: dict[str, pd.DataFrame]
+) -> dict[str, Any] | None:
+    """What compares any two experiments whose verdicts are at hand; None where there are no two."""
+    known = [(page, run) for page, run in zip(measured, ids, strict=True) if verdicts.get(run) is not None]
+    if len(known) < 2:
+        return None
+    pages, histories = [page for page, _ in known], [files[run]["history"] for _, run in known]
+    return comparison(pages, histories, [verdicts[run] for _, run in known])
 
 
 def _best(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from pipeline.experiments.compare import compare
 from stages import figures, report
 from tests.reporting.page.conftest import MEASURED, Suite
 
@@ -144,3 +145,55 @@ def test_it_works_without_scripts(open_report: Open) -> None:
     assert page.locator("thead button").count() == 0
     page.locator("[data-table=table1] tbody th a").first.click()
     assert page.locator("article.page:visible").get_attribute("id") == f"experiment-{MEASURED[0]}-1"
+
+
+def test_any_two_experiments_are_compared(open_report: Open, suite: Suite) -> None:
+    """The numbers are those of `make compare`, in both directions."""
+    page = open_report("#compare")
+    first, second = page.locator("#compare-form select").all()
+    rows = (
+        "() => Array.from(document.querySelectorAll('#compare-found tbody')[0].rows).map(r => r.innerText.split('\\t'))"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(suite.folder)
+        for one, other in ((0, 2), (2, 0), (1, 2)):
+            first.select_option(index=one)
+            second.select_option(index=other)
+            sides = [suite.params.experiment(MEASURED[place], 1) for place in (one, other)]
+            found = compare(sides[0], sides[1])
+            shown = {row[0]: row[1:] for row in page.evaluate(rows)}
+            assert {"natural", "pgd20_linf", "aa_linf", "aa_l2"} <= set(shown)
+            for attack, cells in shown.items():
+                expected = list(found.accuracies.loc[attack])
+                assert [float(cells[0]), float(cells[1])] == pytest.approx(
+                    [100 * expected[1], 100 * expected[2]], abs=0.01
+                )
+                assert [int(cells[2]), int(cells[3]), int(cells[5])] == [expected[3], expected[4], expected[0]]
+                assert float(cells[4]) == pytest.approx(expected[5], rel=0.01)
+            settings = page.evaluate("() => document.querySelectorAll('#compare-found tbody')[1].innerText")
+            assert all(path in settings for path in found.settings.index)
+            lines = page.locator("#compare-found .overlay polyline:visible")
+            assert lines.count() == 2 * page.locator("#compare-found .overlay").count() > 0
+
+
+def test_the_images_that_only_one_gets_right_are_shown(open_report: Open, suite: Suite) -> None:
+    page = open_report("#compare")
+    page.locator("#compare-form select").nth(1).select_option(index=2)
+    page.locator("#compare-found select").select_option("pgd20_linf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(suite.folder)
+        found = compare(suite.params.experiment(MEASURED[0], 1), suite.params.experiment(MEASURED[2], 1))
+    pool = set(
+        page.evaluate("() => Array.from(document.querySelectorAll('article [data-image]')).map(i => +i.dataset.image)")
+    )
+    for place, images in enumerate(found.disputed("pgd20_linf")):
+        group = page.locator("#compare-found .pictures p").nth(place)
+        shown = group.evaluate("group => Array.from(group.querySelectorAll('img')).map(image => +image.dataset.image)")
+        assert shown == sorted(pool & set(images))
+    assert page.locator("#compare-found .pictures img").count() > 0
+
+
+def test_without_scripts_the_command_is_named(open_report: Open) -> None:
+    page = open_report("#compare", java_script_enabled=False)
+    assert "make compare A=... B=..." in page.locator("#compare").inner_text()
+    assert not page.locator("#compare-found").is_visible()
