@@ -25,8 +25,6 @@ from tests.conftest import PATIENCE
 from tests.reporting.page.conftest import MEASURED, Suite
 from tests.tracking.results import eventually
 
-WIDE = {"width": 1700, "height": 900}
-
 
 @pytest.fixture(scope="module")
 def place(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,7 +60,7 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    context = browser.new_context(viewport=WIDE)
+    context = browser.new_context(viewport={"width": 1700, "height": 900})
     context.set_default_timeout(1000 * PATIENCE)
     opened = context.new_page()
     opened.goto(address)
