@@ -124,6 +124,7 @@ SLOW = (
     "tests/stages/test_code_changes.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
+    "tests/stages/test_own_network.py",
     "tests/stages/test_plan.py",
     "tests/stages/test_prepare_imagefolder.py::test_full_and_read_only_disks",
     "tests/stages/test_prepare_imagefolder.py::test_kills_and_stops",

@@ -1,4 +1,4 @@
-"""Every kind of extension is one file: the examples of CONTRIBUTING.md, each run through its stage."""
+"""Every kind of extension is one file: the examples of CONTRIBUTING.md and docs/, each run through its stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from pipeline.core.errors import RequestError
 from pipeline.experiments.card import _attack
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
-from pipeline.models import ARCHITECTURES, Architecture, build_model
 from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import code_of
 from pipeline.reporting.drawing import read_coverage, write_figures
@@ -39,11 +38,13 @@ LINF = {"norm": "linf", "epsilon": "8/255"}
 
 
 def example(heading: str) -> str:
-    """The Python of a section of CONTRIBUTING.md."""
-    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The Python of a section of CONTRIBUTING.md, or of the page on networks."""
+    text = "".join(
+        (REPOSITORY / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "docs/own_network.md")
+    )
     section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert found is not None, f"CONTRIBUTING.md has no example of '{heading}'"
+    assert found is not None, f"there is no example of '{heading}'"
     return found[1]
 
 
@@ -180,17 +181,31 @@ def test_a_mixture_is_one_file(make_params: MakeParams, write_example: WriteExam
         with_mean(rule="my_mixtures.men")
 
 
-def test_a_network_is_one_file_and_an_entry(
-    make_params: MakeParams, write_example: WriteExample, run_method: RunExperiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_example("Add a network", "my_networks.tiny")
-    monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture("my_networks.tiny:Tiny"))
-    params = make_params(lambda raw: raw["model"].update(architecture="tiny"))
-    assert {"features.weight", "linear.bias"} <= run_method(params, "nt").learner("natural").keys()
-    path.with_name("nameless.py").write_text(path.read_text().replace("last_stage", "features_of_it"))
-    monkeypatch.setitem(ARCHITECTURES, "nameless", Architecture("my_networks.nameless:Tiny"))
-    with pytest.raises(RequestError, match=r"my_networks\.nameless:Tiny has no module 'last_stage'"):
-        build_model("nameless", "digits")
+def test_a_network_is_one_file(make_params: MakeParams, write_example: WriteExample, run_method: RunExperiment) -> None:
+    write_example("A file of your own", "my_networks.tiny")
+
+    def with_tiny(**changes: object) -> Params:
+        model = {"architecture": "my_networks.tiny:Tiny", "arguments": {"width": 6}} | changes
+        return make_params(lambda raw: raw["model"].update(model))
+
+    params = with_tiny()
+    assert run_method(params, "nt").learner("natural")["features.weight"].shape == (6, 1, 3, 3)
+    assert params.experiment("nt", 1).fingerprint != with_tiny(arguments={}).experiment("nt", 1).fingerprint
+    assert "my_networks.tiny:Tiny.forward" in code_of("train", params.experiment("nt", 1), own_sources()).objects
+    with pytest.raises(
+        RequestError, match=r"model\.architecture: network .*'my_networks' has no module 'tny'; did you"
+    ):
+        with_tiny(architecture="my_networks.tny:Tiny")
+    with pytest.raises(
+        RequestError, match=r"model\.arguments: is for an architecture 'package\.module:object', and 'sm"
+    ):
+        with_tiny(architecture="small_cnn")
+    with pytest.raises(RequestError, match=r"model\.fit: .*should be a valid boolean"):
+        with_tiny(fit="yes")
+    with pytest.raises(
+        RequestError, match=r"model\.layer: unknown key; Valid: architecture, arguments, fit, last_stage"
+    ):
+        with_tiny(layer="features")
 
 
 def test_checking_settings_imports_nothing_that_draws_or_reads_tables() -> None:

@@ -129,10 +129,17 @@ def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
 
 def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:
     from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("folder_of", _folder_of, replace=True)
     with initialize_config_dir(str(conf.resolve()), version_base=None):
         composed: DictConfig = compose("config", list(overrides))
     return composed
+
+
+def _folder_of(architecture: str) -> str:
+    """A network's name as that of a folder: of 'package.module:object', the dots and the colon are replaced."""
+    return re.sub(r"[.:]", "_", architecture)
 
 
 def _scaled(overrides: Sequence[str], parsed: Sequence[Any], conf: Path) -> tuple[DictConfig, Scaling | None]:

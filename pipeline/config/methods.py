@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     Field,
+    JsonValue,
     ModelWrapValidatorHandler,
     StrictBool,
     ValidationInfo,
@@ -37,6 +38,7 @@ from pipeline.core.values import (
     mapping,
 )
 from pipeline.models import ARCHITECTURES, check_input
+from pipeline.models.own import is_path
 from pipeline.objectives import OBJECTIVES, Objective, refuse_label_smoothing
 
 
@@ -50,7 +52,31 @@ def _check_architecture(value: str, info: ValidationInfo) -> str:
 Architecture = Annotated[str, AfterValidator(_check_architecture)]
 
 
-class ModelSettings(StrictModel):
+class NetworkSettings(StrictModel):
+    """How a network is built that is named by where it is, 'package.module:object'."""
+
+    arguments: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
+    """What it is called with. `channels`, `classes` (or `num_classes`), `height` and `width` are given to it anyway,
+    where it has parameters of these names."""
+    fit: StrictBool = Field(default=False, exclude_if=lambda value: not value)
+    """Replace its first convolution and last linear layer where they do not fit the data; for images of up to 64 x 64,
+    also a first convolution with a stride, and drop the max-pool after it."""
+    last_stage: str | None = Field(default=None, exclude_if=is_none)
+    """Its module that gives the last feature maps, for Grad-CAM and PART (null: it is found)."""
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+        """What only networks from elsewhere have."""
+        architecture = given.get("architecture")
+        if isinstance(architecture, str) and is_path(architecture):
+            return
+        of = "no architecture is given" if architecture is None else f"'{architecture}' comes with this project"
+        for key in NetworkSettings.model_fields:
+            if given.get(key):
+                yield (key,), f"is for an architecture 'package.module:object', and {of}"
+
+
+class ModelSettings(NetworkSettings):
     """The network of every learner that does not name its own."""
 
     architecture: Architecture
@@ -89,7 +115,7 @@ class AdamSettings(StrictModel):
 OptimizerSettings = Annotated[SGDSettings | AdamSettings, Field(discriminator="name")]
 
 
-class LearnerSettings(StrictModel):
+class LearnerSettings(NetworkSettings):
     """One learner: a network with its own objective, optimizer and schedule."""
 
     objective: Annotated[Objective, OBJECTIVES]
@@ -101,7 +127,7 @@ class LearnerSettings(StrictModel):
     weight_averaging: WeightAveraging | None = None
     """Keep a moving average of this learner's weights beside it; for a single learner, it is the result."""
     architecture: Architecture | None = None
-    """A network of its own instead of `model.architecture`."""
+    """A network of its own instead of `model.architecture`; `arguments`, `fit` and `last_stage` are this one's."""
     initial_weights: AnyInitialWeights | None = Field(default=None, exclude_if=is_none)
     """A file that it starts from, instead of random weights."""
     label_smoothing: Real = Field(default=0.0, ge=0, lt=1, exclude_if=lambda value: value == 0)
@@ -193,7 +219,10 @@ class MethodSettings(StrictModel):
             place = ("mixture", "mixing_ratios") if "mixing_ratios" in mixture else ("mixture",)
             yield place, f"names {combined}, learners are {sorted(names)}"
         own = {name: mapping(learners, name).get("architecture") for name in learners}
-        if len({str(architecture) for architecture in own.values()}) > 1:
+        built = [
+            [mapping(learners, name).get(key) for key in ("architecture", "arguments", "fit")] for name in learners
+        ]
+        if any(one != built[0] for one in built):
             shown = ", ".join(f"{name} has {value or 'model.architecture'}" for name, value in own.items())
             yield (
                 ("learners",),

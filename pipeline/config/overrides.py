@@ -10,8 +10,8 @@ from pipeline.core.errors import RequestError, did_you_mean
 
 GROUPS = ("suite", "architecture", "protocol", "ablation", "competitors", "recipes", "attacks", "ood")
 """Folders of conf/ of which a person chooses a file."""
-OPEN = (("methods",), ("tables",), ("figures",), ("evaluation", "attacks"), ("ablation", "studies"))
-"""Sections whose keys a person names."""
+OPEN = (("model",), ("methods",), ("tables",), ("figures",), ("evaluation", "attacks"), ("ablation", "studies"))
+"""Sections whose keys a person names, or that have more keys than conf/ gives them."""
 FORM = "expected key=value, for example suite=digits or training.epochs=20"
 
 
@@ -79,7 +79,8 @@ def _of_group(text: str, one: Any, names: list[str]) -> Iterator[str]:
     if one.is_add() or one.is_delete() or one.package is not None:
         yield f"'{text}': one file of {group} is always chosen; write {group}=NAME. Valid: {', '.join(names)}"
     elif value not in names:
-        yield f"unknown {group} '{value}': {did_you_mean(str(value), names)}"
+        own = f"; a network of your own is model.architecture={value}" if ":" in str(value) else ""
+        yield f"unknown {group} '{value}': {did_you_mean(str(value), names)}{own}"
 
 
 def _of_value(text: str, one: Any) -> Iterator[str]:

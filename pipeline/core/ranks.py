@@ -156,10 +156,10 @@ class Part:
         """What a mean over this part contributes to the mean over the batch: all ranks' contributions add up to it."""
         return loss if self.ranks.count == 1 else loss * self.weight
 
-    def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients of the batch's loss, of which `loss` is the mean over this part."""
-        gradients = list(torch.autograd.grad(self.weigh(loss), parameters))
-        self.ranks.add_up(gradients)
+    def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of the batch's loss, of which `loss` is the mean over this part; None for what it does not use."""
+        gradients: list[Tensor | None] = [*torch.autograd.grad(self.weigh(loss), parameters, allow_unused=True)]
+        self.ranks.add_up([gradient for gradient in gradients if gradient is not None])
         return gradients
 
     def mean_where(self, values: Tensor, chosen: Tensor) -> Tensor:

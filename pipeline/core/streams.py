@@ -8,7 +8,8 @@ generator state to go on to the same bits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -37,6 +38,14 @@ def stream(
     shared = SharedGenerator(device=device)
     shared.part = part
     return shared.manual_seed(stream_seed(seed, *address))
+
+
+@contextmanager
+def drawing(seed: int, *address: str | int, device: torch.device) -> Iterator[None]:
+    """Let what draws from torch's own generators, as dropout does, draw from the stream at `address` in the block."""
+    with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed(seed, *address))
+        yield
 
 
 def on_host(generator: torch.Generator) -> torch.Generator:

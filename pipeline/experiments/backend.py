@@ -9,6 +9,7 @@ import torch
 
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend, choose_backend
+from pipeline.models.own import is_path
 
 WORTH = 1e14
 """Planned floating-point operations for each CPU thread from which compiling pays (docs/performance.md)."""
@@ -60,6 +61,8 @@ def forward_operations(experiment: Experiment) -> int:
     """Floating-point operations of one image's forward pass: two for each multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+    # Other people's code may read values, which there are none of on the device 'meta'.
+    where = torch.device("cpu" if is_path(experiment.architecture) else "meta")
+    with where, torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter, torch.no_grad():
         experiment.build_model().eval()(torch.empty(1, *experiment.data.facts.shape))
     return int(counter.get_total_flops())

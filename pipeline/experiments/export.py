@@ -127,7 +127,7 @@ def _write(model: StoredModel, weights: Path, output: Path) -> list[Path]:
 
 def _name(model: StoredModel) -> str:
     """A name within RobustBench's folder."""
-    return f"{model.experiment.identifier}_{model.experiment.architecture}"
+    return f"{model.experiment.identifier}_{re.sub(r'[^A-Za-z0-9]+', '_', model.experiment.architecture)}"
 
 
 def _register(model: StoredModel, weights: Path) -> RegisteredModel:

@@ -29,6 +29,7 @@ from pipeline.training.distributed import joined
 from pipeline.training.loop import train
 from pipeline.training.observer import Silent
 from pipeline.training.run import TrainingResult
+from pipeline.training.weights import own_tensors
 
 
 def train_experiment(
@@ -104,9 +105,8 @@ def begin_training(experiment: Experiment, data_digest: str) -> None:
 def _write_training(experiment: Experiment, result: TrainingResult, data_digest: str, device: str) -> None:
     folder = training_folder(experiment)
     remove_half_written(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as stream:
-        stream.write(save(weights, metadata={"fingerprint": experiment.fingerprint}))
+        stream.write(save(own_tensors(result.model), metadata={"fingerprint": experiment.fingerprint}))
     write_json(folder / "experiment.json", experiment.model_dump(mode="json"))
     write_json(folder / "history.json", result.history)
     write_json(folder / CODE_FILE, code_of("train", experiment).as_json())

@@ -133,7 +133,7 @@ def _kind(experiment: Experiment) -> str:
     """A digest of what the cost of an experiment depends on, and of the machine."""
     learners = experiment.method.learners.values()
     content = {
-        "version": 2,
+        "version": 3,
         "host": socket.gethostname(),
         "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
         "model": experiment.model.model_dump(mode="json"),
@@ -143,7 +143,8 @@ def _kind(experiment: Experiment) -> str:
                 learner.objective.model_dump(mode="json"),
                 learner.optimizer.name,
                 learner.weight_averaging is None,
-                learner.architecture,
+                experiment.architecture,
+                experiment.network(),
             )
             for learner in learners
         ],

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.datasets import DATASETS, DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.extensions import imported
+from pipeline.models.own import check_path, is_path
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.core.values import Normalization
-
-
-LAST_STAGE = "last_stage"
-"""The attribute of every network that is its last feature maps before the pooling: Grad-CAM shows them, PART weights
-pixels by them."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,18 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def check_input(architecture: str, images: DataFacts) -> None:
-    """Refuse (ValueError) an unknown architecture, or one that cannot take such images."""
+    """Refuse (ValueError) an unknown architecture, or one that cannot take such images.
+
+    What a network from elsewhere takes is known when it is built: `pipeline.models.checks`.
+    """
+    if is_path(architecture):
+        check_path(architecture)
+        return
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}")
+        raise ValueError(
+            f"unknown architecture '{architecture}': {did_you_mean(architecture, list(ARCHITECTURES))}; a network of "
+            "your own is 'package.module:object'"
+        )
     wanted = ARCHITECTURES[architecture]
     if not _takes(wanted, images):
         raise ValueError(
@@ -81,18 +87,44 @@ def _shapes(architecture: Architecture) -> str:
     return f"{channels}from {architecture.least} x {architecture.least}{end} pixels"
 
 
-def build_model(architecture: str, data: str | DataFacts, normalization: Normalization | None = None) -> nn.Module:
+def build_model(
+    architecture: str,
+    data: str | DataFacts,
+    normalization: Normalization | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    fit: bool = False,
+    last_stage: str | None = None,
+) -> nn.Module:
     """A freshly initialised network for the images and classes of `data`, drawn from torch's default generator.
 
     Args:
-        architecture: A key of `ARCHITECTURES`.
+        architecture: A key of `ARCHITECTURES`, or 'package.module:object' of any other: a class or a function, which is
+            called with `arguments` and with those of channels, classes (also num_classes), height and width that it has
+            parameters for.
         data: A key of `DATASETS`, or the shape and classes of other images.
         normalization: Standardise inputs inside the network; attacks still see [0, 1].
+        arguments: What another network is called with.
+        fit: Replace another network's first convolution and last linear layer where they do not fit the data.
+        last_stage: The name of another network's module that gives the last feature maps (None: it is found).
 
     Raises:
-        RequestError: the architecture is unknown, cannot take the data set's images, or standardises its inputs itself.
+        RequestError: the architecture is unknown, cannot be built, cannot take the data set's images, or standardises
+            its inputs itself.
     """
     images = DATASETS[data] if isinstance(data, str) else data
+    if is_path(architecture):
+        model = _own(architecture, images, arguments or {}, fit, last_stage)
+    else:
+        model = _built_in(architecture, images, normalization)
+    if normalization is None:
+        return model
+    from pipeline.models.normalization import Normalized
+
+    return Normalized(model, normalization.mean, normalization.std)
+
+
+def _built_in(architecture: str, images: DataFacts, normalization: Normalization | None) -> nn.Module:
     try:
         check_input(architecture, images)
     except ValueError as error:
@@ -100,16 +132,20 @@ def build_model(architecture: str, data: str | DataFacts, normalization: Normali
     wanted = ARCHITECTURES[architecture]
     if wanted.standardises and normalization is not None:
         raise RequestError(f"{architecture} standardises its inputs itself, and must not a second time; leave it out")
-    from torch.nn import Module
+    model: nn.Module = imported(wanted.constructor)(channels=images.channels, classes=len(images.classes))
+    return model
 
-    model: Module = imported(wanted.constructor)(channels=images.channels, classes=len(images.classes))
-    if not isinstance(getattr(model, LAST_STAGE, None), Module):
-        raise RequestError(
-            f"{wanted.constructor} has no module '{LAST_STAGE}', the last feature maps before the pooling; name it so "
-            "(nn.Identity() where no module gives them)"
-        )
-    if normalization is None:
-        return model
-    from pipeline.models.normalization import Normalized
 
-    return Normalized(model, normalization.mean, normalization.std)
+def _own(path: str, images: DataFacts, arguments: Mapping[str, Any], fit: bool, last_stage: str | None) -> nn.Module:
+    from pipeline.models.own import construct
+
+    model = construct(path, images, arguments)
+    if fit:
+        from pipeline.models.fitting import fit as fit_to
+
+        fit_to(model, images)
+    if last_stage is not None:
+        from pipeline.models.stages import name_last_stage
+
+        name_last_stage(model, last_stage)
+    return model

@@ -56,7 +56,10 @@ class Reconstructed(Objective):
         logits = model(perturbed).float()
         loss = moment.cross_entropy(logits, labels)
         adversarial = part.gradients(loss, parameters)
-        gradients = [reconstruct(ours, theirs, self.longest) for ours, theirs in zip(adversarial, clean, strict=True)]
+        gradients = [
+            None if ours is None or theirs is None else reconstruct(ours, theirs, self.longest)
+            for ours, theirs in zip(adversarial, clean, strict=True)
+        ]
         return Losses(loss.detach(), logits.detach(), gradients)
 
 

@@ -78,9 +78,9 @@ class Losses:
     """Scalar to minimise, with its graph."""
     logits: Tensor
     """(batch, classes): the logits that the loss was computed on, for the training accuracy; detached."""
-    gradients: list[Tensor] | None = None
-    """Gradients of the parameters in their order, for the whole batch, where an objective makes its own (None: those of
-    `loss`)."""
+    gradients: list[Tensor | None] | None = None
+    """Gradients of the parameters that are trained, in their order, for the whole batch, where an objective makes its
+    own (None: those of `loss`); None for parameters that have none."""
     labels: Tensor | None = None
     """(batch,): what `logits` are compared with, where an objective brings images of its own (None: those of the
     minibatch)."""
@@ -94,6 +94,8 @@ class Objective(StrictModel):
     asks_for_last_epoch: ClassVar[bool] = False
     """Whether what it computes depends on the last epoch (`Moment.epochs`, `Moment.is_after`): a training that is
     made longer then begins anew."""
+    needs_feature_maps: ClassVar[bool] = False
+    """Whether it looks at `pipeline.models.stages.last_stage` of the network, which not every network has."""
 
     name: str
 

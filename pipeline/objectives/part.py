@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD, frozen
+from pipeline.models.stages import last_stage
 from pipeline.objectives.base import Losses, Moment, Objective, Share
 
 
@@ -18,11 +19,12 @@ def class_activation(model: nn.Module, images: Tensor) -> Tensor:
     """Grad-CAM of the predicted class at the network's last stage, (batch, h, w) of the image's size, in [0, 1].
 
     Vectorised: samples do not interact in eval mode, so one backward pass serves the whole batch.
+
+    Raises:
+        RequestError: the network has no feature maps.
     """
     features: list[Tensor] = []
-    stage = next(module.last_stage for module in model.modules() if hasattr(module, "last_stage"))
-    assert isinstance(stage, nn.Module)
-    handle = stage.register_forward_hook(lambda module, inputs, output: features.append(output))
+    handle = last_stage(model, images).register_forward_hook(lambda module, inputs, output: features.append(output))
     try:
         with frozen(model):
             logits = model(images.detach().requires_grad_(True)).float()
@@ -69,6 +71,7 @@ class PixelReweighted(Objective):
 
     takes_label_smoothing: ClassVar[bool] = True
     asks_for_last_epoch: ClassVar[bool] = True
+    needs_feature_maps: ClassVar[bool] = True
 
     name: Literal["part"]
     attack: PGD

@@ -30,6 +30,8 @@ from pipeline.provenance.source import LENGTH, MODULE, Definition, Module, summa
 FOUND_BY_NAME = re.compile(r"((?:[a-z_][a-z0-9_]*\.)+)\*:(\w+)")
 """A string that stands for the extensions of a package, as `pipeline.core.extensions.Family` has it."""
 BY_NAME = {"importlib:import_module", "importlib.util:find_spec"}
+INSTALLED = {"site-packages", "dist-packages"}
+"""The folders that libraries are installed into."""
 SETTINGS = "pydantic:BaseModel"
 INERT = {
     SETTINGS,
@@ -56,6 +58,7 @@ class Sources:
         """The top packages whose source counts, by name, with the folder or the only file of each."""
         self._kept = kept
         self._modules: dict[str, Module | None] = {}
+        self._libraries: set[str] = set()
 
     def is_local(self, name: str) -> bool:
         """Whether a module is one whose source counts."""
@@ -71,6 +74,14 @@ class Sources:
             self.packages[top] = Path(next(iter(found.submodule_search_locations)))
         elif found.origin is not None:
             self.packages[top] = Path(found.origin)
+
+    def add_own(self, top: str) -> bool:
+        """Let a top package count that is not installed as a library is; whether it is one."""
+        if top in self._libraries or not _is_own(top):
+            self._libraries.add(top)
+            return False
+        self.add(top)
+        return True
 
     def path(self, name: str) -> Path | None:
         """The file of a module; None where there is no such module."""
@@ -204,12 +215,7 @@ class _Search:
     def reach(self, target: str, entries_only: bool = False) -> None:
         """An object ('module:object') or a module, through any number of re-exports."""
         module_name, _, name = target.partition(":")
-        if not self._sources.is_local(module_name):
-            top = module_name.partition(".")[0]
-            if top not in sys.stdlib_module_names:
-                self.found.libraries.add(top)
-            return
-        if self._is_cut(module_name):
+        if self._is_cut(module_name) or self._is_library(module_name):
             return
         module = self._sources.module(module_name)
         if module is None:
@@ -223,6 +229,18 @@ class _Search:
                 self.reach(one, entries_only)
         elif name:
             self.reach(f"{module_name}.{name}")
+
+    def _is_library(self, module_name: str) -> bool:
+        """Whether a module is from outside, which is then noted."""
+        top = module_name.partition(".")[0]
+        if self._sources.is_local(module_name):
+            return False
+        if top in sys.stdlib_module_names:
+            return True
+        if self._sources.add_own(top):
+            return False
+        self.found.libraries.add(top)
+        return True
 
     def _is_cut(self, module_name: str) -> bool:
         return any(module_name == one or module_name.startswith(f"{one}.") for one in self._cut)
@@ -364,6 +382,16 @@ class _Search:
             module_name, _, name = found[0].partition(":")
             return name if self._is_cut(module_name) else f"{name} {found[1].digest}"
         return "local" if self._sources.is_local(target.partition(":")[0]) else target
+
+
+def _is_own(name: str) -> bool:
+    """Whether the source of a top module lies elsewhere than where libraries are installed."""
+    try:
+        found = find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    places = [] if found is None else [*(found.submodule_search_locations or []), *filter(None, [found.origin])]
+    return bool(places) and INSTALLED.isdisjoint(Path(places[0]).parts)
 
 
 def _is_library(name: str) -> bool:

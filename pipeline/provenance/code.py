@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.core.extensions import named_in
+from pipeline.models.own import is_path
 from pipeline.provenance.closure import Sources, closure
 from pipeline.provenance.source import LENGTH, MODULE
 
@@ -40,6 +41,7 @@ WATCHERS = (
     "pipeline.core.errors",
     "pipeline.core.extensions",
     "pipeline.core.files",
+    "pipeline.models.checks",
     "pipeline.provenance.folders",
     "pipeline.core.progress",
     "pipeline.provenance",
@@ -100,7 +102,9 @@ def code_of(stage: Stage, experiment: Experiment, modules: Sources | None = None
         extensions |= set(named_in(identity["evaluation"]))
     if stage == "ood":
         identity["ood"] = experiment.ood.model_dump(mode="json")
-    return _code(modules or sources(), stage, frozenset(extensions), frozenset(strings_in(identity)))
+    networks = {one.architecture or experiment.model.architecture for one in experiment.method.learners.values()}
+    own = {name for name in networks if is_path(name)}
+    return _code(modules or sources(), stage, frozenset(extensions), frozenset(strings_in(identity)), frozenset(own))
 
 
 def digest_of(stage: Stage, experiment: Experiment, modules: Sources | None = None) -> str:
@@ -112,8 +116,10 @@ def digest_of(stage: Stage, experiment: Experiment, modules: Sources | None = No
 
 
 @lru_cache(maxsize=4096)
-def _code(modules: Sources, stage: Stage, extensions: frozenset[str], strings: frozenset[str]) -> Code:
-    return reached(ROOTS[stage], strings, WATCHERS, modules, extensions)
+def _code(
+    modules: Sources, stage: Stage, extensions: frozenset[str], strings: frozenset[str], networks: frozenset[str]
+) -> Code:
+    return reached([*ROOTS[stage], *sorted(networks)], strings, WATCHERS, modules, extensions)
 
 
 def reached(

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from pipeline.attacks.pgd import PGD
 from pipeline.config import EvaluationSettings, Experiment
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write
 from pipeline.core.streams import stream, stream_seed
 from pipeline.data.images import ImageSet, to_unit_interval
@@ -47,7 +47,8 @@ class View:
     predicted: Tensor
     """(n,), int64: the class that the network sees."""
     maps: Tensor
-    """(n, height, width), uint8: Grad-CAM (Selvaraju et al., 2017) of that class, 255 where most speaks for it."""
+    """(n, height, width), uint8: Grad-CAM (Selvaraju et al., 2017) of that class, 255 where most speaks for it; all 0
+    where the network has no feature maps."""
 
 
 def shown_attacks(settings: EvaluationSettings) -> dict[str, PGDAttack]:
@@ -178,7 +179,10 @@ def views(
             images = to_unit_interval(test.images[torch.tensor(chosen)])
         with torch.no_grad():
             predicted = model(channels_last(images)).argmax(1)
-        maps = class_activation(model, channels_last(images))
+        try:
+            maps = class_activation(model, channels_last(images))
+        except RequestError:
+            maps = torch.zeros_like(images[:, 0])
         found[name] = View(images.mul(255).round().to(torch.uint8), predicted, maps.mul(255).round().to(torch.uint8))
     return found
 

@@ -65,14 +65,23 @@ def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device)
     """Let BatchNorm normalise by the statistics of the whole minibatch instead of each rank's part.
 
     Otherwise weights would depend on the number of ranks. torch's own module is for CUDA alone.
+
+    Raises:
+        RequestError: a layer cannot be shared.
     """
     if ranks.count == 1:
         return model
     if device.type == "cuda" and ranks.group is None:  # with a group, torch's cannot be copied
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if type(module) is not nn.BatchNorm2d or not module.affine or not module.track_running_stats:
+                raise RequestError(
+                    f"{type(module).__name__} '{name}' of the network would have the statistics of each process's part "
+                    "of a minibatch: on several processes without CUDA only nn.BatchNorm2d with its usual options can "
+                    "be shared. Train on one process"
+                )
             module.__class__ = SynchronisedBatchNorm  # with the parameters, buffers and hooks that it has
             module.ranks = ranks  # type: ignore[assignment]
     return model

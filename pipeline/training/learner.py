@@ -95,7 +95,8 @@ class Learner:
             torch.autograd.backward(part.weigh(losses.loss))
             part.ranks.add_up([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
         else:
-            for parameter, gradient in zip(self.model.parameters(), losses.gradients, strict=True):
+            trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+            for parameter, gradient in zip(trained, losses.gradients, strict=True):
                 parameter.grad = gradient
         self.optimizer.step()
         if self.average is not None:

@@ -18,7 +18,7 @@ from pipeline.config.mixture import SingleSettings
 from pipeline.core.devices import Backend
 from pipeline.core.errors import DivergedError, Interrupted, RequestError
 from pipeline.core.ranks import ALONE, Ranks
-from pipeline.core.streams import stream, stream_seed
+from pipeline.core.streams import drawing, stream, stream_seed
 from pipeline.data.augmentation import augment, augment_in_turn
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.data.minibatches import FromDisk, FromMemory, Minibatches
@@ -201,8 +201,7 @@ class TrainingRun:
             PipelineError: another rank was lost.
         """
         step, device = self.progress.step, self._backend.device
-        part = self._mesh.data.part(self.batch_length(epoch, step))
-        seed = self._experiment.seed
+        part, seed = self._mesh.data.part(self.batch_length(epoch, step)), self._experiment.seed
         epochs = self._experiment.training.epochs if learner.objective.asks_for_last_epoch else None
         noise = stream(seed, "attack", learner.name, epoch, step, device=device, part=part)
         augmenting = partial(augment_in_turn, policies=(self._experiment.data.augmentation, learner.augmentation))
@@ -210,7 +209,8 @@ class TrainingRun:
         if learner.augmentation is not None:
             placing = stream(seed, "augmentation", learner.name, epoch, step, device=device, part=part)
             images = channels_last(augment(images, learner.augmentation, placing))
-        with self._located(epoch, step):
+        dropout = drawing(seed, "dropout", learner.name, epoch, step, part.first, device=device)
+        with self._located(epoch, step), dropout:
             done = Step(epoch, step, learner.step(images, labels, moment))
         self.take(done)
         return done
@@ -288,20 +288,21 @@ class TrainingRun:
     def finish_epoch(self, epoch: int) -> None:
         """Let the mixture hand back what is due, measure, select, and write the epoch's record."""
         progress, size = self.progress, len(self._minibatches)
-        record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds}
-        record["images_per_second"] = size / max(progress.seconds, 1e-9)
+        rate = size / max(progress.seconds, 1e-9)
+        record: dict[str, float] = {"epoch": epoch, "seconds": progress.seconds, "images_per_second": rate}
         trained = self.training_in(epoch)
         rates = {f"learning_rate/{learner.name}": learner.learning_rate(epoch) for learner in trained}
         record |= self._mesh.merge({key: value / size for key, value in progress.sums.items()} | rates)
         if self._theory is not None and self._theory.is_due(epoch):
             steps = sum(self.steps_in(before) for before in range(1, epoch + 1))
             record |= self._theory.measure(epoch, steps, self.mixture.model)
-        record |= self.mixture.after_epoch(
-            epoch,
-            images=lambda: (images for images, _ in self.batches(epoch)),
-            judge=lambda model: self._validation.score(self._validation.measure(model, [], epoch)),
-            steps=self.steps_in(epoch),
-        )
+        with drawing(self._experiment.seed, "dropout", "mixture", epoch, device=self._backend.device):
+            record |= self.mixture.after_epoch(
+                epoch,
+                images=lambda: (images for images, _ in self.batches(epoch)),
+                judge=lambda model: self._validation.score(self._validation.measure(model, [], epoch)),
+                steps=self.steps_in(epoch),
+            )
         if self._validation.is_due(epoch):
             beside = trained if len(self.learners) > 1 else []
             accuracies = self._validation.measure(self.mixture.model, beside, epoch)
@@ -384,15 +385,16 @@ def build_learners(experiment: Experiment, backend: Backend, ranks: Ranks = ALON
 
 
 def build_network(experiment: Experiment, learner: str, backend: Backend, ranks: Ranks = ALONE) -> nn.Module:
-    """A learner's network on the backend's device; its initial weights depend on seed and architecture alone, or are
-    those of a file.
+    """A learner's network on the backend's device, drawn of seed and architecture alone or with the weights of a file.
 
     Raises:
-        RequestError: the file is missing, another one, or not of this network.
+        RequestError: the file is missing, another one, or not of this network; or a network from elsewhere does not do.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(experiment.seed, "initialisation"))
         model = experiment.build_model(learner)
+    if learner == next(iter(experiment.method.learners)):  # mixed ones have the same network
+        experiment.check_network(model)
     if (start := experiment.method.learners[learner].initial_weights) is not None:
         start.load_into(model, experiment.data.facts)
     return backend.place(synchronise_batch_norm(model, ranks, backend.device))

@@ -26,7 +26,7 @@ from pipeline.data.split import Split
 from pipeline.evaluation.predictions import channels_last
 from pipeline.training.learner import Learner
 from pipeline.training.mesh import Mesh
-from pipeline.training.weights import combine, weight_tensors
+from pipeline.training.weights import combine, own_tensors, weight_tensors
 
 GLOBAL = "global"
 CONFIDENCE = 0.95
@@ -68,11 +68,15 @@ def deviation(rounds: int) -> float:
 
 
 def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the mean cross-entropy by all parameters, as one vector; BatchNorm has its running statistics."""
+    """The gradient of the mean cross-entropy by all parameters, as one vector; BatchNorm has its running statistics.
+
+    It is 0 for parameters that the network does not use.
+    """
     was_training = model.training
     model.eval()
     loss = functional.cross_entropy(model(inputs).float(), labels)
-    found = torch.autograd.grad(loss, list(model.parameters()))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     model.train(was_training)
     return torch.cat([part.flatten() for part in found])
 
@@ -102,7 +106,7 @@ class Snapshots:
 
     def write(self, epoch: int, player: str, network: nn.Module, inputs: dict[str, Tensor]) -> None:
         """Keep a network as it was after `epoch`, and its inputs by task."""
-        tensors = {f"weights/{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+        tensors = {f"weights/{name}": tensor for name, tensor in own_tensors(network).items()}
         tensors |= {f"inputs/{task}": tensor.contiguous() for task, tensor in inputs.items()}
         with atomic_write(self._path(epoch, player)) as file:
             file.write(save(tensors))

@@ -13,17 +13,29 @@ from pipeline.core.ranks import ALONE, Ranks
 
 
 def weight_tensors(model: nn.Module) -> list[Tensor]:
-    """Every floating-point parameter and persistent buffer, detached, in the order of `state_dict`.
+    """Every floating-point parameter and persistent buffer once, detached, in the order of `state_dict`.
 
     BatchNorm's running mean and variance are among them: they are averaged, mixed and copied like weights (the papers
-    are silent, the authors' code does so).
+    are silent, the authors' code does so). A tensor that several layers share is one weight.
     """
-    return [tensor.detach() for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    return [tensor.detach() for tensor in _tensors(model) if tensor.is_floating_point()]
 
 
 def counters(model: nn.Module) -> list[Tensor]:
-    """The integer buffers: BatchNorm's numbers of steps, which no forward pass reads and no average can hold."""
-    return [tensor for tensor in model.state_dict().values() if not tensor.is_floating_point()]
+    """All other buffers, which no average can hold: BatchNorm's numbers of steps, indices, masks."""
+    return [tensor.detach() for tensor in _tensors(model) if not tensor.is_floating_point()]
+
+
+def _tensors(model: nn.Module) -> Iterable[Tensor]:
+    return dict.fromkeys(model.state_dict(keep_vars=True).values())  # by identity
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state as safetensors takes it, by name, on the CPU: contiguous, none the memory of another."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def copy_weights(source: nn.Module, destination: nn.Module) -> None:

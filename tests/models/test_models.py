@@ -12,6 +12,7 @@ from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.core.values import Normalization
 from pipeline.models import ARCHITECTURES, build_model, check_input
+from tests.conftest import REPOSITORY
 
 FITTING = [
     ("small_cnn", "digits", 1, 8),
@@ -151,3 +152,18 @@ def test_normalisation_is_inside_the_model_and_not_in_its_state() -> None:
     images = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(normalized(images), plain((images - 0.25) / 0.5))
     assert len(normalized.state_dict()) == len(plain.state_dict())
+
+
+def test_the_page_of_networks_has_every_name_with_its_parameters() -> None:
+    rows = [
+        line.split(" | ") for line in (REPOSITORY / "docs/own_network.md").read_text().splitlines() if "| `" in line
+    ]
+    told: dict[str, int] = {}
+    for first, _, counts, *_ in rows:
+        numbers = [int(count.replace(",", "")) for count in counts.split("; ")]
+        names = [name.strip(" |`") for name in first.split(", ")]
+        told |= dict(zip(names, numbers * (len(names) // len(numbers)), strict=True))
+    images = replace(DATASETS["cifar10"], height=64, width=64)
+    with torch.device("meta"):
+        built = {name: build_model(name, images) for name in ARCHITECTURES}
+    assert told == {name: sum(weight.numel() for weight in model.parameters()) for name, model in built.items()}

@@ -154,8 +154,9 @@ def step(
     with watched(model) as seen:
         losses = resolve_objective(options, {})(model, clean, LABELS, Moment(epoch, epochs, generator()))
     parameters = list(model.parameters())
-    gradients = losses.gradients or list(torch.autograd.grad(losses.loss, parameters))
-    return summary(losses.loss.item() if has_loss else None, gradients, seen, clean)
+    gradients = losses.gradients or torch.autograd.grad(losses.loss, parameters)
+    whole = [gradient for gradient in gradients if gradient is not None]
+    return summary(losses.loss.item() if has_loss else None, whole, seen, clean)
 
 
 @dataclass(frozen=True)

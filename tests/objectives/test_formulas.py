@@ -64,7 +64,7 @@ def gradients(options: dict[str, Any], budgets: dict[str, Any] = BUDGETS, epoch:
     model = network()
     result = losses(options, budgets, epoch, model)
     if result.gradients is not None:
-        return result.gradients
+        return [gradient for gradient in result.gradients if gradient is not None]
     return list(torch.autograd.grad(result.loss, list(model.parameters())))
 
 

@@ -19,7 +19,7 @@ from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
 from pipeline.objectives import OBJECTIVES
 from pipeline.provenance.closure import Sources
-from pipeline.provenance.code import WATCHERS, Code, changes, code_of, named
+from pipeline.provenance.code import WATCHERS, Code, Stage, changes, code_of, named
 from tests.conftest import REPOSITORY, TINY, composed, content_of
 from tests.running import few_steps
 
@@ -245,3 +245,43 @@ def test_a_folder_that_happens_to_have_a_name_in_the_code_is_no_library(
     monkeypatch.syspath_prepend(tmp_path)
     assert find_spec("base") is not None
     assert code_of("train", experiment, Sources({"pipeline": PACKAGE})).digest == before.digest
+
+
+NETWORK = """
+from torch import nn
+
+from layers_of_mine import widths
+
+
+class Net(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, widths()), nn.Linear(widths(), classes))
+
+
+def other():
+    return 1
+"""
+
+
+def test_a_network_of_ones_own_counts_with_what_it_imports(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net_of_mine.py").write_text(NETWORK)
+    (tmp_path / "layers_of_mine.py").write_text("def widths():\n    return 8\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(architecture: str, stage: Stage = "train") -> Code:
+        content = params.model_dump(mode="json")
+        content["model"]["architecture"] = architecture
+        return code_of(stage, parse_params(content).experiment("nt", 1), Sources({"pipeline": PACKAGE}))
+
+    before = code("net_of_mine:Net")
+    assert "net_of_mine:Net" in before.objects and "layers_of_mine:widths" in before.objects
+    assert "net_of_mine:other" not in before.objects and "layers_of_mine" not in before.libraries
+    (tmp_path / "layers_of_mine.py").write_text("def widths():\n    return 9\n")
+    stages: tuple[Stage, ...] = ("train", "evaluate")
+    for stage in stages:
+        now = code("net_of_mine:Net", stage).objects["layers_of_mine:widths"]
+        assert now != before.objects["layers_of_mine:widths"]
+    theirs = code("torchvision.models:resnet18")
+    assert "torchvision" in theirs.libraries and not any(name.startswith("torchvision") for name in theirs.objects)

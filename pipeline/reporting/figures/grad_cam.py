@@ -85,6 +85,8 @@ class GradCAMFigure(FigureSettings):
             }
         except PipelineError as error:
             return _message(figure_text(str(error)))
+        if blind := [label for label, view in seen.items() if not view.maps.any()]:
+            return _message(f"No feature maps, which Grad-CAM is made of, in the networks of {', '.join(blind)}.")
         shown = source.pictures.split(experiments[right[0]]).test.subset(torch.tensor(chosen))
         return _draw(shown, experiments[right[0]].data.facts.classes, seen, remark)
 
