@@ -152,13 +152,6 @@ def _files(experiment: Experiment, run: StoredRun) -> list[str]:
 
 def _loading(experiment: Experiment) -> list[str]:
     name = f"models:/{experiment.suite}-{experiment.name}@seed-{experiment.seed}"
-<<<<<<< HEAD
-=======
-    normalization, facts = experiment.model.normalization, experiment.data.facts
-    data = f'"{experiment.data.name}"' if facts == DATASETS.get(experiment.data.name) else repr(facts)
-    shown = "" if normalization is None else f", Normalization(mean={normalization.mean}, std={normalization.std})"
-    shown += "".join(f", {name}={value!r}" for name, value in experiment.network().items())
->>>>>>> 6b618a2 (Take networks from anywhere, by import path)
     return [
         "## Load it",
         "",
