@@ -47,7 +47,7 @@ class Delivery:
     def __init__(self, experiment: Experiment, commit: str, sampled: bool) -> None:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self.experiment, self._commit, self._sampled = experiment, commit, sampled
+        self._experiment, self._commit, self._sampled = experiment, commit, sampled
         self._title, self._address = experiment.identifier, run_address(experiment)
         self._spool = spool_of(experiment)
         self._monitor: Any = None
@@ -67,7 +67,7 @@ class Delivery:
         Raises:
             OSError, PipelineError: as `Spool.append`.
         """
-        self._spool.append(record(self.experiment, update, self._commit), [folder / name for name in update.files])
+        self._spool.append(record(self._experiment, update, self._commit), [folder / name for name in update.files])
         if self._thread.ident is None:
             self._thread.start()
         self._wake.set()

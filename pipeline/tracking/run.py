@@ -56,7 +56,7 @@ def track(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]
 @contextmanager
 def untracked(experiment: Experiment, data: DataDescription) -> Iterator[TrackedRun]:
     """Stand in for `track` where MLflow is to learn nothing: what is logged goes nowhere."""
-    yield TrackedRun(_Nowhere())
+    yield TrackedRun(experiment, _Nowhere())
 
 
 class _Nowhere:
@@ -74,7 +74,7 @@ def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled:
     delivery = Delivery(experiment, commit, sampled)
     delivery.post(_description(experiment, data))
     try:
-        yield TrackedRun(delivery)
+        yield TrackedRun(experiment, delivery)
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED"
         try:
@@ -92,6 +92,7 @@ class TrackedRun:
     Every method raises `OSError` when the disk is full or read-only, and `PipelineError` when a number is not finite.
     """
 
+    experiment: Experiment
     delivery: Delivery | _Nowhere
 
     def log_epoch(self, record: Mapping[str, float]) -> None:
@@ -111,7 +112,7 @@ class TrackedRun:
         `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
 
         Until all of it is there, the run is not marked as evaluated."""
-        self.delivery.post(_evaluation(self.delivery.experiment, folder), folder)
+        self.delivery.post(_evaluation(self.experiment, folder), folder)
 
     def log_ood(self, folder: Path) -> None:
         """Log what `stages.ood` left in `folder`: metrics `ood/...`, the accuracies behind them, what was corrupted.
