@@ -19,7 +19,7 @@ from stages import cli
     cli.PARAMS,
     cli.option("weights", type=Path, help="the file"),
     cli.option("--architecture", help="one of the project's networks (default: that of params.yaml)"),
-    cli.option("--key", help="where the state dict is in a file that holds several, such as ema or model.state_dict"),
+    cli.option("--key", help="which network of a file that holds several: a place such as ema, or a prefix"),
     cli.option("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel"),
     cli.option("--std", type=float, nargs="+", help="what it then divides by"),
     cli.option("--any-scale", action="store_true", help="attack it although it does better in another scale"),

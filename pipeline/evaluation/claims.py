@@ -27,8 +27,8 @@ class Claims(BaseModel):
     architecture: str = "not named"
     eps: Budget | None = None
     clean_acc: Percent
-    autoattack_acc: Percent | None = Field(default=None, validation_alias=AliasChoices("external", "autoattack_acc"))
-    """`external` is the lower accuracy that somebody's own attack has found; the leaderboard ranks by it."""
+    autoattack_acc: Percent | None = Field(default=None, validation_alias=AliasChoices("autoattack_acc", "external"))
+    """Or, where AutoAttack was not run, what another attack has found."""
 
 
 @dataclass(frozen=True)

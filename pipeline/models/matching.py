@@ -114,6 +114,9 @@ def fit(own: Mapping[str, Tensor], weights: WeightFile) -> Fit | Misfit:
     Args:
         own: The state dict of the network, whose tensors may be without data.
         weights: The file.
+
+    Raises:
+        RequestError: it holds several networks that would fit.
     """
     shapes = {name: own[name].shape for name in own if not name.endswith(COUNTER)}
     usable = [name for name in weights.tensors if not _is_beside(name)]
@@ -123,21 +126,33 @@ def fit(own: Mapping[str, Tensor], weights: WeightFile) -> Fit | Misfit:
             "project's networks computes what it does",
             len(shapes),
         )
-    best = Misfit(f"has {len(usable)} tensors, the network {len(shapes)}", len(shapes))
-    for prefix, names in _groups(usable, least=max(2, len(shapes) // 2)):
-        found = _by_name(shapes, weights, prefix, names)
-        if isinstance(found, Fit):
-            return found
-        best = found if found.faults < best.faults else best
+    found = _by_names(shapes, weights, usable)
+    if isinstance(found, Fit):
+        return found
     for prefix, names in _groups(usable, least=len(shapes)):
         for wanted in (shapes, {name: own[name].shape for name in own}):
             if _agree_in_order(wanted, weights, names):
                 ours = dict(zip(wanted, names, strict=True))
                 matched = {name: ours[name] for name in shapes}
                 return Fit(matched, prefix, "by order and shape, since names differ", _rest(weights, names))
-    if not weights.is_ordered and best.faults == len(shapes):
-        return Misfit(f"{best.reason}, none of them with a known name, and .safetensors keeps no order", best.faults)
-    return best
+    return found
+
+
+def _by_names(shapes: Shapes, weights: WeightFile, usable: Collection[str]) -> Fit | Misfit:
+    """The names with which a network lies in a file, behind whatever prefix."""
+    why = "" if weights.is_ordered else ", none of them with a known name, and .safetensors keeps no order"
+    best = Misfit(f"has {len(usable)} tensors, the network {len(shapes)}{why}", len(shapes))
+    fits: list[Fit] = []
+    for prefix, names in _groups(usable, least=max(2, len(shapes) // 2)):
+        found = _by_name(shapes, weights, prefix, names)
+        if isinstance(found, Fit):
+            fits.append(found)
+        elif found.faults < best.faults:
+            best = found
+    if fits and not all(_are_same(fits[0], other, weights) for other in fits[1:]):
+        prefixes = ", ".join(f"'{one.prefix.removesuffix('.')}'" for one in fits)
+        raise RequestError(f"{weights.origin}: holds several networks, {prefixes}; say which is meant (key)")
+    return fits[0] if fits else best
 
 
 def _is_beside(name: str) -> bool:
@@ -177,6 +192,10 @@ def _by_name(shapes: Shapes, weights: WeightFile, prefix: str, names: Collection
         f"{list(shapes[ours])}",
         faults,
     )
+
+
+def _are_same(one: Fit, other: Fit, weights: WeightFile) -> bool:
+    return all(torch.equal(weights.tensors[one.names[name]], weights.tensors[other.names[name]]) for name in one.names)
 
 
 def _own_prefix(names: Collection[str]) -> str:

@@ -56,20 +56,19 @@ def read_weights(path: Path, key: str | None = None) -> WeightFile:
 
     Args:
         path: The file.
-        key: The place of the state dict in it; None: the likeliest.
+        key: The place of the state dict in it, or a prefix of the names in the likeliest; None: the likeliest.
 
     Raises:
         RequestError: the file is missing, damaged, holds code, holds no state dict, or several of equal likelihood.
     """
     content = _load(path)
-    found = dict(_state_dicts(content, ()))
+    found = {place: _named(one) for place, one in _state_dicts(content, ())}
     if not found:
         raise RequestError(f"{path}: expected a state dict, names with tensors, got {type(content).__name__}")
     place = _chosen(path, found, key)
     others = tuple(sorted(found.keys() - {place, ""}))
-    tensors = {name: value for name, value in found[place].items() if isinstance(value, Tensor)}
     # The order of a safetensors file is that of types and names.
-    return WeightFile(str(path), tensors, place, others, path.suffix != ".safetensors")
+    return WeightFile(str(path), found[place], place, others, path.suffix != ".safetensors")
 
 
 def _load(path: Path) -> Any:
@@ -94,6 +93,10 @@ def _load(path: Path) -> Any:
         ) from None
 
 
+def _named(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
 def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every mapping from names to tensors within mappings, by its place."""
     if not isinstance(content, Mapping) or len(keys) > DEEPEST:
@@ -106,20 +109,25 @@ def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Map
             yield from _state_dicts(value, (*keys, name))
 
 
-def _chosen(path: Path, found: Mapping[str, Mapping[str, Any]], key: str | None) -> str:
+def _chosen(path: Path, found: dict[str, dict[str, Tensor]], key: str | None) -> str:
+    """The place of the state dict that is meant; one that is meant by a prefix is added to `found`."""
+    if key in found:
+        return str(key)
     shown = ", ".join(f"'{place}'" for place in found if place) or "none besides the whole file"
-    if key is not None:
-        if key not in found:
-            raise RequestError(f"{path}: has no state dict at '{key}'; there are: {shown}")
-        return key
     first = min(_rank(place, found) for place in found)
     likeliest = [place for place in found if _rank(place, found) == first]
+    if key is not None:
+        inside = {name: tensor for name, tensor in found[likeliest[0]].items() if name.startswith(f"{key}.")}
+        if not inside:
+            raise RequestError(f"{path}: has no state dict at '{key}', and no name begins so; there are: {shown}")
+        found[key] = inside
+        return key
     if len(likeliest) > 1:
         raise RequestError(f"{path}: holds several state dicts, {shown}; say which is meant (key)")
     return likeliest[0]
 
 
-def _rank(place: str, found: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
+def _rank(place: str, found: Mapping[str, Mapping[str, Tensor]]) -> tuple[int, int]:
     """The lower, the likelier: by the key, then by the number of tensors."""
-    key, count = place.partition(".")[0], sum(isinstance(value, Tensor) for value in found[place].values())
-    return (PLACES.index(key) if key in PLACES else len(PLACES), -count)
+    key = place.partition(".")[0]
+    return (PLACES.index(key) if key in PLACES else len(PLACES), -len(found[place]))

@@ -120,11 +120,25 @@ def test_what_was_taken_and_left_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [(None, "several state dicts, 'last', 'best'; say which"), ("x", "no state dict at 'x'; there are")],
+    [
+        (None, "several state dicts, 'last', 'best'; say which"),
+        ("x", "no state dict at 'x', and no name begins so; there are"),
+    ],
 )
 def test_several_state_dicts_need_a_key(tmp_path: Path, key: str | None, text: str) -> None:
     with pytest.raises(RequestError, match=text):
         loaded(tmp_path / "weights.pt", {"last": STATE, "best": STATE}, key)
+
+
+def test_several_networks_in_one_state_dict_need_a_prefix(tmp_path: Path) -> None:
+    average = {name: tensor + 1 for name, tensor in STATE.items()}
+    content = {"state_dict": {**named("model."), **named("ema_model.", average)}}
+    with pytest.raises(RequestError, match="holds several networks, 'model', 'ema_model'; say which is meant"):
+        loaded(tmp_path / "weights.ckpt", content)
+    assert same(loaded(tmp_path / "weights.ckpt", content, key="model")[0])
+    taken, lines, _ = loaded(tmp_path / "weights.ckpt", content, key="ema_model")
+    assert torch.equal(taken["linear.bias"], STATE["linear.bias"] + 1) and lines[0].startswith("state dict: ema_model")
+    assert same(loaded(tmp_path / "weights.ckpt", {**named("a."), **named("b.")})[0]), "the same twice is no question"
 
 
 def trades(name: str, blocks: int) -> str:

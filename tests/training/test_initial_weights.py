@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from pipeline.config import Experiment
+from pipeline.config import Experiment, parse_params
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.files import file_digest
@@ -20,11 +23,12 @@ from pipeline.experiments.train import begin_training
 from pipeline.models import build_model
 from pipeline.provenance.addresses import write_addresses
 from pipeline.provenance.code import code_of
+from pipeline.reporting.explain import explain
 from pipeline.studies.course import Course
 from pipeline.studies.warm_ups import shared_warm_ups
 from pipeline.training.loop import train
 from pipeline.training.run import build_learners
-from tests.conftest import MakeParams
+from tests.conftest import REPOSITORY, MakeParams, content_of
 from tests.running import Recorder, RunExperiment, assert_same
 from tests.training.test_loop import StopAfter
 
@@ -175,6 +179,25 @@ def test_a_file_that_is_gone_or_another_by_now_starts_no_training(
     with pytest.raises(RequestError, match="no such file" if gone else "sha256 is"):
         begin_training(experiment, "data")
     assert not Path("runs").exists()
+
+
+def test_a_cell_says_what_its_learners_start_from(
+    make_params: MakeParams, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, "mlflow.db")
+    said = explain(make_params(starts(file, "at")), "table1:at:natural")
+    assert f"starts from           {file}, sha256 {file_digest(file)}" in said
+
+
+def test_the_example_of_the_documentation_is_right(file: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/methods.md").read_text(), re.DOTALL)
+    (example,) = (block for block in blocks if "initial_weights" in block)
+    content = content_of("competitors=all")
+    content["methods"] |= yaml.safe_load(re.sub(r"weights/\S+", str(file), example))["methods"]
+    experiment = parse_params(content).experiment("eat_fine_tuned", 1)
+    rates = [experiment.method.learners["multi"].schedule.at(epoch) for epoch in (1, 2, 3)]
+    assert rates == [1, 0.1, 0.01] and experiment.training.epochs == 3 and experiment.initial_weights
 
 
 def test_a_file_with_other_content_changes_the_address(
