@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.config import DataSettings, EvaluationSettings, Params
+from pipeline.config.methods import NetworkSettings
 from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.extensions import named_in
@@ -17,12 +20,15 @@ from pipeline.core.files import file_digest, write_json
 from pipeline.core.progress import EvaluationDisplay
 from pipeline.core.values import Normalization, _digest
 from pipeline.experiments.evaluate import write_evaluation
+from pipeline.models.own import is_path
 from pipeline.provenance.code import WATCHERS, Code, reached, strings_in
 from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipeline.models.normalization import Normalized
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ExternalModel:
 
     path: Path
     architecture: str
-    """A key of `ARCHITECTURES`."""
+    """As `build_model` takes it."""
     mean: list[float] | None = None
     """Subtracted from inputs in [0, 1] before the network; one value or one per channel."""
     std: list[float] | None = None
@@ -39,25 +45,30 @@ class ExternalModel:
     key: str | None = None
     """The place of the state dict in the file, where it holds several."""
 
-    def load(self, images: DataFacts) -> tuple[nn.Module, dict[str, str]]:
+    def load(self, images: DataFacts, network: Mapping[str, Any]) -> tuple[nn.Module, dict[str, str]]:
         """The network with the weights, on the CPU; and what its numbers belong to. Says what was done.
+
+        Args:
+            images: What the network is for.
+            network: What else `build_model` is told of a network from elsewhere.
 
         Raises:
             RequestError: the file is no file of weights, they do not fit, or the normalisation is wrong.
         """
-        from pipeline.models import ARCHITECTURES, build_model
-        from pipeline.models.matching import load_into, normalization_of
+        from pipeline.models import build_model
+        from pipeline.models.matching import load_into, normalization_of, standardises
         from pipeline.models.normalization import Normalized
         from pipeline.models.weight_files import read_weights
 
         given, weights = self._normalization(images.channels), read_weights(self.path, self.key)
-        model = build_model(self.architecture, images)
+        model = build_model(self.architecture, images, **network)
         lines = load_into(model, weights, images)
-        normalization = given or normalization_of(weights, images.channels)
+        inside = standardises(model)
+        normalization = given or (None if inside else normalization_of(weights, images.channels))
         if normalization is not None:
             source = "--mean and --std" if given else "a layer in the file"
             lines.append(f"normalisation, from {source}: mean {normalization.mean}, std {normalization.std}")
-        if normalization is not None and ARCHITECTURES[self.architecture].standardises:
+        if normalization is not None and isinstance(model, Normalized):
             _check_same(self.architecture, model, normalization)
         elif normalization is not None:
             model = Normalized(model, normalization.mean, normalization.std)
@@ -66,6 +77,7 @@ class ExternalModel:
             "weights_sha256": file_digest(self.path),
             "state_dict": weights.place,
             "architecture": self.architecture,
+            **({"network": json.dumps(network, sort_keys=True)} if network else {}),
             "normalization": "none" if normalization is None else normalization.model_dump_json(),
         }
         return model, identity
@@ -129,7 +141,9 @@ def attack_external(
 
     settings, facts = _chosen(params.evaluation, attacks), params.data.facts
     claimed = None if claims is None else read_claims(claims, params.data.name)
-    model, identity = external.load(facts)
+    is_own = external.architecture != params.model.architecture
+    network = {} if is_own else params.model.model_dump(include=set(NetworkSettings.model_fields))
+    model, identity = external.load(facts, network)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
     split = open_split(prepared_folder(params.data.name), params.data)
@@ -170,16 +184,14 @@ def _code(architecture: str, settings: EvaluationSettings) -> Code:
     """The code that the verdicts come from."""
     content = {"architecture": architecture, "evaluation": settings.model_dump(mode="json")}
     roots = [f"{__name__}:{one.__name__}" for one in (attack_external, ExternalModel)]
-    return reached(roots, strings_in(content), WATCHERS, extensions=named_in(content["evaluation"]))
+    networks = [architecture] if is_path(architecture) else []
+    return reached([*roots, *networks], strings_in(content), WATCHERS, extensions=named_in(content["evaluation"]))
 
 
-def _check_same(architecture: str, model: nn.Module, given: Normalization) -> None:
+def _check_same(architecture: str, model: Normalized, given: Normalization) -> None:
     """Refuse a normalisation that is not the one that the network does itself."""
     import torch
 
-    from pipeline.models.normalization import Normalized
-
-    assert isinstance(model, Normalized)
     for ours, theirs in ((model.mean, given.mean), (model.std, given.std)):
         if not torch.allclose(ours.flatten(), torch.tensor(theirs), atol=1e-3):
             raise RequestError(

@@ -47,7 +47,7 @@ class Fit:
     """Which tensor of a file is which of a network."""
 
     names: dict[str, str]
-    """The file's name by the network's, BatchNorm's counters left out."""
+    """The file's name by the network's; what no output depends on and constants of a normalisation are left out."""
     prefix: str
     """What the file's names have in front."""
     how: str
@@ -82,9 +82,12 @@ def load_into(model: nn.Module, weights: WeightFile, images: DataFacts) -> list[
     own = model.state_dict()
     found = _fit_or_refuse(own, weights, images)
     tensors = {ours: weights.tensors[theirs] for ours, theirs in found.names.items()}
+    before = _own_prefix(found.names)
     for ours in own.keys() - found.names.keys():
-        counter = f"{found.names[ours.replace(COUNTER, 'running_mean')].rpartition('.')[0]}.{COUNTER}"
-        tensors[ours] = weights.tensors.get(counter, own[ours])
+        layer = found.names.get(ours.replace(COUNTER, "running_mean"))
+        name = f"{found.prefix}{ours[len(before) :]}" if layer is None else layer.replace("running_mean", COUNTER)
+        theirs = weights.tensors.get(name, own[ours])
+        tensors[ours] = theirs if theirs.shape == own[ours].shape else own[ours]
     model.load_state_dict(tensors)
     return list(_told(found, own, weights))
 
@@ -118,7 +121,7 @@ def fit(own: Mapping[str, Tensor], weights: WeightFile) -> Fit | Misfit:
     Raises:
         RequestError: it holds several networks that would fit.
     """
-    shapes = {name: own[name].shape for name in own if not name.endswith(COUNTER)}
+    shapes = {name: own[name].shape for name in own if not _is_beside(name)}
     usable = [name for name in weights.tensors if not _is_beside(name)]
     if any(OTHER_FUNCTION.match(name) for name in usable):
         return Misfit(
@@ -174,14 +177,17 @@ def _groups(names: Collection[str], least: int) -> Iterator[tuple[str, list[str]
 
 def _by_name(shapes: Shapes, weights: WeightFile, prefix: str, names: Collection[str]) -> Fit | Misfit:
     before = _own_prefix(shapes)
-    own = _common(list(shapes), before)
-    theirs = {common: name for name, common in _common(names, prefix).items()}
-    missing = [name for name, common in own.items() if common not in theirs]
-    matched = {name: theirs[common] for name, common in own.items() if common in theirs}
+    own, theirs = _inner(shapes, before), _inner(names, prefix)
+    how = "by name"
+    if not set(own.values()) <= set(theirs.values()):
+        common = _common(own), _common(theirs)
+        if all(len(set(one.values())) == len(one) for one in common):
+            (own, theirs), how = common, "by the names of its layout"
+    named = {common: name for name, common in theirs.items()}
+    missing = [name for name, common in own.items() if common not in named]
+    matched = {name: named[common] for name, common in own.items() if common in named}
     differing = [name for name, other in matched.items() if weights.tensors[other].shape != shapes[name]]
     if not missing and not differing:
-        is_same = all(other[len(prefix) :] == name[len(before) :] for name, other in matched.items())
-        how = "by name" if is_same else "by the names of its layout"
         return Fit(matched, prefix, how, _rest(weights, matched.values()))
     faults = len(missing) + len(differing)
     if missing:
@@ -203,14 +209,17 @@ def _own_prefix(names: Collection[str]) -> str:
     return [prefix for prefix, _ in _groups(names, least=len(names))][-1]
 
 
-def _common(names: Collection[str], prefix: str) -> dict[str, str]:
+def _inner(names: Collection[str], prefix: str) -> dict[str, str]:
+    return {name: name[len(prefix) :] for name in names}
+
+
+def _common(inner: Mapping[str, str]) -> dict[str, str]:
     """A name for each tensor that does not depend on how a layout calls and counts its blocks."""
-    inner = {name: name[len(prefix) :] for name in names}
-    found = {name: match for name in names if (match := BLOCK.fullmatch(inner[name]))}
+    found = {name: match for name in inner if (match := BLOCK.fullmatch(inner[name]))}
     places = sorted({_place(match) for match in found.values()})
     numbers = {place: number for number, place in enumerate(places)}
     common: dict[str, str] = {}
-    for name in names:
+    for name in inner:
         if name in found:
             common[name] = f"{numbers[_place(found[name])]}.{_renamed(found[name][3], IN_BLOCKS)}"
         else:
@@ -252,6 +261,11 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _kind(tensor: Tensor) -> str:
     return f"{tensor.dtype} ({str(tensor.layout).removeprefix('torch.')}, on {tensor.device})"
+
+
+def standardises(model: nn.Module) -> bool:
+    """Whether the state of a network has constants of a normalisation, which it then does itself."""
+    return any(name.rpartition(".")[2] in MEANS for name in model.state_dict())
 
 
 def normalization_of(weights: WeightFile, channels: int) -> Normalization | None:

@@ -150,6 +150,16 @@ def test_other_settings_of_the_same_file_take_no_verdicts_of_the_former(
     assert len(list(Path("out/journal").iterdir())) == 2
 
 
+def test_networks_from_elsewhere_take_weights_too(params: Params, digits_model: nn.Module) -> None:
+    first = attacked(params, digits_model.state_dict())
+    torch.save({"ema": digits_model.state_dict()}, "weights.pt")
+    model = ExternalModel(Path("weights.pt"), "pipeline.models.small_cnn:SmallCNN")
+    attack_external(params, model, ATTACKED, None, Path("own"))
+    assert_frame_equal(pd.read_parquet("own/verdicts.parquet"), first)
+    code = Code.from_json(json.loads(Path("own/evaluation_code.json").read_text()))
+    assert "pipeline.models.small_cnn:SmallCNN" in code.objects
+
+
 def test_verdicts_know_the_code_that_gave_them(params: Params, digits_model: nn.Module) -> None:
     attacked(params, digits_model.state_dict())
     record = read_record(Path("out/metrics.json"))

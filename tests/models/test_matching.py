@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.models import ARCHITECTURES, build_model
-from pipeline.models.matching import Fit, Misfit, fit, load_into, normalization_of
+from pipeline.models.matching import Fit, Misfit, fit, load_into, normalization_of, standardises
 from pipeline.models.resnet import CifarResNet
 from pipeline.models.weight_files import WeightFile, read_weights
 from pipeline.models.wide_resnet import WideResNet
@@ -107,6 +107,36 @@ def test_half_precision_becomes_single(tmp_path: Path, kind: torch.dtype) -> Non
     state, lines, _ = loaded(tmp_path / "weights.pt", halves)
     assert all(torch.equal(state[name], value.to(STATE[name].dtype)) for name, value in halves.items())
     assert "made float32" in lines[0]
+
+
+def test_names_that_are_the_same_are_taken_as_they_are() -> None:
+    """A network of somebody's own may have two names that layouts use for one thing."""
+    own = {name: torch.full((2,), float(place)) for place, name in enumerate(("bn1.weight", "norm.weight", "fc.bias"))}
+    found = fit(own, weights_of({f"module.{name}": tensor for name, tensor in own.items()}))
+    assert isinstance(found, Fit) and found.names == {name: f"module.{name}" for name in own}
+
+
+class Leaderboard(nn.Module):
+    """A network as leaderboards define it: with constants and a stage that is not run in its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mu", torch.zeros(1, 1, 1, 1))
+        self.register_buffer("sigma", torch.ones(1, 1, 1, 1))
+        self.sub_block1 = nn.Conv2d(1, 1, 1)
+        self.conv1, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(2, 10)
+
+
+@pytest.mark.parametrize("lacks", ["", "mu|sigma", "sub_block1"])
+def test_a_network_with_constants_of_its_own_takes_those_of_the_file(tmp_path: Path, lacks: str) -> None:
+    source, model = Leaderboard(), Leaderboard()
+    source.get_buffer("mu").fill_(0.5)
+    state = {f"module.{k}": v for k, v in source.state_dict().items() if not (lacks and re.search(lacks, k))}
+    torch.save(state, tmp_path / "weights.pt")
+    load_into(model, read_weights(tmp_path / "weights.pt"), DIGITS)
+    assert standardises(model) and torch.equal(model.conv1.weight, source.conv1.weight)
+    assert float(model.get_buffer("mu").sum()) == (0 if "mu" in lacks else 0.5)
+    assert torch.equal(model.sub_block1.weight, source.sub_block1.weight) == (lacks != "sub_block1")
 
 
 def test_what_was_taken_and_left_is_said(tmp_path: Path) -> None:
