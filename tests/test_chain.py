@@ -211,7 +211,7 @@ def write_params(folder: Path, learning_rate: float) -> None:
 
 
 def cells(table: bytes) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(table), comment="#")
+    return pd.read_csv(io.BytesIO(table))
 
 
 def test_one_command_leads_from_nothing_to_tables(checkout: Checkout) -> None:

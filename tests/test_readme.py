@@ -85,7 +85,7 @@ def test_no_conflict_of_a_merge_is_committed() -> None:
 def published(suite: str, table: str) -> pd.DataFrame:
     """The measured cells of a published table."""
     path = REPOSITORY / f"reports/published/{suite}/small_cnn/tables/{table}.csv"
-    cells = pd.read_csv(path, comment="#")
+    cells = pd.read_csv(path)
     return cells[~cells["missing"]]
 
 

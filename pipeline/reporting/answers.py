@@ -66,17 +66,16 @@ def fill_page(page: str, suites: Mapping[str, Params], reports: Path, steps: Ste
 def measured_tables(reports: Path) -> list[Measured]:
     """Every committed table of accuracies below a folder, but for those that print several suites side by side."""
     found = []
-    for path in sorted(reports.rglob("*.csv")):
-        caption = path.open(encoding="utf-8").readline()
-        of = _CAPTION.search(caption)
-        if not caption.startswith("#") or of is None:
+    for page in sorted(reports.rglob("*.md")):
+        words, path = page.read_text(encoding="utf-8"), page.with_suffix(".csv")
+        of = _CAPTION.search(words)
+        if of is None or not path.exists():
             continue
-        frame = pd.read_csv(path, skiprows=1)
+        frame = pd.read_csv(path)
         if "panel" in frame:
             continue  # its caption is about several networks; the suites' own tables have the same numbers
         there = frame[~frame["missing"].astype(bool)]
         cells = frozenset(zip(there["method"].astype(str), there["metric"].astype(str), strict=True))
-        words = path.with_suffix(".md").read_text(encoding="utf-8")
         found.append(Measured(of["dataset"], of["architecture"], "reduced" in words.lower(), cells))
     return found
 

@@ -77,6 +77,11 @@ def markdown_text(source: str) -> str:
     return rendered(source, lambda text: re.sub(r"([\\`*_|<>~\[\]])", r"\\\1", text), math_html, "`{}`".format)
 
 
+def plain_text(source: str) -> str:
+    """Text without any marks, for files of data: simple math becomes Unicode, on one line."""
+    return rendered(source, str, lambda math: re.sub(r"</?su[bp]>", "", math_html(math)), str)
+
+
 def math_html(source: str) -> str:
     """`PGD$^{20}_\\infty$` as HTML; math that is not so simple stays math."""
     shown = source

@@ -20,6 +20,7 @@ from pipeline.reporting.drawing import COVERAGE, read_coverage, write_coverage
 from pipeline.reporting.latex import compile_pdf
 from pipeline.reporting.reproduction.record import FILE as RECORD
 from pipeline.reporting.reproduction.record import KINDS as RECORD_KINDS
+from pipeline.reporting.tables import WIDE
 
 REPORTS = Path("reports")
 PUBLISHED = REPORTS / "published"
@@ -73,7 +74,8 @@ def _parts(source: Path) -> Parts:
         if path.is_dir() or path.name in KEPT_OUT or path.name.startswith("."):
             continue
         in_record = relative.parts[0] in RECORD_KINDS or relative.name == RECORD
-        found.setdefault("record" if in_record else str(relative.with_suffix("")), []).append(relative)
+        name = "record" if in_record else str(relative.with_suffix("")).removesuffix(WIDE)
+        found.setdefault(name, []).append(relative)
     return found
 
 
@@ -102,7 +104,7 @@ def _is_of_times(name: str, source: Path) -> bool:
     table = source / f"{name}.csv"
     if not name.startswith("tables/") or not table.exists():
         return False
-    return set(pd.read_csv(table, comment="#")["metric"]) == {TRAINING_SECONDS}
+    return set(pd.read_csv(table)["metric"]) == {TRAINING_SECONDS}
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -142,7 +144,7 @@ def _lost_in_figure(new: list[int], old: list[int] | None, is_there: bool) -> st
 def _lost_cells(new: Path, old: Path) -> str | None:
     there, before = (
         frame[~frame["missing"].astype(bool)].set_index(["method", "metric"])["images"]
-        for frame in (pd.read_csv(path, comment="#") for path in (new, old))
+        for frame in (pd.read_csv(path) for path in (new, old))
     )
     missing = sorted(set(before.index) - set(there.index))
     if missing:

@@ -26,11 +26,12 @@ from pipeline.reporting.layout import (
     remarks,
     sentence,
 )
-from pipeline.reporting.markdown import markdown
+from pipeline.reporting.markdown import markdown, plain_text
 from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import beside_paper
 
-KINDS = ("tex", "csv", "md")
+WIDE = "_wide"
+ENDINGS = (".tex", ".csv", f"{WIDE}.csv", ".md")
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,9 @@ def _alone(texts: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def write_table(table: FilledTable, destination: Path) -> list[Path]:
-    """Write a table to `destination` as `<name>.tex`, `.csv` and `.md`, and where the papers have numbers for it, as
-    `<name>_minus_paper`, too; equal input gives equal bytes.
+    """Write a table to `destination` as `<name>.tex`, `.csv`, `_wide.csv` and `.md`; equal input gives equal bytes.
+
+    Where the papers have numbers for it, it is written as `<name>_minus_paper`, too.
 
     Returns:
         The files.
@@ -206,21 +208,20 @@ def write_table(table: FilledTable, destination: Path) -> list[Path]:
     paths: list[Path] = []
     for form in filter(None, (table, minus_paper(table))):
         layout = lay_out(form)
-        rows = f"# {layout.title} {layout.details}\n{_csv_rows(form)}"
-        for kind, content in zip(KINDS, (latex.fragment(layout), rows, markdown(layout)), strict=True):
-            paths.append(destination / f"{form.name}.{kind}")
+        contents = (latex.fragment(layout), _csv_rows(form), _wide_rows(form), markdown(layout))
+        for ending, content in zip(ENDINGS, contents, strict=True):
+            paths.append(destination / f"{form.name}{ending}")
             write_text(paths[-1], content)
     return paths
 
 
 def _csv_rows(table: FilledTable) -> str:
-    """One line per cell, those of several suites with `panel` and `suite`; they come below the caption, a comment:
-    `pandas.read_csv(path, comment="#")`."""
+    """One line per cell, those of several suites with `panel` and `suite`."""
     cells, digits = table.cells, table.settings.digits
     numbers = [key for key in ("std", "low", "high", "paper", "difference") if key in cells]
     shown = {
         "method": cells["method"],
-        "label": cells["method"].map(table.labels),
+        "label": cells["method"].map(table.labels).map(plain_text),
         "metric": cells["metric"],
         "value": [printed(value, digits) for value in cells["mean"]],
         **{key: [printed(value, digits) for value in cells[key]] for key in numbers},
@@ -232,6 +233,21 @@ def _csv_rows(table: FilledTable) -> str:
     }
     of_several = {key: cells[key] for key in ("panel", "suite")} if table.columns[0].group else {}
     return pd.DataFrame({**of_several, **shown}).to_csv(index=False, lineterminator="\n")
+
+
+def _wide_rows(table: FilledTable) -> str:
+    """One line per method, of several suites for each of them, and one column per metric, with what is printed."""
+    numbers = table.cells["difference" if "difference" in table.cells else "mean"]
+    cells = table.cells.assign(
+        label=table.cells["method"].map(table.labels).map(plain_text),
+        value=[printed(value, table.settings.digits) for value in numbers],
+    )
+    index = [*(["panel", "suite"] if table.columns[0].group else []), "method", "label"]
+    order = cells[index].drop_duplicates()
+    wide = cells.pivot_table(index=index, columns="metric", values="value", aggfunc="first", sort=False)
+    metrics = list(dict.fromkeys(cells["metric"]))
+    wide = wide.reindex(pd.MultiIndex.from_frame(order)).reindex(columns=metrics)
+    return wide.to_csv(lineterminator="\n")
 
 
 def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:
@@ -249,7 +265,7 @@ def remove_leftovers(folder: Path, written: Iterable[Path]) -> list[Path]:
     """
     names = {path.stem for path in written}
     dropped = [path for path in sorted(folder.glob("*.tex")) if path.stem not in names and _is_ours(path)]
-    paths = [path.with_suffix(f".{kind}") for path in dropped for kind in (*KINDS, "png")]
+    paths = [path.with_name(f"{path.stem}{ending}") for path in dropped for ending in (*ENDINGS, ".png")]
     removed = [path for path in paths if path.exists()]
     for path in removed:
         path.unlink()

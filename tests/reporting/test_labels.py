@@ -11,15 +11,16 @@ from matplotlib.text import Text
 
 from pipeline.reporting.figures.trade_off import draw_points, frontier
 from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, style
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, composed
 
-PUBLISHED = REPOSITORY / "reports/published/digits/small_cnn/tables/table1.csv"
+PUBLISHED = REPOSITORY / "reports/published/digits/small_cnn/tables/table1_wide.csv"
 
 
 def of_published(x: str, y: str) -> pd.DataFrame:
     """Every published method of the digits between two metrics, in four groups."""
-    wide = pd.read_csv(PUBLISHED, comment="#").pivot(index="label", columns="metric", values="value")[[x, y]]
-    frame = wide.set_axis(["x", "y"], axis=1).rename(index=figure_text).reset_index()
+    labels = {name: figure_text(one.label) for name, one in composed("suite=digits", "competitors=all").methods.items()}
+    wide = pd.read_csv(PUBLISHED).assign(label=lambda cells: cells["method"].map(labels)).sort_values("label")
+    frame = wide.set_index("label")[[x, y]].set_axis(["x", "y"], axis=1).reset_index()
     return frame.assign(x_std=np.nan, y_std=np.nan, group=[f"group {number % 4}" for number in range(len(frame))])
 
 

@@ -16,7 +16,7 @@ from pipeline.config import Params, PrintedTables, load_printed, parse_params
 from pipeline.core.errors import RequestError
 from pipeline.reporting.answers import measured_tables
 from pipeline.reporting.printed import compose_command, fill_printed
-from pipeline.reporting.tables import FilledTable, write_table
+from pipeline.reporting.tables import ENDINGS, FilledTable, write_table
 from tests.conftest import REPOSITORY, composed
 from tests.reporting.conftest import RunRow
 
@@ -59,7 +59,7 @@ def filled(suites: dict[str, Params], planted: list[dict[str, Any]], **changes: 
 
 
 def texts(table: FilledTable, folder: Path) -> tuple[str, str, str]:
-    tex, rows, markdown = write_table(table, folder)[:3]
+    tex, rows, _, markdown = write_table(table, folder)[:4]
     return tex.read_text(), rows.read_text(), markdown.read_text()
 
 
@@ -172,7 +172,7 @@ def test_the_caption_says_of_each_suite_what_it_alone_says(suites: dict[str, Par
 
 def test_the_csv_says_panel_and_suite_of_every_number(both: FilledTable, tmp_path: Path) -> None:
     _, rows, _ = texts(both, tmp_path)
-    frame = pd.read_csv(io.StringIO(rows), skiprows=1)
+    frame = pd.read_csv(io.StringIO(rows))
     assert list(frame.columns[:4]) == ["panel", "suite", "method", "label"]
     assert len(frame) == 2 * 3 + 2 * 3
     found = frame.set_index(["panel", "suite", "method", "metric"])
@@ -180,7 +180,7 @@ def test_the_csv_says_panel_and_suite_of_every_number(both: FilledTable, tmp_pat
     assert found.loc[("Second", "second", "nt", "natural"), "value"] == 50
     missing = found.loc[("Second", "second", "at", "natural"), :]
     assert missing["missing"] and missing["command"] == f"{COMPOSE} && dvc repro evaluate@at-0 evaluate@late-0"
-    header, *lines = csv.reader(rows.splitlines()[1:])
+    header, *lines = csv.reader(rows.splitlines())
     assert [line[header.index("method")] for line in lines] == ["nt"] * 4 + ["at"] * 4 + ["slow_at"] * 2 + ["late"] * 2
 
 
@@ -231,9 +231,9 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
         for method in methods
     ]
     written = write_table(fill_printed("table1", tables, suites, pd.DataFrame(runs)), tmp_path)
-    forms = [f"table1{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
+    forms = [f"table1{form}{end}" for form in ("", "_minus_paper") for end in ENDINGS]
     assert [path.name for path in written] == forms
-    cells = pd.read_csv(written[4], skiprows=1).set_index(["panel", "method", "metric"])
+    cells = pd.read_csv(written[5]).set_index(["panel", "method", "metric"])
     assert len(cells) == 2 * 15 * 6
     # printed in Table I: AT 84.32 and 87.32, FAT 87.72 and 89.65
     assert cells.loc[("ResNet-18", "at", "natural"), "difference"] == pytest.approx(50 - 84.32)
@@ -242,14 +242,14 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
     absent = cells.loc[("WRN-32-10", "fat", "natural"), :]
     assert absent["missing"] and absent["paper"] == 89.65
     assert absent["command"].startswith('make suite SUITE=cifar10 SET="architecture=wrn32_10" && dvc repro evaluate@')
-    markdown = written[5].read_text()
+    markdown = written[7].read_text()
     assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): CIFAR-10, natural accuracy")
     (line,) = (line for line in markdown_lines(markdown) if line[0].startswith("FAT"))
     assert line[1].startswith("-37.72") and line[7].startswith("--<sup>")
 
 
 def test_a_table_without_any_number_has_no_second_form(suites: dict[str, Params], tmp_path: Path) -> None:
-    assert [path.name for path in write_table(filled(suites, []), tmp_path)] == ["both.tex", "both.csv", "both.md"]
+    assert [path.name for path in write_table(filled(suites, []), tmp_path)] == [f"both{end}" for end in ENDINGS]
 
 
 def test_a_printed_table_is_no_evidence_beside_its_suites_own(both: FilledTable, tmp_path: Path) -> None:

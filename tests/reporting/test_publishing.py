@@ -38,7 +38,7 @@ def table(params: Params, missing: Collection[tuple[str, str]] = (), images: int
     frame = pd.DataFrame(rows).astype({"missing": str})
     frame["missing"] = frame["missing"].str.lower()
     folder = params.reports / "tables"
-    write_text(folder / "table1.csv", "# A caption.\n" + frame.to_csv(index=False))
+    write_text(folder / "table1.csv", frame.to_csv(index=False))
     write_text(folder / "table1.md", f"value {value}\n")
 
 
@@ -67,9 +67,7 @@ def test_a_table_is_published_once_and_again_when_it_changes(params: Params) -> 
 
 def test_a_table_of_times_is_published_on_request_alone(params: Params) -> None:
     folder, target = params.reports / "tables", published_folder(params)
-    write_text(
-        folder / "costs.csv", "# A caption.\nmethod,metric,value,images,missing\nat,training_seconds,1.00,,false\n"
-    )
+    write_text(folder / "costs.csv", "method,metric,value,images,missing\nat,training_seconds,1.00,,false\n")
     assert "left out tables/costs: times are those of one machine" in said(params)
     assert not (target / "tables/costs.csv").exists()
     assert said(params, "tables/costs") == f"published {target}/tables/costs"

@@ -17,7 +17,7 @@ from pipeline.config import Params, parse_params
 from pipeline.core.values import Norm
 from pipeline.reporting.layout import NORM_SYMBOLS
 from pipeline.reporting.results import fill
-from pipeline.reporting.tables import of_suite, remove_leftovers, write_table
+from pipeline.reporting.tables import ENDINGS, of_suite, remove_leftovers, write_table
 
 
 def planted(params: Params, means: dict[str, list[float | None]], table: str = "main", **columns: Any) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def planted(params: Params, means: dict[str, list[float | None]], table: str = "
 
 
 def write(params: Params, results: pd.DataFrame, folder: Path, name: str = "main") -> tuple[str, str, str]:
-    tex, table, markdown = write_table(of_suite(name, params, results), folder)
+    tex, table, _, markdown = write_table(of_suite(name, params, results), folder)
     return tex.read_text(), table.read_text(), markdown.read_text()
 
 
@@ -114,18 +114,20 @@ def test_the_caption_says_what_was_measured(params: Params, runs: pd.DataFrame, 
 
 def test_the_csv_has_the_printed_numbers(params: Params, runs: pd.DataFrame, tmp_path: Path) -> None:
     _, table, _ = write(params, fill(params, params.tables["main"], runs), tmp_path)
-    comment, *lines = table.splitlines()
-    assert comment.startswith("# ") and params.tables["main"].caption in comment and params.description in comment
-    header, *rows = csv.reader(lines)
+    header, *rows = csv.reader(table.splitlines())
     assert header[:7] == ["method", "label", "metric", "value", "std", "low", "high"]
     assert header[7:] == ["seeds", "images", "missing", "command", "notes"]
-    label = params.methods["at"].label
     assert len(rows) == 12
     assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "", "", "2", "360", "false", "", ""]
-    assert rows[5][:7] == ["at", label, "aa_linf", "41.25", "", "", ""]
+    assert rows[5][:7] == ["at", "AT∞ 100% | \N{SCRIPT SMALL L}∞", "aa_linf", "41.25", "", "", ""]
     assert rows[5][7:] == ["1", "64", "false", "dvc repro evaluate@at-1", "64 of 360 test images."]
     assert rows[11][:10] == ["slow_at", "slow_at", "union", "", "", "", "", "0", "", "true"]
     assert rows[11][10] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
+    wide = pd.read_csv(next(tmp_path.glob("*_wide.csv")))
+    metrics = list(dict.fromkeys(row[2] for row in rows))
+    assert list(wide.columns) == ["method", "label", *metrics] and list(wide["method"]) == ["nt", "at", "slow_at"]
+    numbers = [float(row[3]) if row[3] else float("nan") for row in rows]
+    assert wide[metrics].to_numpy().ravel().tolist() == pytest.approx(numbers, nan_ok=True)
 
 
 def test_ties_at_the_printed_precision_share_a_mark(params: Params, tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_one_filled_row_has_no_mark(params: Params, tmp_path: Path) -> None:
     tex, table, markdown = write(params, results, tmp_path, "one_column")
     assert tex_rows(tex)[0][1] == "12.3"
     assert markdown_rows(markdown)[0][1] == "12.3"
-    assert "at,AT_{\\infty} 100% | $\\ell_\\infty$,worst_case_union,12.3,,,,1,64,false,," in table
+    assert "at,AT∞ 100% | \N{SCRIPT SMALL L}∞,worst_case_union,12.3,,,,1,64,false,," in table
 
 
 def test_one_seed_and_one_number_of_images_are_said_plainly(raw: dict[str, Any], tmp_path: Path) -> None:
@@ -295,8 +297,7 @@ def test_every_number_mark_and_dash_is_printed_where_it_belongs(
             tex_mark, mark = ((r"\textbf{%s}", "**%s**"), (r"\underline{%s}", "<u>%s</u>"), ("%s", "%s"))[min(place, 2)]
             assert re.sub(r"\\phantom\{0+\}", "", in_tex) == tex_mark % text
             assert in_markdown == mark % text
-    _, *lines = table.splitlines()
-    assert [line[3] for line in list(csv.reader(lines))[1:]] == [text for row in expected for text in row]
+    assert [line[3] for line in list(csv.reader(table.splitlines()))[1:]] == [text for row in expected for text in row]
 
 
 def on_cifar10(raw: dict[str, Any]) -> Params:
@@ -314,9 +315,9 @@ def test_the_form_beside_the_paper_has_every_difference(raw: dict[str, Any], tmp
     # printed in Table I: AT 84.32, 44.37, 50.68 and IAT 83.70, 35.13, 43.26
     results = planted(params, {"nt": [90.0] * 4, "at": [85.0, 44.0, 1.0, 50.68], "iat": [None, 45.13, 1.0, 43.26]})
     paths = write_table(of_suite("main", params, results), tmp_path)
-    names = [f"table_one{form}.{kind}" for form in ("", "_minus_paper") for kind in ("tex", "csv", "md")]
+    names = [f"table_one{form}{kind}" for form in ("", "_minus_paper") for kind in ENDINGS]
     assert [path.name for path in paths] == names
-    tex, table, markdown = (path.read_text() for path in paths[3:])
+    tex, table, wide, markdown = (path.read_text() for path in paths[4:])
     dash = r"--\rlap{\textsuperscript{a}}"
     assert [row[1:] for row in tex_rows(tex)] == [
         ["$+$0.68", r"\phantom{0}$-$0.37", r"$\pm$0.00"],
@@ -328,7 +329,8 @@ def test_the_form_beside_the_paper_has_every_difference(raw: dict[str, Any], tmp
     ]
     assert "<sup>a</sup> Not measured yet: `dvc repro evaluate@iat-0`." in markdown
     assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): Main results.** Percentage points.")
-    frame = pd.read_csv(io.StringIO(table), comment="#").set_index(["method", "metric"])
+    assert pd.read_csv(io.StringIO(wide))["natural"].tolist() == pytest.approx([0.68, float("nan")], nan_ok=True)
+    frame = pd.read_csv(io.StringIO(table)).set_index(["method", "metric"])
     assert list(frame["paper"]) == [84.32, 44.37, 50.68, 83.70, 35.13, 43.26]
     assert frame["difference"]["at", "natural"] == 0.68 and frame["value"]["at", "natural"] == 85.0
     assert pd.isna(frame["difference"]["iat", "natural"])
@@ -357,7 +359,7 @@ def test_files_of_dropped_tables_are_removed_and_no_others(params: Params, runs:
         (tmp_path / name).write_text("% My own")
     kept = write_table(of_suite("main", params, fill(params, params.tables["main"], runs)), tmp_path)
     removed = remove_leftovers(tmp_path, kept)
-    assert sorted(path.name for path in removed) == [f"one_column.{kind}" for kind in ("csv", "md", "png", "tex")]
+    assert sorted(path.name for path in removed) == sorted(f"one_column{end}" for end in (*ENDINGS, ".png"))
     mine = {"mine.tex", "mine.csv", "notes.md", "figure.png", "tables.pdf"}
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in kept} | mine
     assert remove_leftovers(tmp_path, kept) == []
@@ -367,7 +369,7 @@ def test_a_suite_that_the_papers_lack_has_no_such_form(params: Params, runs: pd.
     table = params.tables["main"].model_copy(update={"paper": ["I"]})
     params = params.model_copy(update={"tables": {"main": table}})
     paths = write_table(of_suite("main", params, fill(params, table, runs)), tmp_path)
-    assert [path.name for path in paths] == ["main.tex", "main.csv", "main.md"]
+    assert [path.name for path in paths] == [f"main{end}" for end in ENDINGS]
 
 
 def test_every_norm_has_a_symbol() -> None:

@@ -66,7 +66,7 @@ def test_an_experiment_is_measured_on_regenerated_images_and_the_tables_say_so(p
     done.expect(0)
     assert f"logged {METHOD}-1 on corrupted images to MLflow from its files" in done.out
     (table,) = place.folder.glob("reports/**/table4.csv")
-    cells = pd.read_csv(table, comment="#").set_index(["method", "metric"])
+    cells = pd.read_csv(table).set_index(["method", "metric"])
     assert cells.loc[(METHOD, "ood_c"), "value"] == pytest.approx(100 * content["metrics"]["ood_c"], abs=0.01)
     assert "dvc repro ood@" in str(cells["command"].tolist())
     assert "Regenerated images, not the released files" in table.with_suffix(".md").read_text()

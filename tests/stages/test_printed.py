@@ -48,7 +48,7 @@ class Store:
         return printed.main([*arguments, "--file", "mine.yaml"])
 
     def cells(self, name: str) -> pd.DataFrame:
-        frame = pd.read_csv(self.folder / f"reports/printed/{name}.csv", skiprows=1, keep_default_na=False)
+        frame = pd.read_csv(self.folder / f"reports/printed/{name}.csv", keep_default_na=False)
         return frame.set_index(["suite", "method", "metric"])
 
 
@@ -119,7 +119,7 @@ def test_a_table_without_any_number_is_written_only_where_it_is_named(store: Sto
 
 def test_overrides_are_of_all_suites(store: Store) -> None:
     assert store.write("both", "--set", "seeds=[1,2]", "--output", "seeds") == 0
-    rows = pd.read_csv("seeds/both.csv", skiprows=1, keep_default_na=False)
+    rows = pd.read_csv("seeds/both.csv", keep_default_na=False)
     first = rows[(rows["suite"] == "small") & (rows["method"] == METHODS[0])]
     assert set(first["seeds"]) == {1}
     assert all(
