@@ -5,7 +5,7 @@
 Arguments are Hydra overrides. Groups: suite, architecture, protocol; any single value can be
 overridden too: `seeds=[1,2,3]`, `training.epochs=20`. With other epochs, whatever counts epochs
 (breakpoints, t', c, decays, ranges of the search) is scaled in proportion, but for what is
-overridden itself.
+overridden itself. Images of one's own are looked at, and what they are is written there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from stages import cli
 def main(given: Namespace) -> None:
     """The command."""
     from pipeline.config.composing import compose_suite, with_header, write_composed
+    from pipeline.experiments.own_data import fit
 
-    composition = compose_suite(given.overrides, Path("conf"))
+    composition = compose_suite(given.overrides, Path("conf"), fit)
     text = with_header(given.overrides, composition.content)
     if kept := write_composed(given.output, text, given.overwrite):
         print(f"kept your edited {given.output} as {kept}")

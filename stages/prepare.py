@@ -9,12 +9,22 @@ from argparse import Namespace
 from stages import cli
 
 
-@cli.command(cli.PARAMS)
+@cli.command(
+    cli.PARAMS,
+    cli.option(
+        "--accept",
+        action="store_true",
+        help="images of one's own: first write what lies at data.root now to params.yaml (data.found)",
+    ),
+)
 def main(given: Namespace) -> None:
     """The command."""
     from pipeline.core.signals import stop_on_signal
+    from pipeline.experiments.own_data import accept
     from pipeline.experiments.prepare import prepare_data
 
+    if given.accept:
+        print("\n".join(accept(given.params)), flush=True)
     data = cli.params_of(given).data
     if data.streaming is None:
         prepare_data(data, lambda: None)

@@ -35,6 +35,11 @@ def _size(text: str) -> int | None:
     ),
     cli.option("--allow-damaged", action="store_true", help="leave damaged images out, instead of failing"),
     cli.option(
+        "--upright",
+        action="store_true",
+        help="turn images as their EXIF orientation says, which data.name=imagefolder does and imagenet does not",
+    ),
+    cli.option(
         "--subset-list",
         type=Path,
         metavar="FILE",
@@ -51,7 +56,7 @@ def main(given: Namespace) -> None:
         manifest = prepare_imagefolder(
             given.source,
             given.destination,
-            ShardSettings(given.size, given.images_per_shard),
+            ShardSettings(given.size, given.images_per_shard, given.upright),
             display,
             workers=given.workers,
             subset_list=given.subset_list,

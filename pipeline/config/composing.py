@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.config import Params, parse_params
 from pipeline.config.overrides import GROUPS, parse_overrides, raise_any, unknown_keys
 from pipeline.config.scaling import Scaling, leaves
 from pipeline.config.writing import readable_yaml
+from pipeline.core.datasets import is_own
 from pipeline.core.errors import RequestError
 from pipeline.core.files import write_text
 
@@ -93,17 +95,58 @@ def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
     return kept
 
 
+def with_found(text: str, found: dict[str, Any]) -> str:
+    """The text of a params.yaml with `data.found` in one line, everything else as it is.
+
+    One that is as it was composed counts as composed afterwards, too.
+    """
+    import yaml
+
+    root: Any = yaml.compose(text, yaml.SafeLoader)
+    data = next(value for key, value in root.value if key.value == "data")
+    line = f"found: {json.dumps(found, ensure_ascii=False)}"
+    present = [(key.start_mark.index, value.end_mark.index) for key, value in data.value if key.value == "found"]
+    if present:
+        start, end = present[0]
+        end = start + len(text[start:end].rstrip())
+    else:
+        start = end = data.value[0][0].start_mark.index
+        line += ", " if data.flow_style else "\n" + " " * data.value[0][0].start_mark.column
+    changed = text[:start] + line + text[end:]
+    header = DIGEST.match(changed)
+    if header is None or is_edited(text):
+        return changed
+    return changed.replace(header[1], _digest(changed[header.end() :]), 1)
+
+
 def _free_name(path: Path) -> Path:
     """The name with .bak added, or .bak2, .bak3 and so on where an earlier edited file is kept."""
     names = (path.with_name(f"{path.name}.bak{number}") for number in chain([""], count(2)))
     return next(name for name in names if not name.exists())
 
 
-def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
+def _assume(content: dict[str, Any]) -> list[str]:
+    """Put stand-ins where something depends on images that nobody looks at: a suite can be checked without any."""
+    if is_own(str(content["data"]["name"])):
+        content["data"]["held_out_images"] = content["data"]["held_out_images"] or 1
+        for method in content["methods"].values():
+            if method.get("mixture") and method["mixture"].get("decay", 0) is None:
+                method["mixture"]["decay"] = 0.9
+    return []
+
+
+def compose_suite(
+    overrides: Sequence[str], conf: Path, fit: Callable[[dict[str, Any]], list[str]] = _assume
+) -> Composition:
     """The content of params.yaml for Hydra `overrides`.
 
     Where one of them is `training.epochs`, whatever else counts epochs is scaled in proportion; see
     `pipeline.config.scaling`.
+
+    Args:
+        overrides: As a person writes them.
+        conf: The folder of the pieces.
+        fit: Fills in what depends on images of one's own, and says in lines what it did.
 
     Raises:
         RequestError: an override names something that does not exist, or the composed file has mistakes.
@@ -123,8 +166,10 @@ def compose_suite(overrides: Sequence[str], conf: Path) -> Composition:
     content: Any = OmegaConf.to_container(composed)
     if scaling is not None:
         scaling.finish(content)
+    fitted = fit(content)
     params = parse_params(content, f"conf/ with {' '.join(overrides) or 'no overrides'}")
-    return Composition(readable_yaml(content), params, [] if scaling is None else list(scaling.describe()))
+    scaled = [] if scaling is None else list(scaling.describe())
+    return Composition(readable_yaml(content), params, [*fitted, *scaled])
 
 
 def _composed(overrides: Sequence[str], conf: Path) -> DictConfig:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from pipeline.config.data import DataSettings
+from pipeline.config.data import DataSettings, batch_problems
 from pipeline.config.evaluation import EvaluationSettings, OODSettings, SuiteOOD
 from pipeline.config.experiment import Experiment
 from pipeline.config.figures import AnyFigure
@@ -21,7 +21,7 @@ from pipeline.config.studies import AblationSettings
 from pipeline.config.tables import TableSettings
 from pipeline.config.training import TrainingSettings
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import AttackBudget, Name, Norm, Protocol, Seeds, StrictModel, repeated, unless
+from pipeline.core.values import AttackBudget, Location, Name, Norm, Protocol, Seeds, StrictModel, mapping, repeated, unless
 
 
 class Params(StrictModel):
@@ -49,6 +49,15 @@ class Params(StrictModel):
     @classmethod
     def _have_files_of_their_own(cls, value: dict[str, TableSettings]) -> dict[str, TableSettings]:
         return unless(repeated([table.file or name for name, table in value.items()]), value)
+
+    @classmethod
+    def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+        """Minibatches that images of one's own are too few for."""
+        sections = {("training",): mapping(given, "training")}
+        sections |= {("methods", str(name)): mapping(mapping(given, "methods"), name) for name in mapping(given, "methods")}
+        for place, section in sections.items():
+            for problem in batch_problems(mapping(given, "data"), section.get("batch_size")):
+                yield (*place, "batch_size"), problem
 
     @property
     def reports(self) -> Path:

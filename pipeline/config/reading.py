@@ -29,9 +29,12 @@ def load_params(path: str | Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        RequestError: the file is missing, too large or not YAML, or it has mistakes; the message lists them.
+        RequestError: the file is missing, too large or not YAML, or it has mistakes, which the message lists; or nobody
+            has looked at its images.
     """
-    return parse_params(read_yaml(path, "'make suite SUITE=digits' writes it."), str(path))
+    params = parse_params(read_yaml(path, "'make suite SUITE=digits' writes it."), str(path))
+    _ = params.data.facts  # without it fingerprints would not tell one's own images from others
+    return params
 
 
 def read_yaml(path: str | Path, way_out: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -62,3 +63,12 @@ DATASETS: dict[str, DataFacts] = {
     "imagenet": DataFacts(3, 224, 224, IMAGENET, 1_281_167, 5_000, streamed=True),
     "imagefolder": DataFacts(3, 224, 224, (), None, None, streamed=True),
 }
+
+OWN = ("images", "arrays")
+"""Data sets of one's own: folders of images, and arrays in one file. A third kind is named 'package.module:function'."""
+FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set is one's own and whole in memory: what it holds is not known before somebody looks."""
+    return name in OWN or FACTORY.fullmatch(name) is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import psutil
+
 MOST_READERS = 16
 """More processes would wait for the device, and each holds finished batches in memory."""
 
@@ -21,3 +23,8 @@ def threads_each(sharers: int = 1) -> int:
 def usable_cores() -> int:
     """How many cores this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take without others losing theirs."""
+    return int(psutil.virtual_memory().available)

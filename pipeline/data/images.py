@@ -19,6 +19,8 @@ from pipeline.core.streams import stream
 
 IMAGES_FILE = "images.safetensors"
 MANIFEST_FILE = "manifest.json"
+OWN_DIGEST = 16
+"""Digits of the digest of one's own images that params.yaml has."""
 WAY_OUT = "'python -m stages.prepare' writes it anew."
 
 
@@ -83,7 +85,7 @@ def load_split(prepared: Path, settings: DataSettings) -> ImageSplit:
     Raises:
         RequestError: the folder is missing, is damaged or holds another data set.
     """
-    manifest = _read_manifest(prepared / MANIFEST_FILE, settings.name)
+    manifest = _read_manifest(prepared / MANIFEST_FILE, settings)
     train, test = _read_images(prepared / IMAGES_FILE, manifest["sha256"], settings.facts)
     trained_on, held_out = split_positions(len(train), settings)
     if settings.test_images is not None:
@@ -124,7 +126,17 @@ def split_positions(images: int, settings: DataSettings) -> tuple[Tensor, Tensor
     return replaced, held_out
 
 
-def _read_manifest(path: Path, name: str) -> dict[str, Any]:
+def is_prepared(prepared: Path, settings: DataSettings) -> bool:
+    """Whether a folder holds the images of `settings`, and not those of another data set of one's own."""
+    try:
+        _read_manifest(prepared / MANIFEST_FILE, settings)
+    except RequestError:
+        return False
+    return True
+
+
+def _read_manifest(path: Path, settings: DataSettings) -> dict[str, Any]:
+    name, own = settings.name, settings.found.digest if settings.found is not None else None
     try:
         found = read_record(path)
     except FileNotFoundError:
@@ -135,6 +147,10 @@ def _read_manifest(path: Path, name: str) -> dict[str, Any]:
         raise RequestError(f"{path}: is not of a data set that is whole in memory. {WAY_OUT}")
     if found["name"] != name:
         raise RequestError(f"{path}: is of data set '{found['name']}', params.yaml asks for '{name}'. {WAY_OUT}")
+    if own is not None and found["digest"][:OWN_DIGEST] != own:
+        raise RequestError(
+            f"{path}: is of images with digest {found['digest'][:OWN_DIGEST]}, params.yaml asks for {own}. {WAY_OUT}"
+        )
     return found
 
 

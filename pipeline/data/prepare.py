@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.config import DataSettings, StreamingSettings
+from pipeline.config.data import LOOK, Found
+from pipeline.core.errors import RequestError
 from pipeline.core.files import atomic_write, file_digest, remove_half_written, write_record
 from pipeline.core.machine import usable_cores
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
-from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE
+from pipeline.data.imagefolder.tree import list_classes
+from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE, OWN_DIGEST, ImageSet
+from pipeline.data.own import read_own
 from pipeline.data.sources import read_official
 
 
@@ -30,27 +34,75 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
         RequestError: official files are missing and cannot be downloaded, or are damaged.
         OSError: a file cannot be written; nothing half-written is left.
     """
-    train, test = read_official(settings.name, settings.root)
-    tensors = {
-        "train_images": train.images,
-        "train_labels": train.labels.to(torch.uint8),
-        "test_images": test.images,
-        "test_labels": test.labels.to(torch.uint8),
-    }
+    if settings.is_own:
+        own = read_own(settings)
+        train, test, classes = own.train, own.test, own.classes
+    else:
+        train, test = read_official(settings.name, settings.root)
+        classes = settings.facts.classes
+    tensors = _tensors(train, test, classes)
+    digest = content_digest(tensors)
+    if settings.is_own:
+        _check_found(settings, _describe(tensors, classes, digest))
     remove_half_written(destination)
     with atomic_write(destination / IMAGES_FILE) as stream:
         stream.write(save(tensors))
-    classes = settings.facts.classes
     manifest = {
         "name": settings.name,
-        "digest": content_digest(tensors),
+        "digest": digest,
         "sha256": file_digest(destination / IMAGES_FILE),
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "images_per_class": {"train": _counts(train.labels, classes), "test": _counts(test.labels, classes)},
-        "versions": _versions(settings.name),
+        "versions": _versions(settings),
     }
     write_record(destination / MANIFEST_FILE, manifest)
     return manifest
+
+
+def find(settings: DataSettings) -> Found:
+    """What images of one's own are.
+
+    Raises:
+        RequestError: they are not there, or no classifier can be trained and tested on them.
+    """
+    if not settings.is_own:
+        return Found(classes=list(list_classes(settings.root)))
+    own = read_own(settings)
+    tensors = _tensors(own.train, own.test, own.classes)
+    return _describe(tensors, own.classes, content_digest(tensors))
+
+
+def _tensors(train: ImageSet, test: ImageSet, classes: Sequence[str]) -> dict[str, Tensor]:
+    """What is written, by name."""
+    kind = torch.uint8 if len(classes) <= 2**8 else torch.int16
+    return {
+        "train_images": train.images,
+        "train_labels": train.labels.to(kind),
+        "test_images": test.images,
+        "test_labels": test.labels.to(kind),
+    }
+
+
+def _describe(tensors: dict[str, Tensor], classes: Sequence[str], digest: str) -> Found:
+    train, test = tensors["train_images"], tensors["test_images"]
+    shape = tuple(train.shape[1:])
+    return Found(
+        classes=list(classes), shape=shape, train_images=len(train), test_images=len(test), digest=digest[:OWN_DIGEST]
+    )
+
+
+def _check_found(settings: DataSettings, now: Found) -> None:
+    """Refuse other images than params.yaml says: results would be taken for those of the former."""
+    before = settings.found
+    if before == now:
+        return
+    shown = {} if before is None else {key: getattr(before, key) for key in Found.model_fields}
+    different = [f"{key} {shown.get(key)} -> {value}" for key, value in now if shown.get(key) != value]
+    raise RequestError(
+        f"data.root {settings.root}: has other images than data.found in params.yaml says "
+        f"({'; '.join(different)}). {LOOK}: experiments on them are new ones. Other versions of numpy, Pillow or "
+        "libjpeg may read other pixels, too"
+    )
 
 
 def prepare_streamed(
@@ -70,7 +122,8 @@ def prepare_streamed(
             manifest = prepare_imagefolder(
                 settings.root,
                 folder,
-                ShardSettings(size=None if size == "original" else size),
+                # ImageNet's published figures are of images as they are stored.
+                ShardSettings(size=None if size == "original" else size, upright=settings.name != "imagenet"),
                 display,
                 workers=usable_cores(),
                 subset_list=streaming.subset_list,
@@ -89,11 +142,11 @@ def content_digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _counts(labels: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
+def _counts(labels: Tensor, classes: Sequence[str]) -> dict[str, int]:
     return dict(zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True))
 
 
-def _versions(name: str) -> dict[str, str]:
+def _versions(settings: DataSettings) -> dict[str, str]:
     """The versions of the libraries that had a part in the files' content."""
-    source = "scikit-learn" if name == "digits" else "torchvision"
+    source = "scikit-learn" if settings.name == "digits" else "pillow" if settings.is_own else "torchvision"
     return {library: version(library) for library in ("numpy", "safetensors", source, "torch")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config import DataSettings, Experiment
 from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.files import Damaged, exclusive, write_json
-from pipeline.data.images import MANIFEST_FILE
+from pipeline.data.images import MANIFEST_FILE, is_prepared
 from pipeline.data.prepare import prepare, prepare_streamed
 from pipeline.provenance.folders import prepared_folder
 
@@ -26,7 +26,8 @@ def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None
     folder = prepared_folder(experiment.data.name)
     wanted = [folder / str(size) / MANIFEST_FILE for size in experiment.stored_sizes] or [folder / MANIFEST_FILE]
     with _preparing(experiment.data, should_stop):
-        if not all(path.exists() for path in wanted):
+        own = experiment.data.is_own
+        if not (is_prepared(folder, experiment.data) if own else all(path.exists() for path in wanted)):
             print(f"preparing {experiment.data.name} in {folder}", flush=True)
             _prepare(experiment.data, should_stop)
 

@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.ranks import ALONE, Ranks
 from pipeline.core.streams import stream
+from pipeline.data.decoding import DamagedImage, decode
 from pipeline.data.imagefolder.crops import CentreCrop, RandomCrop
 from pipeline.data.imagefolder.prepare import SUBSET_FILE, read_manifest
-from pipeline.data.imagefolder.shards import WAY_OUT, DamagedImage, decode, read, read_names
+from pipeline.data.imagefolder.shards import WAY_OUT, read, read_names
 from pipeline.data.imagefolder.subset import read_list
 from pipeline.data.images import ImageSet
 
@@ -76,7 +77,8 @@ class StoredImages:
         shard, start, end, _, number = self.places[index].tolist()
         path = self.files[shard]
         try:
-            return decode(read(path, "bytes", slice(start, end)).tobytes())
+            # Upright already, where that is wanted.
+            return decode(read(path, "bytes", slice(start, end)).tobytes(), upright=False).convert("RGB")
         except DamagedImage as error:
             raise RequestError(f"{path}: image {number} is damaged ({error}). {WAY_OUT}") from None
 

@@ -47,6 +47,8 @@ class ShardSettings:
     images_per_shard: int = 2048
     """A fixed number, not a fixed size: a file that is restored changes one shard. 2,048 original images of ImageNet
     are about 230 MB, reduced to 256 pixels about 100 MB."""
+    upright: bool = False
+    """Turn images as their EXIF orientation says; ImageNet's published figures are of images as they are stored."""
 
 
 def prepare_imagefolder(
@@ -144,7 +146,8 @@ def describe(manifest: dict[str, Any], folder: Path) -> str:
 
 
 def _identity(settings: ShardSettings) -> dict[str, Any]:
-    return {"format": FORMAT, **asdict(settings), "quality": QUALITY}
+    chosen = {name: value for name, value in asdict(settings).items() if name != "upright" or value}
+    return {"format": FORMAT, **chosen, "quality": QUALITY}
 
 
 def _check_destination(destination: Path, settings: ShardSettings) -> None:
@@ -173,7 +176,7 @@ def _plan(tree: Tree, destination: Path, settings: ShardSettings) -> list[ShardT
         size = settings.size if part == "train" else None
         for number, first in enumerate(range(0, len(files), count)):
             path = destination / f"{part}-{number:05d}.safetensors"
-            tasks.append(ShardTask(tree.root / part, path, files[first : first + count], size))
+            tasks.append(ShardTask(tree.root / part, path, files[first : first + count], size, settings.upright))
     return tasks
 
 

@@ -27,7 +27,8 @@ from PIL import features
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.files import Damaged, file_digest, read_record, write_record
 from pipeline.core.progress import PreparationDisplay
-from pipeline.data.imagefolder.shards import QUALITY, DamagedImage, EncodedImage, encode, write_shard
+from pipeline.data.decoding import DamagedImage
+from pipeline.data.imagefolder.shards import QUALITY, EncodedImage, encode, write_shard
 from pipeline.data.imagefolder.tree import SourceFile
 
 POLL_SECONDS = 0.2
@@ -47,6 +48,8 @@ class ShardTask:
     files: tuple[SourceFile, ...]
     size: int | None
     """Shorter side to reduce images to; None keeps every file's bytes."""
+    upright: bool = False
+    """Turn images as their EXIF orientation says."""
 
     @property
     def record_path(self) -> Path:
@@ -57,7 +60,8 @@ class ShardTask:
     def key(self) -> str:
         """sha256 over all that decides the shard's bytes; source files are known by path and size."""
         libraries = sorted(library_versions().items())
-        digest = hashlib.sha256(f"{self.size} {QUALITY} {libraries}\n".encode())
+        turned = " upright" if self.upright else ""
+        digest = hashlib.sha256(f"{self.size} {QUALITY}{turned} {libraries}\n".encode())
         for file in self.files:
             digest.update(os.fsencode(f"{file.name}\0{file.label}\0{file.size}\n"))
         return digest.hexdigest()
@@ -177,7 +181,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         if _stop is not None and _stop.is_set():
             raise Interrupted("the main process has stopped")
         try:
-            content = encode(_read_source(task.folder / file.name), task.size)
+            content = encode(_read_source(task.folder / file.name), task.size, task.upright)
         except DamagedImage as error:
             damaged.append((file.name, str(error)))
         else:

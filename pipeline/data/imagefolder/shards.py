@@ -25,20 +25,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.core.errors import RequestError
 from pipeline.core.files import atomic_write
+from pipeline.data.decoding import decode, is_upright
 
 QUALITY = 95
 """The quality of JPEGs that are written here."""
 WAY_OUT = "'python -m stages.prepare_imagefolder' with the same arguments as before writes anew what is damaged."
-
-
-class DamagedImage(Exception):
-    """Bytes that are not a whole image; the message is the reason, and the same on every machine."""
 
 
 class EncodedImage(NamedTuple):
@@ -49,43 +46,29 @@ class EncodedImage(NamedTuple):
     content: bytes
 
 
-def decode(content: bytes) -> Image.Image:
-    """The whole image in RGB: grey ones, CMYK and palettes are converted, transparency and EXIF rotation are ignored.
-
-    That is what torchvision's ImageFolder does, and with it every published ImageNet figure.
-
-    Raises:
-        DamagedImage: the bytes are empty, are no image, or end too early.
-    """
-    if not content:
-        raise DamagedImage("the file is empty")
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB")
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        raise DamagedImage("is not an image in a known format") from None
-    except Exception as error:  # a damaged file can raise nearly anything in Pillow's many readers
-        raise DamagedImage(" ".join(str(error).split()) or type(error).__name__) from None
-
-
-def encode(content: bytes, size: int | None) -> bytes:
+def encode(content: bytes, size: int | None, upright: bool = False) -> bytes:
     """The image file `content` with its shorter side reduced to `size` pixels, antialiased, as JPEG.
 
-    Where there is nothing to reduce (`size` is None, or the image is not larger) the bytes are kept as they are:
-    enlarging adds nothing that the crop does not do as well, and a second compression only loses.
+    Where there is nothing to reduce (`size` is None, or the image is not larger) or to turn, the bytes are kept as they
+    are: enlarging adds nothing that the crop does not do as well, and a second compression only loses.
+
+    Args:
+        content: The file.
+        size: Shorter side to reduce to; None: keep it.
+        upright: Turn the image as its EXIF orientation says.
 
     Raises:
         DamagedImage: see `decode`.
     """
-    image = decode(content)
+    image = decode(content, upright)
     width, height = image.size
     if size is None or min(width, height) <= size:
-        return content
+        if not upright or is_upright(content):
+            return content
+        size = min(width, height)
     reduced = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
     # Pillow's bilinear filter widens with the reduction: it is the antialiased resizing of torchvision.
-    resized = image.resize(reduced, Image.Resampling.BILINEAR)
+    resized = image.convert("RGB").resize(reduced, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     resized.save(buffer, "JPEG", quality=QUALITY, subsampling="4:4:4")
     return buffer.getvalue()

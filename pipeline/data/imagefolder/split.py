@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline.config import DataSettings, StoredSize
+from pipeline.config.data import LOOK
 from pipeline.core.errors import RequestError
 from pipeline.core.machine import readers
 from pipeline.core.streams import stream
@@ -107,5 +108,7 @@ def _check_contents(prepared: Path, settings: DataSettings, manifest: dict[str, 
     ):
         if found < needed:
             raise RequestError(f"{prepared}: has {found} {what}, data.{key} needs {needed}")
+    if settings.found is not None and manifest["classes"] != settings.found.classes:
+        raise RequestError(f"{prepared}: has other classes than data.found in params.yaml; {LOOK}")
     if (classes := len(manifest["classes"])) != expected:
         raise RequestError(f"{prepared}: has {classes} classes, data.name '{settings.name}' has {expected}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from pipeline.core.errors import RequestError
 
 PARTS = ("train", "val")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What counts as an image, in lower case: the endings that torchvision's ImageFolder reads."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""What counts as an image, in lower case: the endings that torchvision's ImageFolder reads, and GIF."""
 EXPECTED = "expected a folder SOURCE with train/<class>/*.JPEG and val/<class>/*.JPEG that may be read"
 
 
@@ -50,39 +50,53 @@ class Tree:
         return digest.hexdigest()
 
 
-def list_tree(root: Path) -> Tree:
-    """List both parts of the tree at `root`; a class's folder may have folders of its own, as Tiny ImageNet's do.
+def list_tree(root: Path, parts: Sequence[str] = PARTS, expected: str = EXPECTED) -> Tree:
+    """List the parts of the tree at `root`; a class's folder may have folders of its own, as Tiny ImageNet's do.
+
+    Args:
+        root: Their folder.
+        parts: Two folders of it, or "": its classes are not split into parts.
+        expected: How the tree should be, for the message that says that it is not.
 
     Raises:
         RequestError: a folder is missing or cannot be read, the parts have different classes, or a class is empty.
     """
-    classes = {part: _class_names(root / part) for part in PARTS}
-    train, val = set(classes["train"]), set(classes["val"])
+    classes = {part: _class_names(root / part, expected) for part in parts}
+    train, test = set(classes[parts[0]]), set(classes[parts[-1]])
     _refuse_classes(
-        f"{root}: train has {len(train)} classes and val {len(val)}, expected the same in both: "
+        f"{root}: {parts[0]} has {len(train)} classes and {parts[-1]} {len(test)}, expected the same in both: "
         "move or remove the folders that are only in",
-        {root / "train": sorted(train - val), root / "val": sorted(val - train)},
+        {root / parts[0]: sorted(train - test), root / parts[-1]: sorted(test - train)},
     )
     files: dict[str, tuple[SourceFile, ...]] = {}
     ignored: list[str] = []
-    for part in PARTS:
+    for part in parts:
         found: list[SourceFile] = []
         for label, name in enumerate(classes[part]):
-            for path, size in sorted(_files_below(root / part, name)):
+            for path, size in sorted(_files_below(root / part, name, expected)):
                 if path.lower().endswith(EXTENSIONS):
                     found.append(SourceFile(path, label, size))
                 else:
-                    ignored.append(f"{part}/{path}")
+                    ignored.append(f"{part}/{path}" if part else path)
         files[part] = tuple(found)
-    filled = {part: {file.label for file in files[part]} for part in PARTS}
+    filled = {part: {file.label for file in files[part]} for part in parts}
     _refuse_classes(
         f"classes without an image (a file that ends in {' '.join(EXTENSIONS)}, in either case)",
         {
             root / part: [name for label, name in enumerate(classes[part]) if label not in filled[part]]
-            for part in PARTS
+            for part in parts
         },
     )
-    return Tree(root, tuple(classes["train"]), files, tuple(ignored))
+    return Tree(root, tuple(classes[parts[0]]), files, tuple(ignored))
+
+
+def list_classes(root: Path) -> tuple[str, ...]:
+    """The classes of a tree of two parts, without a look into them.
+
+    Raises:
+        RequestError: there is no such tree.
+    """
+    return tuple(_class_names(root / PARTS[0], EXPECTED))
 
 
 def _refuse_classes(reason: str, wrong: dict[Path, list[str]]) -> None:
@@ -96,29 +110,29 @@ def _refuse_classes(reason: str, wrong: dict[Path, list[str]]) -> None:
         raise RequestError("\n".join([f"{reason}:", *lines]))
 
 
-def _class_names(folder: Path) -> list[str]:
+def _class_names(folder: Path, expected: str) -> list[str]:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
-        raise _unreadable(error) from None
+        raise _unreadable(error, expected) from None
     names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise RequestError(
-            f"{folder}: has no folders, but {len(entries)} files; {EXPECTED}. ImageNet's official validation archive "
+            f"{folder}: has no folders, but {len(entries)} files; {expected}. ImageNet's official validation archive "
             "is flat: sort its images into one folder per class first"
         )
     return names
 
 
-def _unreadable(error: OSError) -> RequestError:
-    return RequestError(f"{error.filename}: cannot be read ({error.strerror}); {EXPECTED}")
+def _unreadable(error: OSError, expected: str) -> RequestError:
+    return RequestError(f"{error.filename}: cannot be read ({error.strerror}); {expected}")
 
 
-def _files_below(part: Path, name: str) -> Iterator[tuple[str, int]]:
+def _files_below(part: Path, name: str, expected: str) -> Iterator[tuple[str, int]]:
     """(path below the part, bytes) of every file of a class; what is hidden was left by file managers and archivers."""
 
     def refuse(error: OSError) -> None:
-        raise _unreadable(error)
+        raise _unreadable(error, expected)
 
     for folder, folders, names in os.walk(part / name, onerror=refuse, followlinks=True):
         here = Path(folder)

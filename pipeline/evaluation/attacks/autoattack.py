@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 from typing_extensions import override
 
 from pipeline.config.evaluation import EnsembleAttack, Passes
-from pipeline.core.values import Whole
+from pipeline.core.values import Whole, context
 
 if TYPE_CHECKING:
     from pipeline.config.evaluation import Perturb
@@ -25,6 +25,9 @@ MEMBER_NAMES: dict[AutoAttackMember, str] = {
 }
 """As the field writes them."""
 STANDARD_MEMBERS: list[AutoAttackMember] = ["apgd_ce", "apgd_t", "fab_t", "square"]
+LEAST_CLASSES: dict[AutoAttackMember, int] = {"apgd_dlr": 3, "apgd_t": 4}
+"""What their losses compare: the difference of logits ratio (DLR) divides by the distance of the first logit to the
+third, its targeted form by that to the third and the fourth. The others need two classes."""
 STANDARD_TARGETS = 9
 STANDARD_QUERIES = 5000
 PASSES: dict[AutoAttackMember, Passes] = {
@@ -37,12 +40,18 @@ PASSES: dict[AutoAttackMember, Passes] = {
 """What each costs at the standard's effort: FAB's steps take two gradients each, Square's none."""
 
 
+def defined_members(classes: int) -> list[AutoAttackMember]:
+    """The standard ensemble, without what so few classes do not define; for three, DLR in place of its targeted form."""
+    wanted: list[AutoAttackMember] = ["apgd_dlr" if member == "apgd_t" and classes == 3 else member for member in STANDARD_MEMBERS]
+    return [member for member in wanted if LEAST_CLASSES.get(member, 2) <= classes]
+
+
 class AutoAttack(EnsembleAttack):
     """Attacks of AutoAttack (Croce and Hein, 2020), by its authors' package, each on what the ones before left."""
 
     label: ClassVar[str] = "AutoAttack"
     name: Literal["autoattack"]
-    members: list[AutoAttackMember] = Field(default=STANDARD_MEMBERS, min_length=1)
+    members: list[AutoAttackMember] = Field(default=STANDARD_MEMBERS, min_length=1, validate_default=True)
     """The standard ensemble unless it says otherwise; one alone is that attack by itself."""
     targets: Whole = Field(
         default=STANDARD_TARGETS, ge=1, le=STANDARD_TARGETS, exclude_if=lambda value: value == STANDARD_TARGETS
@@ -50,6 +59,18 @@ class AutoAttack(EnsembleAttack):
     """Classes that `apgd_t` and `fab_t` aim at, the likeliest first, or as many as there are; the standard is 9."""
     queries: Whole = Field(default=STANDARD_QUERIES, ge=1, exclude_if=lambda value: value == STANDARD_QUERIES)
     """Queries of Square; the standard is 5,000."""
+
+    @field_validator("members")
+    @classmethod
+    def _are_defined(cls, value: list[AutoAttackMember], info: ValidationInfo) -> list[AutoAttackMember]:
+        images = context(info, "images")
+        classes = max(LEAST_CLASSES.values()) if images is None else len(images.classes)
+        if undefined := [member for member in value if LEAST_CLASSES.get(member, 2) > classes]:
+            needs = " and ".join(f"{member} needs {LEAST_CLASSES[member]}" for member in undefined)
+            raise ValueError(
+                f"the data has {classes} classes, {needs}; expected [{', '.join(defined_members(classes))}]"
+            )
+        return value
 
     def differences(self) -> list[str]:
         """How this is not the standard ensemble, in words; none where it is."""

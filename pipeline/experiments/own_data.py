@@ -1,0 +1,120 @@
+"""Fit settings to images of one's own: look at them, and fill in what depends on what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import DataSettings
+from pipeline.config.composing import with_found
+from pipeline.config.reading import read_yaml, validate
+from pipeline.core.datasets import DATASETS, is_own
+from pipeline.core.errors import RequestError
+from pipeline.core.files import write_text
+from pipeline.core.values import mapping
+
+HELD_OUT_SHARE = 10
+"""One training image in so many chooses among epochs, unless the file says how many."""
+FORGOTTEN_SHARE = 0.02
+"""The mixture forgets over this share of all steps, as the papers' 0.999 does in 46,920 steps."""
+
+
+def fit(content: dict[str, Any]) -> list[str]:
+    """Look at the images that `data.root` of a file's content has, and write what they are into it, as `data.found`.
+
+    What is null is filled in: `data.held_out_images`, the decay of mixtures; members of AutoAttack that so few classes
+    do not define are left out.
+
+    Returns:
+        Lines that say what was found and done; none where the data set is not one's own.
+
+    Raises:
+        RequestError: there are no such images, or no classifier can be trained and tested on them.
+    """
+    data = mapping(content, "data")
+    name = str(data.get("name"))
+    if not is_own(name) and (name not in DATASETS or DATASETS[name].classes or data.get("classes") is not None):
+        return []
+    from pipeline.data.prepare import find  # seconds: it imports torch and what reads images
+
+    asked = {**data, "found": None, "held_out_images": data.get("held_out_images") or 1}
+    found = find(validate(DataSettings, asked, "section data", {}))
+    data["found"] = {key: value for key, value in found.model_dump(mode="json").items() if value is not None}
+    lines = [f"{data.get('root')}: {len(found.classes)} classes ({_named(found.classes)})"]
+    if found.shape is not None and found.train_images is not None:
+        shape = " x ".join(map(str, found.shape))
+        lines[0] += f", {found.train_images:,} training and {found.test_images:,} test images of {shape}"
+        lines += _hold_out(data, mapping(content, "training").get("batch_size"), found.train_images)
+        lines += _set_decay(content, found.train_images)
+    return [*lines, *_choose_members(mapping(content, "evaluation"), len(found.classes))]
+
+
+def accept(path: Path) -> list[str]:
+    """Write what the images of a params.yaml are into it, and leave everything else there as it is.
+
+    Returns:
+        Lines that say what was found.
+
+    Raises:
+        RequestError: as `fit`; or the file has no section `data`, or is no YAML.
+    """
+    content = read_yaml(path, "'make suite SUITE=own' writes it.")
+    if not isinstance(content, dict) or not mapping(content, "data"):
+        raise RequestError(f"{path}: has no section 'data'")
+    data = mapping(content, "data")
+    lines = fit({"data": (data := {**data, "held_out_images": data.get("held_out_images") or 1})})
+    if not lines:
+        return [f"{path}: data set '{data.get('name')}' is known, there is nothing to look at"]
+    write_text(path, with_found(path.read_text(encoding="utf-8"), data["found"]))
+    return lines
+
+
+def _hold_out(data: dict[str, Any], batch_size: Any, images: int) -> list[str]:
+    """A tenth of the training images, and as many more as it takes not to leave a last minibatch of one."""
+    if data.get("held_out_images") is not None:
+        return []
+    count = max(1, images // HELD_OUT_SHARE)
+    if type(batch_size) is int and batch_size > 1 and (images - count) % batch_size == 1:
+        count += 1
+    data["held_out_images"] = count
+    return [f"{count:,} training images are held out to select epochs (data.held_out_images)"]
+
+
+def _set_decay(content: dict[str, Any], images: int) -> list[str]:
+    """Of every mixture whose decay is null."""
+    training = mapping(content, "training")
+    epochs, batch_size = training.get("epochs"), training.get("batch_size")
+    mixtures = [mapping(method, "mixture") for method in mapping(content, "methods").values() if isinstance(method, dict)]
+    open_ones = [mixture for mixture in mixtures if "decay" in mixture and mixture["decay"] is None]
+    if not open_ones or not all(type(number) is int and number > 0 for number in (epochs, batch_size)):
+        return []
+    data = mapping(content, "data")
+    left = min(images - data["held_out_images"], data.get("train_images") or images)
+    steps = epochs * -(-max(left, 1) // batch_size)
+    decay = round(1 - 1 / max(2.0, FORGOTTEN_SHARE * steps), 4)
+    for mixture in open_ones:
+        mixture["decay"] = decay
+    return [f"decay of mixtures {decay}: they forget over 2 % of {steps:,} steps"]
+
+
+def _choose_members(evaluation: dict[str, Any], classes: int) -> list[str]:
+    """Leave members of AutoAttack out that so few classes do not define."""
+    from pipeline.evaluation.attacks.autoattack import LEAST_CLASSES, defined_members
+
+    changed = []
+    for name, attack in mapping(evaluation, "attacks").items():
+        members = attack.get("members") if isinstance(attack, dict) and attack.get("name") == "autoattack" else None
+        if isinstance(members, list) and any(LEAST_CLASSES.get(member, 2) > classes for member in members):
+            attack["members"] = [str(member) for member in defined_members(classes)]
+            changed.append(name)
+    if not changed:
+        return []
+    return [
+        f"{', '.join(changed)}: {', '.join(defined_members(classes))} alone, the loss of APGD-T needs four classes (docs/evaluation.md)"
+    ]
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
