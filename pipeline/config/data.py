@@ -197,7 +197,11 @@ class DataSettings(StrictModel):
             return
         if (name in STREAMED) != (given.get("streaming") is not None):
             yield ("streaming",), f"data set '{name}' {'needs it' if name in STREAMED else 'has none'}"
-        may_have = {"classes": name == "imagefolder", "found": name == "imagefolder" or is_own(name), "size": is_own(name)}
+        may_have = {
+            "classes": name == "imagefolder",
+            "found": name == "imagefolder" or is_own(name),
+            "size": is_own(name),
+        }
         for key, may in may_have.items():
             if not may and given.get(key) is not None:
                 yield (key,), f"data set '{name}' has none"

@@ -21,7 +21,18 @@ from pipeline.config.studies import AblationSettings
 from pipeline.config.tables import TableSettings
 from pipeline.config.training import TrainingSettings
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.values import AttackBudget, Location, Name, Norm, Protocol, Seeds, StrictModel, mapping, repeated, unless
+from pipeline.core.values import (
+    AttackBudget,
+    Location,
+    Name,
+    Norm,
+    Protocol,
+    Seeds,
+    StrictModel,
+    mapping,
+    repeated,
+    unless,
+)
 
 
 class Params(StrictModel):
@@ -54,7 +65,9 @@ class Params(StrictModel):
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """Minibatches that images of one's own are too few for."""
         sections = {("training",): mapping(given, "training")}
-        sections |= {("methods", str(name)): mapping(mapping(given, "methods"), name) for name in mapping(given, "methods")}
+        sections |= {
+            ("methods", str(name)): mapping(mapping(given, "methods"), name) for name in mapping(given, "methods")
+        }
         for place, section in sections.items():
             for problem in batch_problems(mapping(given, "data"), section.get("batch_size")):
                 yield (*place, "batch_size"), problem

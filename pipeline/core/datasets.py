@@ -65,7 +65,7 @@ DATASETS: dict[str, DataFacts] = {
 }
 
 OWN = ("images", "arrays")
-"""Data sets of one's own: folders of images, and arrays in one file. A third kind is named 'package.module:function'."""
+"""Data sets of one's own: folders of images, arrays in one file. A third kind is named 'package.module:function'."""
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 

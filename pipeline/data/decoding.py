@@ -1,4 +1,4 @@
-"""From the bytes of an image file to 8-bit pixels: every form that Pillow opens is converted rightly, or refused by name.
+"""From the bytes of an image file to 8-bit pixels: what Pillow opens is converted rightly, or refused by name.
 
 This module is free of torch: it is what the preparing processes import.
 """

@@ -120,8 +120,8 @@ def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAtta
     """The attacks that `settings` names, in its order.
 
     Args:
-        model: In eval mode; maps float32 images in [0, 1] to logits of as many classes as each member needs. Attacked with BatchNorm
-            folded: who is fooled is for the caller to decide, on the network as it is.
+        model: In eval mode; maps float32 images in [0, 1] to logits of as many classes as each member needs. Attacked
+            with BatchNorm folded: who is fooled is for the caller to decide, on the network as it is.
         settings: Norm, radius, members and their effort.
         seed: Set anew before every call, as the package does, so that each call is a function of its inputs alone.
     """

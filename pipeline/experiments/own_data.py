@@ -84,7 +84,9 @@ def _set_decay(content: dict[str, Any], images: int) -> list[str]:
     """Of every mixture whose decay is null."""
     training = mapping(content, "training")
     epochs, batch_size = training.get("epochs"), training.get("batch_size")
-    mixtures = [mapping(method, "mixture") for method in mapping(content, "methods").values() if isinstance(method, dict)]
+    mixtures = [
+        mapping(method, "mixture") for method in mapping(content, "methods").values() if isinstance(method, dict)
+    ]
     open_ones = [mixture for mixture in mixtures if "decay" in mixture and mixture["decay"] is None]
     if not open_ones or not all(type(number) is int and number > 0 for number in (epochs, batch_size)):
         return []
@@ -110,11 +112,10 @@ def _choose_members(evaluation: dict[str, Any], classes: int) -> list[str]:
     if not changed:
         return []
     return [
-        f"{', '.join(changed)}: {', '.join(defined_members(classes))} alone, the loss of APGD-T needs four classes (docs/evaluation.md)"
+        f"{', '.join(changed)}: {', '.join(defined_members(classes))} alone: the loss of APGD-T needs "
+        "four classes (docs/evaluation.md)"
     ]
 
 
 def _named(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-

@@ -1,4 +1,4 @@
-"""Settings of images of one's own: what is found is written, and what does not fit them is refused when they are read."""
+"""Settings of images of one's own: what is found is written, what does not fit is refused when they are read."""
 
 from __future__ import annotations
 
@@ -139,11 +139,13 @@ def test_what_does_not_fit_the_images(raw: dict[str, Any], path: str, value: Any
 
 def test_padding_that_images_are_too_small_for(raw: dict[str, Any]) -> None:
     raw["data"]["found"]["shape"] = [3, 6, 64]
-    with pytest.raises(RequestError, match="crop_padding 4 is more than half of the 6 pixels .* expected 3 at most"):
+    with pytest.raises(RequestError, match=r"crop_padding 4 is more than half of the 6 pixels .* expected 3 at most"):
         parse_params(raw)
 
 
-@pytest.mark.parametrize(("classes", "members"), [(2, "apgd_ce, fab_t, square"), (3, "apgd_ce, apgd_dlr, fab_t, square")])
+@pytest.mark.parametrize(
+    ("classes", "members"), [(2, "apgd_ce, fab_t, square"), (3, "apgd_ce, apgd_dlr, fab_t, square")]
+)
 def test_few_classes_are_attacked_by_what_is_defined(raw: dict[str, Any], classes: int, members: str) -> None:
     raw["data"]["found"]["classes"] = list("abcd")[:classes]
     raw["evaluation"]["attacks"]["aa_linf"]["members"] = ["apgd_t"]

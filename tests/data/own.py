@@ -21,7 +21,9 @@ def pixels(label: int, number: int, height: int = 64, width: int = 64, channels:
     return noise if channels == 3 else noise[:, :, 0]
 
 
-def write_folders(root: Path, classes: tuple[str, ...] = CLASSES, height: int = 64, width: int = 64, **parts: int) -> Path:
+def write_folders(
+    root: Path, classes: tuple[str, ...] = CLASSES, height: int = 64, width: int = 64, **parts: int
+) -> Path:
     """A tree with so many images of each class in each part; `all` is no part, but the root itself."""
     for part, count in (parts or {"train": 12, "test": 4}).items():
         for label, name in enumerate(classes):

@@ -167,12 +167,18 @@ WRONG_ARRAYS: dict[str, tuple[Change, str]] = {
     "pickles": (changed(train_images=lambda images: np.array([{}, {}], object)), "pickles.*never loaded"),
     "cut": (cut, "is no NPZ file|is damaged"),
     "other names": (lambda path: np.savez(path, a=np.zeros(3)), "holds a; expected train_images, train_labels, test"),
-    "labels from 1": (each_label(lambda labels: labels + 1), "labels are 1 to 2, without 0; expected 0 to 1.*numpy.unique"),
+    "labels from 1": (
+        each_label(lambda labels: labels + 1),
+        "labels are 1 to 2, without 0; expected 0 to 1.*numpy.unique",
+    ),
     "labels with gaps": (each_label(lambda labels: labels * 2), "labels are 0 to 2, without 1; expected 0 to 1"),
     "negative labels": (each_label(lambda labels: labels - 1), "labels are -1 to 0; expected 0 to 1"),
     "one-hot labels": (each_label(lambda labels: np.eye(2, dtype=int)[labels]), "argmax"),
     "labels that are floats": (each_label(lambda labels: labels / 1), "labels are of type float64"),
-    "floats to 255": (changed(train_images=lambda images: images / 1.0), r"floats are from 0 to 239, expected 0 to 1.*as"),
+    "floats to 255": (
+        changed(train_images=lambda images: images / 1.0),
+        r"floats are from 0 to 239, expected 0 to 1.*as",
+    ),
     "floats from -1": (changed(train_images=lambda images: images / 128 - 1), "floats are from -1 .*scale them"),
     "16 bits": (changed(train_images=lambda images: images.astype(np.uint16) * 257), "values are from 0 to 61423, exp"),
     "NaN": (changed(train_images=with_value(float("nan"))), "1 values are NaN or infinite"),
@@ -209,7 +215,10 @@ WRONG_FOLDERS: dict[str, tuple[Change, str]] = {
     "other classes": (moved("test/cat", "test/lion"), r"move or remove(.|\n)*train: cat\n.*test: lion"),
     "no test images": (lambda root: shutil.rmtree(root / "test"), "has train/, but neither test/ nor val/"),
     "no training images": (lambda root: shutil.rmtree(root / "train"), "has test/, but no train/"),
-    "an empty file": (lambda root: (root / "train/cat/000.png").write_bytes(b""), "1 image cannot.*\n.*000.png: the fil"),
+    "an empty file": (
+        lambda root: (root / "train/cat/000.png").write_bytes(b""),
+        "1 image cannot.*\n.*000.png: the fil",
+    ),
     "a cut file": (
         lambda root: (root / "train/cat/000.png").write_bytes((root / "train/cat/001.png").read_bytes()[:999]),
         "cat/000.png: ",
@@ -236,7 +245,7 @@ def test_a_class_of_a_single_image_cannot_be_split(tmp_path: Path) -> None:
 
 def test_what_memory_does_not_hold_is_said_with_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.own.base.free_memory", lambda: 10**6)
-    with pytest.raises(RequestError, match=r"48 images of 3 x 64 x 64 take 0.0 GB .* 0.0 GB of memory are free.*imagefo"):
+    with pytest.raises(RequestError, match=r"48 images of 3 x 64 x 64 take 0.0 GB .* 0.0 GB are free.*imagefo"):
         read("images", write_folders(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Arrays in one file of numpy, NPZ: `train_images`, `train_labels`, `test_images`, `test_labels`, or `images`, `labels`."""
+"""Arrays in one NPZ file: `train_images`, `train_labels`, `test_images`, `test_labels`, or `images` and `labels`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def read_arrays(settings: DataSettings) -> OwnData:
     names = next((keys for keys in (*SPLIT, *WHOLE) if all(key in arrays for key in keys)), None)
     if names is None:
         raise RequestError(
-            f"{path}: holds {named(sorted(arrays)) or 'nothing'}; expected {', '.join(SPLIT[0])}, or {', '.join(WHOLE[0])}"
+            f"{path}: holds {named(sorted(arrays)) or 'nothing'}; expected {', '.join(SPLIT[0])}, or "
+            f"{', '.join(WHOLE[0])}"
         )
     pairs = [_pair(arrays, *names[place : place + 2], path) for place in range(0, len(names), 2)]
     count = check_labels([label for _, labels in pairs for label in labels], str(path))
@@ -70,9 +71,9 @@ def to_bytes(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
         raise RequestError(f"{what}: {np.count_nonzero(~np.isfinite(values)):,} values are NaN or infinite; mend them")
     low, high = float(values.min()), float(values.max())
     if kind == "f":
-        if 0 <= low and high <= 1:
+        if low >= 0 and high <= 1:
             return np.rint(values * 255).astype(np.uint8)
-        way_out = "astype('uint8') is right for these" if 0 <= low and high <= 255 else "scale them"
+        way_out = "astype('uint8') is right for these" if low >= 0 and high <= 255 else "scale them"
         raise RequestError(f"{what}: floats are from {low:g} to {high:g}, expected 0 to 1, or bytes (uint8); {way_out}")
     if low < 0 or high > 255:
         raise RequestError(f"{what}: values are from {low:g} to {high:g}, expected bytes from 0 to 255; scale them")
@@ -91,8 +92,8 @@ def channels_first(images: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:
         first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
         if first and last:
             raise RequestError(
-                f"{what}: of shape {images.shape}, channels may come first or last; give them as (images, height, width) "
-                "if they are grey, or larger than three pixels"
+                f"{what}: of shape {images.shape}, channels may come first or last; give them as (images, height, "
+                "width) if they are grey, or larger than three pixels"
             )
         if first or last:
             return images if first else np.moveaxis(images, 3, 1)
@@ -107,7 +108,9 @@ def _open(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise RequestError(f"data.root: {path} is no file; expected one that numpy.savez_compressed wrote (.npz)")
     if not zipfile.is_zipfile(path):
-        raise RequestError(f"{path}: is no NPZ file; numpy.savez_compressed('{path.stem}.npz', images=..., labels=...) is")
+        raise RequestError(
+            f"{path}: is no NPZ file; numpy.savez_compressed('{path.stem}.npz', images=..., labels=...) is"
+        )
     with zipfile.ZipFile(path) as packed:
         check_memory(1, [sum(part.file_size for part in packed.infolist())])
     try:
@@ -117,8 +120,8 @@ def _open(path: Path) -> Mapping[str, Any]:
         if "pickle" not in str(error).lower():
             raise RequestError(f"{path}: is damaged ({error}); write it anew") from None
         raise RequestError(
-            f"{path}: holds Python objects (pickles), which are never loaded: they could run any program. Save arrays of "
-            "numbers, all images of one shape"
+            f"{path}: holds Python objects (pickles), which are never loaded: they could run any program. Save arrays "
+            "of numbers, all images of one shape"
         ) from None
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path}: is damaged ({error}); write it anew") from None
@@ -139,5 +142,3 @@ def _class_names(arrays: Mapping[str, Any], count: int, path: Path) -> tuple[str
     if len(given) != count:
         raise RequestError(f"{path}: names {len(given)} {CLASSES}, labels are of {count}")
     return given
-
-

@@ -67,8 +67,10 @@ def put_together(images: Iterable[tuple[str, Pixels]], count: int) -> Tensor:
         if len(sizes) == 1:
             kept.append(pixels)
     if len(sizes) > 1:
-        shown = ", ".join(f"{height} x {width} ({times}, for example {examples[height, width]})"
-                          for (height, width), times in sizes.most_common(3))
+        shown = ", ".join(
+            f"{height} x {width} ({times}, for example {examples[height, width]})"
+            for (height, width), times in sizes.most_common(3)
+        )
         often = sizes.most_common(1)[0][0]
         raise RequestError(
             f"images have {len(sizes)} sizes (height x width): {shown}. Say what they are resized to, without "
@@ -86,8 +88,8 @@ def check_memory(count: int, shape: Sequence[int]) -> None:
     needed, free = COPIES * count * int(np.prod(shape)), free_memory()
     if needed > free:
         raise RequestError(
-            f"{count:,} images of {' x '.join(map(str, shape))} take {needed / GIGABYTE:.1f} GB while they are prepared, "
-            f"{free / GIGABYTE:.1f} GB of memory are free. Give a smaller data.size, or data.name=imagefolder with "
+            f"{count:,} images of {' x '.join(map(str, shape))} take {needed / GIGABYTE:.1f} GB to prepare, "
+            f"{free / GIGABYTE:.1f} GB are free. Give a smaller data.size, or data.name=imagefolder with "
             "suite imagenet's data.streaming, which reads them from disk"
         )
 

@@ -69,8 +69,8 @@ def _choices(factory: Callable[..., Any], name: str) -> list[dict[str, Any]]:
         return [{"split": "train"}, {"split": "test"}]
     if "root" not in parameters and isinstance(factory, type):
         raise RequestError(
-            f"data.name: '{name}' takes no root; write a function of your own that is called with data.root and returns "
-            "(training images, test images)"
+            f"data.name: '{name}' takes no root; write a function of your own that is called with data.root and "
+            "returns (training images, test images)"
         )
     return [{}]
 

@@ -26,7 +26,9 @@ def read_folders(settings: DataSettings) -> OwnData:
     root = settings.root
     tree = list_tree(root, parts_of(root), LAYOUT)
     if tree.ignored:
-        print(f"files that are no images and are ignored: {len(tree.ignored)}, for example {tree.ignored[0]}", flush=True)
+        print(
+            f"files that are no images and are ignored: {len(tree.ignored)}, for example {tree.ignored[0]}", flush=True
+        )
     files = [(root / part / file.name, file.label) for part, listed in tree.files.items() for file in listed]
     paths, labels = [path for path, _ in files], torch.tensor([label for _, label in files])
     images = put_together(_read(paths, settings.size, root), len(paths))
@@ -55,7 +57,9 @@ def parts_of(root: Path) -> tuple[str, ...]:
     if not tests:
         raise RequestError(f"{root}: has train/, but neither test/ nor val/; {LAYOUT}")
     if len(tests) > 1:
-        print(f"{root}: val/ is left alone, test/ is tested on; data.held_out_images of train/ select epochs", flush=True)
+        print(
+            f"{root}: val/ is left alone, test/ is tested on; data.held_out_images of train/ select epochs", flush=True
+        )
     return TRAIN, tests[0]
 
 
@@ -80,6 +84,4 @@ def _read(paths: Sequence[Path], size: Size, root: Path) -> Iterator[tuple[str, 
     if wrong:
         more = [f"  and {len(wrong) - UNREADABLE_SHOWN} more"] if len(wrong) > UNREADABLE_SHOWN else []
         count = "1 image cannot be used" if len(wrong) == 1 else f"{len(wrong)} images cannot be used"
-        raise RequestError(
-            "\n".join([f"{count}; restore, convert or remove", *wrong[:UNREADABLE_SHOWN], *more])
-        )
+        raise RequestError("\n".join([f"{count}; restore, convert or remove", *wrong[:UNREADABLE_SHOWN], *more]))

@@ -41,8 +41,10 @@ PASSES: dict[AutoAttackMember, Passes] = {
 
 
 def defined_members(classes: int) -> list[AutoAttackMember]:
-    """The standard ensemble, without what so few classes do not define; for three, DLR in place of its targeted form."""
-    wanted: list[AutoAttackMember] = ["apgd_dlr" if member == "apgd_t" and classes == 3 else member for member in STANDARD_MEMBERS]
+    """The standard ensemble without what so few classes do not define; for three, DLR in place of its targeted form."""
+    wanted: list[AutoAttackMember] = [
+        "apgd_dlr" if member == "apgd_t" and classes == 3 else member for member in STANDARD_MEMBERS
+    ]
     return [member for member in wanted if LEAST_CLASSES.get(member, 2) <= classes]
 
 
