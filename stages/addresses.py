@@ -23,10 +23,17 @@ from stages import cli
 def main(given: Namespace) -> None:
     """The command."""
     from pipeline.provenance.addresses import write_addresses
+    from pipeline.provenance.own_images import are_touched
 
     if given.show:
         _show(given)
-    elif write_addresses(given.params, given.output):
+        return
+    if are_touched(given.params):
+        from pipeline.experiments.prepare import prepare_data
+
+        print("images at data.root were touched since they were prepared, they are read again", flush=True)
+        prepare_data(cli.params_of(given).data, lambda: None)  # refuses other ones than params.yaml says
+    if write_addresses(given.params, given.output):
         print(f"wrote {given.output}")
         from pipeline.config.remarks import early_end  # seconds, which a look that changes nothing does without
 

@@ -16,9 +16,9 @@ from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError
 from pipeline.core.files import Damaged, file_digest, read_record, require_file
 from pipeline.core.streams import stream
+from pipeline.provenance.folders import MANIFEST_FILE
 
 IMAGES_FILE = "images.safetensors"
-MANIFEST_FILE = "manifest.json"
 OWN_DIGEST = 16
 """Digits of the digest of one's own images that params.yaml has."""
 WAY_OUT = "'python -m stages.prepare' writes it anew."

@@ -23,6 +23,7 @@ from pipeline.data.imagefolder.tree import list_classes
 from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE, OWN_DIGEST, ImageSet
 from pipeline.data.own import read_own
 from pipeline.data.sources import read_official
+from pipeline.provenance.own_images import SOURCE, stamp
 
 
 def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
@@ -34,12 +35,9 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
         RequestError: official files are missing and cannot be downloaded, or are damaged.
         OSError: a file cannot be written; nothing half-written is left.
     """
-    if settings.is_own:
-        own = read_own(settings)
-        train, test, classes = own.train, own.test, own.classes
-    else:
-        train, test = read_official(settings.name, settings.root)
-        classes = settings.facts.classes
+    # Before they are read: what changes meanwhile is found the next time.
+    source = {SOURCE: stamp(settings.root)} if settings.is_own else {}
+    train, test, classes = _read(settings)
     tensors = _tensors(train, test, classes)
     digest = content_digest(tensors)
     if settings.is_own:
@@ -54,6 +52,7 @@ def prepare(settings: DataSettings, destination: Path) -> dict[str, Any]:
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "images_per_class": {"train": _counts(train.labels, classes), "test": _counts(test.labels, classes)},
         "versions": _versions(settings),
+        **source,
     }
     write_record(destination / MANIFEST_FILE, manifest)
     return manifest
@@ -67,9 +66,17 @@ def find(settings: DataSettings) -> Found:
     """
     if not settings.is_own:
         return Found(classes=list(list_classes(settings.root)))
+    train, test, classes = _read(settings)
+    tensors = _tensors(train, test, classes)
+    return _describe(tensors, classes, content_digest(tensors))
+
+
+def _read(settings: DataSettings) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """Training and test images, and the names of classes."""
+    if not settings.is_own:
+        return *read_official(settings.name, settings.root), settings.facts.classes
     own = read_own(settings)
-    tensors = _tensors(own.train, own.test, own.classes)
-    return _describe(tensors, own.classes, content_digest(tensors))
+    return own.train, own.test, own.classes
 
 
 def _tensors(train: ImageSet, test: ImageSet, classes: Sequence[str]) -> dict[str, Tensor]:

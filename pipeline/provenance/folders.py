@@ -14,6 +14,10 @@ RUNS = Path("runs")
 """What is kept to go on from: checkpoints, journals, crafted images; by fingerprint, then by the code's digest."""
 
 
+MANIFEST_FILE = "manifest.json"
+"""What a folder of prepared images holds, in that folder."""
+
+
 def working_folder(experiment: Experiment) -> Path:
     """Whatever is kept of one experiment: its lock, the records that MLflow does not have yet, and `state_folder`."""
     return RUNS / experiment.fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pipeline.data.images import is_prepared, load_split
 from pipeline.data.own import read_own
 from pipeline.data.own.base import OwnData
 from pipeline.data.prepare import find, prepare
+from pipeline.provenance.own_images import are_touched
 from tests.data.own import CLASSES, grey_arrays, pixels, write_folders
 
 Change = Callable[[Path], object]
@@ -264,3 +266,18 @@ FACTORIES = {
 def test_functions_that_give_no_images(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read(name, tmp_path)
+
+
+def test_a_touch_is_seen_without_opening_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = write_folders(tmp_path / "tree")
+    params = tmp_path / "params.yaml"
+    params.write_text(f"data: {{name: images, root: {root}}}")
+    assert not are_touched(params), "not prepared yet"
+    prepare(settings("images", root, found=find(settings("images", root))), Path("data/prepared/images"))
+    assert not are_touched(params)
+    os.utime(root / "train/cat/000.png", (1, 1))
+    assert are_touched(params)
+    for text in ("data: {name: digits, root: data/raw}", "data: [", "data: 3", ""):
+        params.write_text(text)
+        assert not are_touched(params)
