@@ -13,15 +13,8 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import functional
 
 from pipeline.core.errors import RequestError
-from pipeline.data.imagefolder.shards import (
-    DamagedImage,
-    EncodedImage,
-    decode,
-    encode,
-    read,
-    read_names,
-    write_shard,
-)
+from pipeline.data.decoding import DamagedImage, decode
+from pipeline.data.imagefolder.shards import EncodedImage, encode, read, read_names, write_shard
 from tests.data.imagefolder.conftest import Harm
 from tests.pictures import encoded, photos, picture
 
@@ -68,13 +61,12 @@ def test_a_shard_that_is_not_whole_is_named(tmp_path: Path, harm: Harm, text: st
         read(path, "bytes", slice(0, 1))
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "I;16", "1"])
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])
 def test_every_kind_of_image_is_decoded_as_torchvision_does(tmp_path: Path, mode: str) -> None:
-    image = picture(3).convert("L").convert("I;16") if mode == "I;16" else picture(3).convert(mode)
+    image = picture(3).convert(mode)
     path = tmp_path / "odd.JPEG"
     path.write_bytes(encoded(image, "JPEG" if mode in ("L", "CMYK") else "PNG"))
-    decoded = decode(path.read_bytes())
-    assert decoded.mode == "RGB"
+    decoded = decode(path.read_bytes()).convert("RGB")
     assert np.array_equal(np.asarray(decoded), np.asarray(pil_loader(str(path))))
 
 
@@ -115,3 +107,14 @@ def test_damage_is_seen_and_its_reason_is_the_same_each_time(content: bytes, rea
             encode(content, 256)
         reasons.append(str(caught.value))
     assert reasons[0].startswith(reason) and reasons[0] == reasons[1]
+
+
+def test_an_image_is_turned_where_that_is_asked_for() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    content = encoded(photos()[0], exif=turned)
+    assert encode(content, None) == content and decode(encode(content, 64), upright=False).size == (95, 64)
+    assert decode(encode(content, None, upright=True), upright=False).size == (427, 640)
+    assert decode(encode(content, 64, upright=True), upright=False).size == (64, 95)
+    upright = encoded(photos()[0])
+    assert encode(upright, None, upright=True) == upright
