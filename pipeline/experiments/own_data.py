@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import DataSettings
-from pipeline.config.composing import with_found
+from pipeline.config.composing import fill, with_found
 from pipeline.config.reading import read_yaml, validate
 from pipeline.core.datasets import DATASETS, is_own
 from pipeline.core.errors import RequestError
@@ -81,21 +81,16 @@ def _hold_out(data: dict[str, Any], batch_size: Any, images: int) -> list[str]:
 
 
 def _set_decay(content: dict[str, Any], images: int) -> list[str]:
-    """Of every mixture whose decay is null."""
-    training = mapping(content, "training")
-    epochs, batch_size = training.get("epochs"), training.get("batch_size")
-    mixtures = [
-        mapping(method, "mixture") for method in mapping(content, "methods").values() if isinstance(method, dict)
-    ]
-    open_ones = [mixture for mixture in mixtures if "decay" in mixture and mixture["decay"] is None]
-    if not open_ones or not all(type(number) is int and number > 0 for number in (epochs, batch_size)):
+    """Of every average of weights whose decay is null."""
+    training, data = mapping(content, "training"), mapping(content, "data")
+    epochs, batch_size, chosen = training.get("epochs"), training.get("batch_size"), data.get("train_images")
+    if not all(type(number) is int and number > 0 for number in (epochs, batch_size)):
         return []
-    data = mapping(content, "data")
-    left = min(images - data["held_out_images"], data.get("train_images") or images)
-    steps = epochs * -(-max(left, 1) // batch_size)
+    left = images - data["held_out_images"]
+    steps = epochs * -(-max(min(left, chosen) if type(chosen) is int else left, 1) // batch_size)
     decay = round(1 - 1 / max(2.0, FORGOTTEN_SHARE * steps), 4)
-    for mixture in open_ones:
-        mixture["decay"] = decay
+    if not fill(mapping(content, "methods"), "decay", decay):
+        return []
     return [f"decay of mixtures {decay}: they forget over 2 % of {steps:,} steps"]
 
 
