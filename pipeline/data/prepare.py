@@ -22,6 +22,7 @@ from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_i
 from pipeline.data.imagefolder.tree import list_classes
 from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE, OWN_DIGEST, ImageSet
 from pipeline.data.own import read_own
+from pipeline.data.own.base import check_names
 from pipeline.data.sources import read_official
 from pipeline.provenance.own_images import SOURCE, stamp
 
@@ -65,7 +66,8 @@ def find(settings: DataSettings) -> Found:
         RequestError: they are not there, or no classifier can be trained and tested on them.
     """
     if not settings.is_own:
-        return Found(classes=list(list_classes(settings.root)))
+        check_names(classes := list_classes(settings.root))
+        return Found(classes=list(classes))
     train, test, classes = _read(settings)
     tensors = _tensors(train, test, classes)
     return _describe(tensors, classes, content_digest(tensors))

@@ -157,6 +157,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 @cache
+def plain_text(source: str) -> str:
+    """A text of the data, which may have any letters, as matplotlib shows it: without math."""
+    return source.replace("$", r"\$")
+
+
 def figure_text(source: str) -> str:
     """A label of `params.yaml` as matplotlib shows it: `$math$`, `_{...}` and `^{...}` are math, code is plain.
 

@@ -240,6 +240,11 @@ def test_folders_that_do_not_fit(tmp_path: Path, change: Change, message: str) -
         read("images", tmp_path / "tree")
 
 
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"class names are no text that can be shown: '.udcff'; rename"):
+        read("images", write_folders(tmp_path, ("cat", "\udcff"), all=3))
+
+
 def test_a_class_of_a_single_image_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="class cat: has a single image; one to train on and one to test on"):
         read("images", write_folders(tmp_path, all=1))

@@ -121,8 +121,7 @@ def check(found: OwnData) -> None:
     if not 2 <= count <= MOST_CLASSES:
         what = "class" if count == 1 else "classes"
         raise RequestError(f"the data has {count} {what} ({named(found.classes)}), expected 2 to {MOST_CLASSES:,}")
-    if len(set(found.classes)) < count:
-        raise RequestError(f"class names are not all different: {named(found.classes)}")
+    check_names(found.classes)
     train, test = found.train.images.shape[1:], found.test.images.shape[1:]
     if train != test:
         raise RequestError(
@@ -139,6 +138,14 @@ def check(found: OwnData) -> None:
                 f"the {part} images have none of {len(names)} of {count} classes: {named(names)}. Add some, or leave "
                 "these classes out"
             )
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Refuse (RequestError) names of classes that no table could show."""
+    if len(set(classes)) < len(classes):
+        raise RequestError(f"class names are not all different: {named(classes)}")
+    if odd := [repr(name) for name in classes if not name.strip() or not name.isprintable()]:
+        raise RequestError(f"class names are no text that can be shown: {named(odd)}; rename these classes")
 
 
 def labels_of(labels: NDArray[np.generic], what: str) -> list[int]:

@@ -17,6 +17,7 @@ from pipeline.reporting.style import (
     looks,
     new_figure,
     note_below,
+    plain_text,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ClassWiseFigure(FigureSettings):
         """Raises as `pipeline.tracking.read_class_accuracies`."""
         accuracies = self._accuracies(source)
         labels = {method: figure_text(source.params.methods[method].label) for method in self.methods}
-        classes = source.params.data.facts.classes
+        classes = tuple(map(plain_text, source.params.data.facts.classes))
         figure = new_figure(COLUMN_WIDTH, 2.3)
         axes = figure.add_subplot()
         (_draw_bars if len(classes) <= BARS_UP_TO else _draw_curves)(axes, accuracies, labels, classes)

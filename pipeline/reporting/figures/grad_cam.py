@@ -14,7 +14,15 @@ from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.values import Whole
 from pipeline.evaluation.attacks.pgd import PGDAttack
-from pipeline.reporting.style import COLUMN_WIDTH, MISSING_TEXT, PAGE_WIDTH, figure_text, new_figure, note_below
+from pipeline.reporting.style import (
+    COLUMN_WIDTH,
+    MISSING_TEXT,
+    PAGE_WIDTH,
+    figure_text,
+    new_figure,
+    note_below,
+    plain_text,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +96,8 @@ class GradCAMFigure(FigureSettings):
         if blind := [label for label, view in seen.items() if not view.maps.any()]:
             return _message(f"No feature maps, which Grad-CAM is made of, in the networks of {', '.join(blind)}.")
         shown = source.pictures.split(experiments[right[0]]).test.subset(torch.tensor(chosen))
-        return _draw(shown, experiments[right[0]].data.facts.classes, seen, remark)
+        classes = tuple(map(plain_text, experiments[right[0]].data.facts.classes))
+        return _draw(shown, classes, seen, remark)
 
     def _check_view(self, params: Params) -> None:
         attacks = params.evaluation.attacks

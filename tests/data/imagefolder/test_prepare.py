@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.files import exclusive, file_digest, write_record
-from pipeline.data.imagefolder.prepare import ShardSettings, read_manifest
 from pipeline.data.decoding import decode
+from pipeline.data.imagefolder.prepare import ShardSettings, read_manifest
 from pipeline.data.imagefolder.shards import read, read_names
 from pipeline.data.imagefolder.tree import list_tree
 from tests.data.imagefolder.conftest import SETTINGS, Harm, Prepared, digests, prepare
