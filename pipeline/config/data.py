@@ -42,7 +42,7 @@ class Found(StrictModel):
     """Held-out ones among them; null for `imagefolder`."""
     test_images: Side | None = None
     digest: str | None = Field(default=None, pattern="^[0-9a-f]{16}$")
-    """Of all prepared images and labels; null for `imagefolder`, whose images are not read before they are prepared."""
+    """The digest of all prepared images and labels; null for `imagefolder`, which is not read before it is prepared."""
 
 
 def _facts(name: str, classes: int | None, found: Found | None) -> DataFacts | None:

@@ -81,7 +81,7 @@ def _hold_out(data: dict[str, Any], batch_size: Any, images: int) -> list[str]:
 
 
 def _set_decay(content: dict[str, Any], images: int) -> list[str]:
-    """Of every average of weights whose decay is null."""
+    """Set the decay of every average of weights whose decay is null."""
     training, data = mapping(content, "training"), mapping(content, "data")
     epochs, batch_size, chosen = training.get("epochs"), training.get("batch_size"), data.get("train_images")
     if not all(type(number) is int and number > 0 for number in (epochs, batch_size)):
