@@ -64,10 +64,9 @@ class Params(StrictModel):
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """Minibatches that images of one's own are too few for."""
-        sections = {("training",): mapping(given, "training")}
-        sections |= {
-            ("methods", str(name)): mapping(mapping(given, "methods"), name) for name in mapping(given, "methods")
-        }
+        methods = mapping(given, "methods")
+        sections: dict[Location, dict[str, Any]] = {("training",): mapping(given, "training")}
+        sections |= {("methods", str(name)): mapping(methods, name) for name in methods}
         for place, section in sections.items():
             for problem in batch_problems(mapping(given, "data"), section.get("batch_size")):
                 yield (*place, "batch_size"), problem

@@ -57,7 +57,7 @@ def decode(content: bytes, upright: bool = True) -> Image.Image:
 def is_upright(content: bytes) -> bool:
     """Whether an image that can be decoded says nothing of being turned."""
     with Image.open(io.BytesIO(content)) as image:
-        return image.getexif().get(ORIENTATION, 1) == 1
+        return bool(image.getexif().get(ORIENTATION, 1) == 1)
 
 
 def _check_frames(image: Image.Image) -> None:

@@ -20,10 +20,11 @@ from pipeline.core.machine import usable_cores
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.prepare import ShardSettings, describe, prepare_imagefolder
 from pipeline.data.imagefolder.tree import list_classes
-from pipeline.data.images import IMAGES_FILE, MANIFEST_FILE, OWN_DIGEST, ImageSet
+from pipeline.data.images import IMAGES_FILE, OWN_DIGEST, ImageSet
 from pipeline.data.own import read_own
 from pipeline.data.own.base import check_names
 from pipeline.data.sources import read_official
+from pipeline.provenance.folders import MANIFEST_FILE
 from pipeline.provenance.own_images import SOURCE, stamp
 
 
@@ -93,10 +94,13 @@ def _tensors(train: ImageSet, test: ImageSet, classes: Sequence[str]) -> dict[st
 
 
 def _describe(tensors: dict[str, Tensor], classes: Sequence[str], digest: str) -> Found:
-    train, test = tensors["train_images"], tensors["test_images"]
-    shape = tuple(train.shape[1:])
+    count, channels, height, width = tensors["train_images"].shape
     return Found(
-        classes=list(classes), shape=shape, train_images=len(train), test_images=len(test), digest=digest[:OWN_DIGEST]
+        classes=list(classes),
+        shape=(channels, height, width),
+        train_images=count,
+        test_images=len(tensors["test_images"]),
+        digest=digest[:OWN_DIGEST],
     )
 
 

@@ -70,6 +70,19 @@ class Remembered(nn.Module):
         return torch.stack([self._logits[key] for key in keys])
 
 
+class _Cropped(nn.Module):
+    """`model` for callers that ask for images which were made square; it sees them as they were."""
+
+    def __init__(self, model: nn.Module, height: int, width: int) -> None:
+        super().__init__()
+        self.model, self.height, self.width = model, height, width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, side, side) -> (batch, classes)."""
+        logits: Tensor = self.model(images[:, :, : self.height, : self.width].contiguous())
+        return logits
+
+
 REPEATED = 256
 """Values of an image up to which Square in linf repeats itself. Larger ones it never asks for twice."""
 FLAG_IMAGES = 64
@@ -136,10 +149,13 @@ def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAtta
     members = {"apgd_t": suite.apgd_targeted, "fab_t": suite.fab, "square": suite.square}
 
     def perturb(name: AutoAttackMember, images: Tensor, labels: Tensor) -> Tensor:
-        member = members.get(name, suite.apgd)
+        member, inputs, (height, width) = members.get(name, suite.apgd), images, images.shape[2:]
         if member is suite.square:
             repeats = norm == "Linf" and device.type == "cpu" and images[0].numel() <= REPEATED
-            suite.square.predict = Remembered(viewable) if repeats else viewable
+            predict = Remembered(viewable) if repeats else viewable
+            suite.square.predict = predict if height == width else _Cropped(predict, height, width)
+            # It takes square images alone. What it changes of the black border is cut off, which shortens the change.
+            inputs = nn.functional.pad(images, (0, max(height - width, 0), 0, max(width - height, 0)))
         if member is suite.apgd:
             member.loss = name.removeprefix("apgd_")
         member.seed = seed
@@ -147,7 +163,7 @@ def ensemble(model: nn.Module, settings: AutoAttack, seed: int) -> dict[AutoAtta
             others = model(images[:1]).shape[1] - 1
         suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(settings.targets, others)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            adversarial: Tensor = member.perturb(images.contiguous(), labels)
-        return adversarial.detach()
+            adversarial: Tensor = member.perturb(inputs.contiguous(), labels)
+        return adversarial[:, :, :height, :width].detach()
 
     return {name: partial(perturb, name) for name in settings.members}

@@ -10,9 +10,9 @@ from pathlib import Path
 from pipeline.config import DataSettings, Experiment
 from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.files import Damaged, exclusive, write_json
-from pipeline.data.images import MANIFEST_FILE, is_prepared
+from pipeline.data.images import is_prepared
 from pipeline.data.prepare import prepare, prepare_streamed
-from pipeline.provenance.folders import prepared_folder
+from pipeline.provenance.folders import MANIFEST_FILE, prepared_folder
 
 
 def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None] = lambda: None) -> None:

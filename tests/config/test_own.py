@@ -121,7 +121,6 @@ WRONG = {
     "a batch of a method": ("methods.at.batch_size", 53, "methods.at.batch_size: the 54 images that are trained on"),
     "a member": ("evaluation.attacks.aa_l2.members", ["apgd_t"], "the data has 3 classes, apgd_t needs 4; expected [a"),
     "the standard": ("evaluation.attacks.aa_l2", {"name": "autoattack", "norm": "l2", "epsilon": 1}, "apgd_t needs 4"),
-    "a network": ("model.architecture", "resnet50", "3 x 64 x 64"),
     "a network's mean": ("model.normalization", {"mean": [0.5], "std": [0.5]}, "one value for each of 3 channels"),
     "classes": ("data.classes", 3, "data.classes: data set 'images' has none"),
     "streaming": ("data.streaming", {"stored_size": 8}, "data.streaming: data set 'images' has none"),

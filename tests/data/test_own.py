@@ -204,7 +204,11 @@ def test_arrays_that_do_not_fit(tmp_path: Path, make: Change, message: str) -> N
 
 
 def emptied(folder: str) -> Change:
-    return lambda root: [path.unlink() for path in (root / folder).iterdir()]
+    def empty(root: Path) -> None:
+        for path in (root / folder).iterdir():
+            path.unlink()
+
+    return empty
 
 
 def moved(source: str, target: str) -> Change:

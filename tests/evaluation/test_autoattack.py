@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.core.datasets import DATASETS, numbered
 from pipeline.data.images import ImageSet
-from pipeline.evaluation.attacks.autoattack import AutoAttack, AutoAttackMember
+from pipeline.evaluation.attacks.autoattack import AutoAttack, AutoAttackMember, defined_members
 from pipeline.evaluation.autoattack import ensemble, flags
 from pipeline.models import build_model
 
@@ -50,6 +50,32 @@ def test_targeted_attacks_aim_at_as_many_classes_as_there_are(part: str) -> None
     adversarial = ensemble(model, settings, seed=0)[part](images, labels)  # type: ignore[index]
     with torch.no_grad():
         assert (model(adversarial).argmax(1) != labels).any()
+
+
+ORDERS = {"linf": float("inf"), "l2": 2, "l1": 1}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("shape", [(6, 13), (13, 6)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7), ("l1", 5.0)])
+def test_few_classes_and_oblong_images(
+    classes: int, shape: tuple[int, int], norm: Literal["linf", "l2", "l1"], epsilon: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, *shape, generator=generator)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), classes)).eval()
+    with torch.no_grad():
+        model[1].weight.normal_(generator=generator)
+        labels = model(images).argmax(1)
+    members = defined_members(classes)
+    settings = AutoAttack(name="autoattack", norm=norm, epsilon=epsilon, members=members, queries=20)
+    for name, attack in ensemble(model, settings, seed=0).items():
+        adversarial = attack(images, labels)
+        assert adversarial.shape == images.shape and adversarial.min() >= 0 and adversarial.max() <= 1, name
+        distances = torch.linalg.vector_norm((adversarial - images).flatten(1), ord=ORDERS[norm], dim=1)
+        assert distances.max() <= epsilon * 1.001, name
+        with torch.no_grad():
+            assert name == "square" or (model(adversarial).argmax(1) != labels).any(), name  # which asks 20 times
 
 
 class Counting(nn.Module):

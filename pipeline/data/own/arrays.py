@@ -39,7 +39,7 @@ def read_arrays(settings: DataSettings) -> OwnData:
             f"{path}: holds {named(sorted(arrays)) or 'nothing'}; expected {', '.join(SPLIT[0])}, or "
             f"{', '.join(WHOLE[0])}"
         )
-    pairs = [_pair(arrays, *names[place : place + 2], path) for place in range(0, len(names), 2)]
+    pairs = [_pair(arrays, names[place], names[place + 1], path) for place in range(0, len(names), 2)]
     count = check_labels([label for _, labels in pairs for label in labels], str(path))
     classes = _class_names(arrays, count, path)
     (images, labels), *others = pairs
@@ -72,12 +72,14 @@ def to_bytes(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if kind == "f":
         if low >= 0 and high <= 1:
-            return np.rint(values * 255).astype(np.uint8)
+            scaled: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
+            return scaled
         way_out = "astype('uint8') is right for these" if low >= 0 and high <= 255 else "scale them"
         raise RequestError(f"{what}: floats are from {low:g} to {high:g}, expected 0 to 1, or bytes (uint8); {way_out}")
     if low < 0 or high > 255:
         raise RequestError(f"{what}: values are from {low:g} to {high:g}, expected bytes from 0 to 255; scale them")
-    return values.astype(np.uint8, copy=False)
+    whole: NDArray[np.uint8] = values.astype(np.uint8, copy=False)
+    return whole
 
 
 def channels_first(images: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:

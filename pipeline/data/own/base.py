@@ -100,8 +100,9 @@ def split_off(labels: Sequence[int], names: Sequence[str], seed: int) -> tuple[T
     Each class is drawn from a stream of its own, so that a class that is added changes no other's.
 
     Raises:
-        RequestError: a class has a single image.
+        RequestError: a class has a single image, or a name that is no text.
     """
+    check_names(names)
     train, test = [], []
     given = torch.as_tensor(labels)
     for label, name in enumerate(names):

@@ -34,7 +34,7 @@ def call_factory(settings: DataSettings) -> OwnData:
     count = check_labels([label for part in parts for label in part.labels.tolist()], name)
     classes = _class_names(made[0], count)
     if len(parts) == 2:
-        return OwnData(*parts, classes)
+        return OwnData(parts[0], parts[1], classes)
     trained, tested = split_off(parts[0].labels.tolist(), classes, settings.split_seed)
     return OwnData(parts[0].subset(trained), parts[0].subset(tested), classes)
 
