@@ -63,9 +63,10 @@ def test_few_classes_and_oblong_images(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 1, *shape, generator=generator)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), classes)).eval()
+    linear = nn.Linear(images[0].numel(), classes)
+    model = nn.Sequential(nn.Flatten(), linear).eval()
     with torch.no_grad():
-        model[1].weight.normal_(generator=generator)
+        linear.weight.normal_(generator=generator)
         labels = model(images).argmax(1)
     members = defined_members(classes)
     settings = AutoAttack(name="autoattack", norm=norm, epsilon=epsilon, members=members, queries=20)
