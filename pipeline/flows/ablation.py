@@ -17,9 +17,9 @@ from pipeline.flows.server import find_deployment, online
 from pipeline.flows.submission import Submission
 from pipeline.grid.groups import grouped
 from pipeline.grid.settings import read_params, unfinished
-from pipeline.grid.summary import write_summary
+from pipeline.grid.summary import settings_by_experiment, write_summary
 from pipeline.studies.cells import cells
-from pipeline.tracking import deliver_left
+from pipeline.tracking import deliver_left, mark_cells
 
 STARTS = 3
 """A grid that crashes so many times has failed."""
@@ -68,6 +68,8 @@ def ablation_grid(
             return Completed(message=f"dry run: {len(groups)} runs of {len(missing)} experiments")
         submission = Submission(client, deployment, settings.ablation.attempts, limit)
         submission.run(groups)
+    for experiment, of_studies in settings_by_experiment(grid):
+        mark_cells(experiment, of_studies)
     if left := deliver_left().describe():
         print(left)
     text = write_summary(settings, grid, submission.set_aside)

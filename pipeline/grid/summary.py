@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Params
+from pipeline.config import Experiment, Params
 from pipeline.core.files import write_text
 from pipeline.reporting.markdown import markdown_table
 from pipeline.studies.cells import Cell
@@ -47,6 +47,15 @@ def write_summary(params: Params, cells: Sequence[Cell], set_aside: Mapping[str,
     text = "\n".join(lines) + "\n"
     write_text(Path("results/ablation") / params.suite / "summary.md", text)
     return text
+
+
+def settings_by_experiment(cells: Sequence[Cell]) -> Iterator[tuple[Experiment, dict[str, str]]]:
+    """Every experiment once, with its setting in each study that it belongs to."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        found.setdefault(cell.experiment.fingerprint, {})[cell.study] = cell.setting
+    experiments = {cell.experiment.fingerprint: cell.experiment for cell in cells}
+    yield from ((experiments[fingerprint], settings) for fingerprint, settings in found.items())
 
 
 def _numbers(fingerprint: str, runs: Mapping[str, Mapping[Any, Any]], set_aside: Mapping[str, str]) -> list[str]:

@@ -45,6 +45,7 @@ from pipeline.tracking.run import (
     evaluated,
     last_epoch,
     log_stability,
+    mark_cells,
     mark_failed,
     mark_trial,
     track,

@@ -341,6 +341,19 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
     send(experiment, Update(tags={"failure": reason[-TAG_LENGTH:]}, status="FAILED"))
 
 
+def mark_cells(experiment: Experiment, settings: Mapping[str, str]) -> None:
+    """Let MLflow filter and group the run of an experiment, if there is one, by what the ablation grid varies.
+
+    Args:
+        experiment: In one or several studies.
+        settings: What it is in each of them, as a reader calls it; the tag of a study is `study.<name>`.
+
+    Raises:
+        RequestError: the tracking URI is not one of a database or a server.
+    """
+    send(experiment, Update(tags={f"study.{study}": setting for study, setting in settings.items()}))
+
+
 def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -> None:
     """Let the run of an experiment, if there is one, be found as that of a trial.
 

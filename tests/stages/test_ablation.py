@@ -188,6 +188,15 @@ def test_every_experiment_has_one_finished_run(story: Story) -> None:
             assert "the loss of learner 'natural' is nan" in run.data.tags["failure"]
 
 
+def test_mlflow_groups_runs_by_what_a_study_varies(story: Story) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{story.place.folder}/mlflow.db")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "generalist/digits")
+    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+    found = {(run.data.tags.get("study.intervals"), run.data.tags.get("study.ratios")) for run in runs}
+    assert {interval for interval, _ in found} == {None, *(f"c = {number}" for number in INTERVALS)}
+    assert ("c = 2", "1-1-1-0") in found, "the same experiment belongs to both studies"
+
+
 def test_both_workers_take_part_and_no_epoch_is_trained_twice(story: Story) -> None:
     assert all(f": epoch 1/{EPOCHS} " in story.log(name) for name in ("worker-1", "worker-2"))
     trained = Counter(story.epochs())
