@@ -62,7 +62,7 @@ class Side:
         return self.verdicts[self.verdicts["attack"] == attack].set_index("image")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two models on the same test images: the tables `accuracies` and `settings`; `left_out` says which attacks are not
     compared, and why. In a notebook, the last line of a cell shows all of it with its pictures.
@@ -111,6 +111,9 @@ class Comparison:
             shown = split.test.subset(torch.tensor(chosen, dtype=torch.long))
             rows.append(Disputed(f"only {right.name} is right: {len(images)}", shown, seen))
         return draw_images(rows, data.facts.classes, attack)
+
+    def __repr__(self) -> str:
+        return f"{self.first.name} and {self.second.name}\n{self.accuracies}"
 
     def _repr_html_(self) -> str:
         figures = [figure for figure in (self.curves(), self.images()) if figure is not None]

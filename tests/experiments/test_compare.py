@@ -159,7 +159,9 @@ def test_what_is_not_there_is_said_with_the_way_out(params: Params, tmp_path: Pa
 
 
 def test_a_notebook_shows_tables_and_pictures(params: Params) -> None:
-    shown = compare(params.experiment("at", 1), params.experiment("at", 2))._repr_html_()
+    found = compare(params.experiment("at", 1), params.experiment("at", 2))
+    shown = found._repr_html_()
+    assert repr(found).startswith("at-1 and at-2\n") and "pgd20_linf" in repr(found)
     assert shown.count("<table") == 2 and shown.count('src="data:image/png;base64,') == 2
     assert "only at-1" in shown and "<th>seed</th>" in shown
 
