@@ -18,7 +18,7 @@ from stages import cli
 @cli.command(
     cli.PARAMS,
     cli.option("weights", type=Path, help="the file"),
-    cli.option("--architecture", help="one of the project's networks (default: that of params.yaml)"),
+    cli.option("--architecture", help="a name, or package.module:object (default: that of params.yaml)"),
     cli.option("--key", help="which network of a file that holds several: a place such as ema, or a prefix"),
     cli.option("--mean", type=float, nargs="+", help="what the model subtracts, one value or one per channel"),
     cli.option("--std", type=float, nargs="+", help="what it then divides by"),

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.config.data import DataSettings
 from pipeline.config.evaluation import EvaluationSettings, OODSettings
 from pipeline.config.initial_weights import InitialWeights
-from pipeline.config.methods import MethodSettings, ModelSettings, NetworkSettings
+from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.streaming import BOOKKEEPING, Phase, Sizes, StoredSize
 from pipeline.config.training import HOW_TO_TRAIN, TrainingSettings
 from pipeline.core.values import AttackBudget, Name, Norm, StrictModel, _digest
@@ -66,7 +66,7 @@ class Experiment(StrictModel):
             own.architecture or self.model.architecture,
             self.data.facts,
             self.model.normalization,
-            **self.network(learner),
+            **(self.model if own.architecture is None else own).building(),
         )
 
     def check_network(self, model: nn.Module) -> None:
@@ -80,12 +80,6 @@ class Experiment(StrictModel):
         for crop in {self.sizes_in(epoch).crop for epoch in range(1, self.training.epochs + 1)}:
             height, width = sides if crop is None else (crop, crop)
             check_network(self.architecture, model, (channels, height, width), len(self.data.facts.classes), maps)
-
-    def network(self, learner: str | None = None) -> dict[str, Any]:
-        """What `build_model` is told of a learner's network, if it is from elsewhere; nothing of the project's own."""
-        own = self.method.learners[learner or next(iter(self.method.learners))]
-        chosen: NetworkSettings = self.model if own.architecture is None else own
-        return chosen.model_dump(include=set(NetworkSettings.model_fields))
 
     def sizes_in(self, epoch: int) -> Sizes:
         """The sizes of batches and, where images are streamed, of images in `epoch` (from 1)."""

@@ -64,6 +64,10 @@ class NetworkSettings(StrictModel):
     last_stage: str | None = Field(default=None, exclude_if=is_none)
     """Its module that gives the last feature maps, for Grad-CAM and PART (null: it is found)."""
 
+    def building(self) -> dict[str, Any]:
+        """What `build_model` is told of the network; nothing of the project's own."""
+        return self.model_dump(include=set(NetworkSettings.model_fields))
+
     @classmethod
     def inconsistencies(cls, given: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         """What only networks from elsewhere have."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.config import DataSettings, EvaluationSettings, Params
-from pipeline.config.methods import NetworkSettings
 from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError, did_you_mean
 from pipeline.core.extensions import named_in
@@ -142,7 +141,7 @@ def attack_external(
     settings, facts = _chosen(params.evaluation, attacks), params.data.facts
     claimed = None if claims is None else read_claims(claims, params.data.name)
     is_own = external.architecture != params.model.architecture
-    network = {} if is_own else params.model.model_dump(include=set(NetworkSettings.model_fields))
+    network = {} if is_own else params.model.building()
     model, identity = external.load(facts, network)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()

@@ -144,7 +144,7 @@ def _kind(experiment: Experiment) -> str:
                 learner.optimizer.name,
                 learner.weight_averaging is None,
                 experiment.architecture,
-                experiment.network(),
+                learner.building(),
             )
             for learner in learners
         ],

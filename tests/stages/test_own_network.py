@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.api import load_model
 from pipeline.config import load_params
-from pipeline.models import build_model
 from tests.running import few_steps
 from tests.stages.conftest import MakeWorkplace, Workplace
 from tests.training.test_own_networks import PATH as AWKWARD
@@ -67,17 +67,22 @@ def test_it_is_exported_and_loads_as_its_card_says(place: Workplace, method: str
     place.call("export", f"{method}-1").expect(0)
     folder = place.folder / f"exports/digits/{method}-1"
     experiment = load_params(place.folder / "params.yaml").experiment(method, 1)
-    lines = (folder / "README.md").read_text().splitlines()
-    (line,) = (line.removeprefix("model = ") for line in lines if line.startswith("model = build_model("))
-    model = eval(line, {"build_model": build_model})
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    assert 'model = load_model(".")' in (folder / "README.md").read_text()
+    model = load_model(folder)
     ours = experiment.build_model().eval()
     ours.load_state_dict(load_file(place.folder / f"results/digits/{method}-1/train/model.safetensors"))
     images = torch.rand(2, 1, 8, 8)
-    assert torch.equal(model(images), ours(images))
+    torch.testing.assert_close(model(images), ours(images))
     (info,) = (folder / "model_info/digits/Linf").iterdir()
     assert json.loads(info.read_text())["architecture"] == experiment.architecture
     assert info.stem == f"{method}-1_{re.sub('[.:]', '_', experiment.architecture)}"
+
+
+def test_its_weights_are_evaluated_as_any_others(place: Workplace) -> None:
+    weights = place.folder / f"results/digits/{METHOD}-1/train/model.safetensors"
+    done = place.call("evaluate_weights", str(weights), "--attacks", "pgd", "--images", "8")
+    done.expect(0)
+    assert "natural" in done.out
 
 
 def test_stages_say_what_is_wrong_with_a_network_in_a_line(place: Workplace) -> None:
