@@ -46,7 +46,7 @@ def fit(content: dict[str, Any]) -> list[str]:
         lines[0] += f", {found.train_images:,} training and {found.test_images:,} test images of {shape}"
         lines += _hold_out(data, mapping(content, "training").get("batch_size"), found.train_images)
         lines += _set_decay(content, found.train_images)
-    return [*lines, *_choose_members(mapping(content, "evaluation"), len(found.classes))]
+    return [*lines, *_choose_members(content, len(found.classes))]
 
 
 def accept(path: Path) -> list[str]:
@@ -94,22 +94,35 @@ def _set_decay(content: dict[str, Any], images: int) -> list[str]:
     return [f"decay of mixtures {decay}: they forget over 2 % of {steps:,} steps"]
 
 
-def _choose_members(evaluation: dict[str, Any], classes: int) -> list[str]:
-    """Leave members of AutoAttack out that so few classes do not define."""
+def _choose_members(content: dict[str, Any], classes: int) -> list[str]:
+    """Leave members of AutoAttack out that so few classes do not define, and with one that is alone what shows it."""
     from pipeline.evaluation.attacks.autoattack import LEAST_CLASSES, defined_members
 
-    changed = []
-    for name, attack in mapping(evaluation, "attacks").items():
+    fewer, gone, attacks = [], set(), mapping(mapping(content, "evaluation"), "attacks")
+    for name, attack in attacks.items():
         members = attack.get("members") if isinstance(attack, dict) and attack.get("name") == "autoattack" else None
-        if isinstance(members, list) and any(LEAST_CLASSES.get(member, 2) > classes for member in members):
+        if not isinstance(members, list) or all(LEAST_CLASSES.get(member, 2) <= classes for member in members):
+            continue
+        if len(members) == 1:
+            gone.add(name)
+        else:
             attack["members"] = [str(member) for member in defined_members(classes)]
-            changed.append(name)
-    if not changed:
-        return []
-    return [
-        f"{', '.join(changed)}: {', '.join(defined_members(classes))} alone: the loss of APGD-T needs "
-        "four classes (docs/evaluation.md)"
-    ]
+            fewer.append(name)
+    for name in gone:
+        attacks[name] = None
+    for section in ("tables", "figures"):
+        _leave_out(mapping(content, section), gone)
+    why = f"{classes} classes do not define the loss of each member of AutoAttack (docs/evaluation.md)"
+    lines = [f"{', '.join(fewer)}: {', '.join(defined_members(classes))} alone, {why}"] if fewer else []
+    return [*lines, *([f"{', '.join(sorted(gone))}: left out, {why}"] if gone else [])]
+
+
+def _leave_out(section: Any, metrics: set[str]) -> None:
+    """Take whatever shows one of `metrics` out of the lists within plain values."""
+    if isinstance(section, list):
+        section[:] = [part for part in section if not (isinstance(part, dict) and part.get("metric") in metrics)]
+    for part in section.values() if isinstance(section, dict) else section if isinstance(section, list) else []:
+        _leave_out(part, metrics)
 
 
 def _named(names: list[str]) -> str:

@@ -154,6 +154,15 @@ def test_few_classes_are_attacked_by_what_is_defined(raw: dict[str, Any], classe
     assert f"expected [{members}]" in str(raised.value) and "aa_l2" not in str(raised.value)
 
 
+def test_attacks_that_are_a_single_member_are_left_out_with_what_shows_them(tree: Path) -> None:
+    composition = compose_suite(["suite=own", "attacks=full", f"data.root={tree}"], CONF, fit)
+    left = composition.params.evaluation.attacks
+    assert {"apgd_ce_l2", "apgd_dlr_l2", "fab_t_l2", "square_l2"} <= left.keys() and "apgd_t_l2" not in left
+    assert [line for line in composition.notes if line.startswith("apgd_t_l2, apgd_t_linf: left out, 3 classes")]
+    columns = [column.metric for column in composition.params.tables["attacks_l2"].columns]
+    assert "apgd_dlr_l2" in columns and "apgd_t_l2" not in columns
+
+
 def test_a_streamed_tree_has_its_classes_found(tree: Path) -> None:
     root = write_folders(tree.parent / "streamed", train=1, val=1)
     overrides = ["suite=imagenet", "data.name=imagefolder", f"data.root={root}"]
