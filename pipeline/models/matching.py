@@ -123,7 +123,7 @@ def fit(own: Mapping[str, Tensor], weights: WeightFile) -> Fit | Misfit:
     """
     shapes = {name: own[name].shape for name in own if not _is_beside(name)}
     usable = [name for name in weights.tensors if not _is_beside(name)]
-    if any(OTHER_FUNCTION.match(name) for name in usable):
+    if any(map(OTHER_FUNCTION.match, usable)) and not any(map(OTHER_FUNCTION.match, shapes)):
         return Misfit(
             "is a network in DeepMind's layout, which pads strided convolutions on one side alone: none of the "
             "project's networks computes what it does",

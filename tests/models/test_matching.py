@@ -258,8 +258,10 @@ def deepmind(name: str) -> str:
 
 def test_the_same_shapes_with_another_function_are_refused() -> None:
     own = outline("wrn28_10")
-    found = fit(own, weights_of({deepmind(name): tensor for name, tensor in own.items()}))
+    theirs = {deepmind(name): tensor for name, tensor in own.items()}
+    found = fit(own, weights_of(theirs))
     assert isinstance(found, Misfit) and "DeepMind's layout" in found.reason
+    assert isinstance(fit(theirs, weights_of(theirs)), Fit), "their own network takes them"
 
 
 def test_a_network_without_the_last_batch_norm_is_no_preact_resnet18() -> None:
