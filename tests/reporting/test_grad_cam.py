@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.core.values import Normalization
+from pipeline.data.images import ImageSplit
 from pipeline.models import ARCHITECTURES, build_model
 from pipeline.objectives.part import class_activation
+from pipeline.reporting.examples import views
+from pipeline.training.weights import own_tensors
+from tests.conftest import MakeParams
 
 DATASETS = {"small_cnn": "digits", "resnet50": "imagenet", "wrn50_2": "imagenet"}
 
@@ -71,3 +76,14 @@ def test_a_standardising_network_has_the_maps_of_the_network_inside() -> None:
     inside = model.get_submodule("network")
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(class_activation(model, images), class_activation(inside, images))
+
+
+def test_the_report_shows_images_of_a_network_without_feature_maps_without_them(
+    make_params: MakeParams, tiny_split: ImageSplit
+) -> None:
+    change = {"architecture": "tests.training.test_own_networks:Flat"}
+    experiment = make_params(lambda raw: raw["model"].update(change)).experiment("nt", 1)
+    weights = save(own_tensors(experiment.build_model()))
+    found = views(experiment, weights, tiny_split.test, [3, 5], ["natural"])["natural"]
+    assert found.maps.shape == (2, 8, 8) and not found.maps.any()
+    assert torch.equal(found.pixels, tiny_split.test.images[[3, 5]])
