@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.progress import leave_terminal
 from stages import cli
 from stages.plan import GRID, chosen, plan
 
@@ -31,6 +32,8 @@ def unwound_by_signals() -> Iterator[None]:
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
         # make passes on what its whole group has got already: only a person who insists cuts the end short.
         if not received or number == signal.SIGINT:
             received.append(number)
@@ -103,7 +106,9 @@ def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
 
     print(f"starting a Prefect server and {workers} workers; their logs: {HOME / 'logs'}", flush=True)
     with local_engine(HOME, workers, threads_each(workers)) as engine:
-        os.environ.update(engine.environment)
+        environment = engine.of_every_process(os.environ)
+        os.environ.clear()
+        os.environ.update(environment)
         print(f"{engine.url.removesuffix('/api')} shows them while they run", flush=True)
         _to_its_end(what, run)
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import argparse
 import errno
 import math
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.launch import launch
 from pipeline.core.progress import discard_output
+from pipeline.core.signals import note, noted, stopping
 
 if TYPE_CHECKING:
     from pipeline.config import Params
 
 LOOK_AGAIN = 0.02
 """Seconds between two looks whether a transaction has ended."""
+TRANSACTION = 4.0
+"""Seconds that a transaction may take to end: one that waits for another process may take longer than a stop should."""
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
 Option = Callable[[argparse.ArgumentParser], object]
@@ -50,11 +53,20 @@ def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], None]]
             for add in options:
                 add(parser)
             given = parser.parse_args(arguments)
-            return run(lambda: stage(given))
+            code = run(lambda: stage(given))
+            if arguments is None and code == Interrupted.exit_code:
+                _insist_on_the_end()
+            return code
 
         return main
 
     return made
+
+
+def _insist_on_the_end() -> None:
+    """Let no further signal spoil the end of a process that has stopped: it would leave a traceback."""
+    for number in stopping():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def params_of(given: argparse.Namespace) -> Params:
@@ -184,16 +196,23 @@ def _describe_shortage(error: Exception) -> str:
 
 
 def _is_said_by_another(error: PipelineError) -> bool:
-    """Whether the first process of this machine, under torchrun, has met the same and speaks of it."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, RequestError | Interrupted)
+    """Whether the first process of this machine has met the same and speaks of it."""
+    return error.is_of_all_ranks and launch().local_rank != 0
 
 
 def _fail(message: str, code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    who = "" if rank == "0" else f"process {rank}: "
     text = "\n".join(map(_readable, message.split("\n")))
-    print(f"{who}{'stopped' if code == Interrupted.exit_code else 'error'}: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may be gone
+        print(f"{_who()}{'stopped' if code == Interrupted.exit_code else 'error'}: {text}", file=sys.stderr, flush=True)
     return code
+
+
+def _who() -> str:
+    try:
+        rank = launch().rank
+    except RequestError:  # which is what is being said
+        return ""
+    return f"process {rank}: " if rank else ""
 
 
 def _readable(line: str) -> str:
@@ -215,17 +234,25 @@ def _describe(error: OSError) -> str:
 
 @contextmanager
 def stop_at_once() -> Iterator[Callable[[], None]]:
-    """Raise KeyboardInterrupt on SIGTERM and Ctrl-C; the given check raises it again where a library swallowed it.
+    """Raise KeyboardInterrupt on SIGTERM, Ctrl-C and the loss of the terminal; the given check raises it again where a
+    library swallowed it.
 
     The first one waits for the end of a transaction: one that is left in the middle keeps MLflow's database locked, for
     this very process, too, which has to close its run.
     """
     received: list[int] = []
 
+    began = math.inf
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal began
         if number != signal.SIGALRM:
+            if number == signal.SIGHUP and received:  # both a shell and the system send it
+                return
+            note(number)
             received.append(number)
-        if len(received) == 1 and _in_transaction(frame):
+            began = min(began, time.monotonic())
+        if len(received) == 1 and _in_transaction(frame) and time.monotonic() - began < TRANSACTION:
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
         else:
             raise KeyboardInterrupt
@@ -234,10 +261,10 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
         if received:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    alarm = signal.signal(signal.SIGALRM, interrupt)
     try:
-        yield check
+        with noted(interrupt):
+            yield check
     except Exception:
         if not received:
             raise
@@ -245,8 +272,7 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
     finally:
         if received:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGALRM, alarm)
 
 
 def _in_transaction(frame: FrameType | None) -> bool:

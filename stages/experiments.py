@@ -17,13 +17,14 @@ import os
 import signal
 import subprocess
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.machine import threads_each
+from pipeline.core.waiting import kind, speaking
 from stages import cli, evaluate, train
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ IMPORTED = (
 )
 """What every experiment needs, in seconds; imported before the processes part."""
 STAGES = ("train", "evaluate")
+DVC = kind("DVC", "DVC, which works one command at a time in a folder")
 
 
 @cli.command(
@@ -92,6 +94,7 @@ def run(
 
     warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments[name] for name in to_train)}
     after = {member.identifier: name for name, one in warm_ups.items() for member in one.experiments}
+    after |= twins(experiments)
     shared = {
         member.experiment.identifier: one.lasts_for(member) for one in warm_ups.values() for member in one.members
     }
@@ -127,6 +130,13 @@ def run(
         raise Interrupted(f"{len(done)} of {len(experiments)} experiments are done; the same command continues")
 
 
+def twins(experiments: Mapping[str, Experiment]) -> dict[str, str]:
+    """By name the one before it with the same settings, whose training and verdicts it takes when they are there."""
+    first: dict[str, str] = {}
+    same = {name: first.setdefault(one.fingerprint, name) for name, one in experiments.items()}
+    return {name: other for name, other in same.items() if name != other}
+
+
 def passes_left(experiment: Experiment, shared: int) -> float:
     """How long a training takes beside others: passes for each image and step of an attack, but for `shared` epochs."""
     passes = sum(1 + len(learner.objective.norms()) for learner in experiment.method.learners.values())
@@ -153,7 +163,8 @@ def _dvc(*arguments: str) -> str:
         PipelineError: it failed; it said why.
     """
     command = ["dvc", "--wait-for-lock", *arguments]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    with speaking(DVC, f"'dvc {arguments[0]}', which waits for other commands of DVC in this folder"):
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode != 0:
         raise PipelineError(f"'{' '.join(command[:3])} ...' ended with exit code {ended.returncode}; it said why above")
     return ended.stdout

@@ -11,6 +11,8 @@ class PipelineError(Exception):
     """Something failed although the request was right (exit code 1): a full disk, a loss that is not finite."""
 
     exit_code = 1
+    is_of_all_ranks = False
+    """Whether every process of a training meets it, so that one speaks for all."""
 
 
 class RequestError(PipelineError):
@@ -27,6 +29,10 @@ class Interrupted(PipelineError):
     """Stopped on demand after a checkpoint was written (exit code 75, 'try again': the same command continues)."""
 
     exit_code = 75
+
+
+class StoppedWaiting(Interrupted):
+    """Stopped on demand while this process waited for another one."""
 
 
 def did_you_mean(given: str, valid: list[str]) -> str:

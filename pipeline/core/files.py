@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from pipeline.core.errors import RequestError
+from pipeline.core.waiting import POLL, kind, until
 
 CHECKSUM = "checksum"
 """Key of a record: SHA-256 over all its other keys."""
 DIGESTS = "digests"
 """Key of a record: SHA-256 by name of the files beside it that it vouches for."""
-POLL = 0.2
-"""Seconds between two tries to get a lock."""
+LOCK = kind("lock", "the process that holds a lock")
 
 
 class Busy(RequestError):
@@ -161,7 +161,7 @@ def exclusive(path: Path, what: str, wait: Callable[[], object] | None = None) -
         path: The lock; its folder is made.
         what: Is worked on, for messages.
         wait: None: leave where another process holds it. Otherwise wait for it, and call this several times a second:
-            it raises to stop.
+            it raises to stop. A signal stops the wait, too.
 
     Raises:
         Busy: another process holds it; the message names that process.
@@ -195,19 +195,23 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _take(stream: TextIO, what: str, wait: Callable[[], object] | None) -> None:
-    spoken = False
-    while True:
-        try:
-            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            busy = Busy(f"{what} is being worked on by another process ({_holder(stream)}); wait for it to end")
-        if wait is None:
-            raise busy
-        if not spoken:
-            print(f"{busy}: waiting", flush=True)
-            spoken = True
-        wait()
-        time.sleep(POLL)
+    if _is_free(stream):
+        return
+    holder = _holder(stream)
+    busy = Busy(f"{what} is being worked on by another process ({holder}); wait for it to end")
+    if wait is None:
+        raise busy
+    print(f"{busy}: waiting", flush=True)
+    until(LOCK, lambda: f"{what} ({_holder(stream)})", lambda: _is_free(stream), check=wait)
+
+
+def _is_free(stream: TextIO) -> bool:
+    """Take a lock, unless another process holds it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(stream: TextIO) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,8 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.core.errors import PipelineError
+from pipeline.core.waiting import kind, until
 
 T = TypeVar("T")
+
+PATIENCE = 1800.0
+"""Seconds that the others are waited for: rank 0 may be writing a checkpoint or waiting for the tracking server."""
+EXCHANGE = kind("exchange", "the other processes of a training, in its course", PATIENCE, grace=3.0)
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,20 @@ class Ranks:
             return values
         summed = values.detach().clone()
         with connection(self):
-            dist.all_reduce(summed, group=self.group)
+            self._finish(dist.all_reduce(summed, group=self.group, async_op=True), summed)
         return summed
+
+    def _finish(self, exchange: dist.Work, values: Tensor) -> None:
+        """Wait for the others to take part: a device by itself, this process so that it answers signals."""
+        if values.is_cuda:
+            exchange.wait()
+        else:
+            others = f"the other processes of {self.count} (this is process {self.rank})"
+            until(EXCHANGE, others, lambda: _is_over(exchange), poll=0)
+
+    def _meet(self) -> None:
+        """Wait for the others, where what follows waits in torch and answers no signal."""
+        self.total(torch.zeros(1))
 
     def add_up(self, gradients: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over all ranks, in place and in one exchange."""
@@ -74,6 +92,7 @@ class Ranks:
         if self.count == 1:
             return value
         box = [value if self.is_first else None]
+        self._meet()
         with connection(self):
             dist.broadcast_object_list(box, group=self.group, group_src=0, device=torch.device("cpu"))
         return box[0]
@@ -83,6 +102,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         box: list[Any] = [None] * self.count
+        self._meet()
         with connection(self):
             dist.all_gather_object(box, value, group=self.group)
         return box
@@ -92,6 +112,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         box: list[Any] | None = [None] * self.count if self.is_first else None
+        self._meet()
         with connection(self):
             dist.gather_object(value, box, group=self.group, group_dst=0)
         return box or []
@@ -105,7 +126,7 @@ class Ranks:
         padded[: len(rows)] = rows.detach()
         found = [torch.empty_like(padded) for _ in counts]
         with connection(self):
-            dist.all_gather(found, padded, group=self.group)
+            self._finish(dist.all_gather(found, padded, group=self.group, async_op=True), padded)
         return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
 
     def place(self, count: int) -> Part:
@@ -171,6 +192,16 @@ class Part:
         """
         summed = (values * chosen).sum() / self.ranks.total(chosen.sum()).clamp_min(1)
         return summed if self.ranks.count == 1 else summed / self.weight
+
+
+def _is_over(exchange: dist.Work) -> bool:
+    try:
+        exchange.wait(timedelta(seconds=1))
+    except RuntimeError:
+        if exchange.is_completed():
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from pipeline.core.files import file_digest
+from pipeline.core.signals import interruptible
+from pipeline.core.waiting import kind, speaking
 
 NETWORK_TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
+DOWNLOAD = kind("download", "a server on the network to answer", NETWORK_TIMEOUT)
 LINE_INTERVAL = 10.0
 """Seconds between lines about a download."""
 BLOCK = 1 << 20
@@ -58,7 +61,9 @@ def _append(address: str, path: Path, report: Report) -> None:
     start, spoken = path.stat().st_size, time.monotonic()
     request = Request(address, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urlopen(request, timeout=NETWORK_TIMEOUT) as response:
+        with speaking(DOWNLOAD, f"{address} to answer"):
+            response = urlopen(request, timeout=NETWORK_TIMEOUT)
+        with interruptible(address), response:
             continues = response.status == PARTIAL_CONTENT  # otherwise the server begins at the beginning
             with open(path, "ab" if continues else "wb") as stream:
                 expected = stream.tell() + int(response.headers.get("Content-Length", 0))

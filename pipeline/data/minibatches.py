@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from pipeline.config import AugmentationSettings, Sizes, StoredSize
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.launch import launch
 from pipeline.core.machine import readers
 from pipeline.core.ranks import Ranks
 from pipeline.core.streams import stream
@@ -91,8 +91,7 @@ class FromDisk:
             PipelineError: so it is for one of several ranks, or a worker process was killed.
         """
         assert sizes.stored and sizes.crop, "streamed images have both sizes"
-        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        count = readers(sharers) if self.workers is None else self.workers
+        count = readers(launch().local_count) if self.workers is None else self.workers
         batches = training_batches(
             self.images[sizes.stored],
             RandomCrop(sizes.crop, flip=self.horizontal_flip),

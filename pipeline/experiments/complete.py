@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
-from pipeline.core.files import POLL, Busy
+from pipeline.core.files import Busy
+from pipeline.core.waiting import kind, until
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.prepare import ensure_prepared
 from pipeline.experiments.train import train_experiment
@@ -15,6 +17,9 @@ from pipeline.tracking import awaits_delivery, deliver_left, evaluated
 
 WAIT = 5.0
 """Seconds between two looks at what another process works on."""
+REMIND = 60.0
+"""Seconds between two words about it."""
+OTHER = kind("experiment", "another process that works on the same experiment")
 
 
 def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | None]) -> None:
@@ -36,17 +41,22 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
     ensure_prepared(experiment, should_stop)
     if text := deliver_left().describe():
         print(text, flush=True)
+    spoken = -math.inf
     while not _is_done(experiment):
         try:
             train_experiment(experiment, should_stop)
             evaluate_experiment(experiment, check=check)
             return
         except Busy as busy:
-            print(f"{busy}: waiting", flush=True)
-            until = time.monotonic() + WAIT
-            while time.monotonic() < until:
-                time.sleep(POLL)
-                check()
+            if time.monotonic() - spoken > REMIND:
+                print(f"{busy}: waiting", flush=True)
+                spoken = time.monotonic()
+            _pause(f"the process that works on {experiment.identifier}", check)
+
+
+def _pause(whom: str, check: Callable[[], None]) -> None:
+    again = time.monotonic() + WAIT
+    until(OTHER, whom, lambda: time.monotonic() > again, check=check)
 
 
 def _is_done(experiment: Experiment) -> bool:

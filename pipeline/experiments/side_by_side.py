@@ -15,11 +15,10 @@ from typing import NoReturn
 
 from pipeline.core.errors import Interrupted
 from pipeline.core.progress import discard_output
+from pipeline.core.signals import note, noted, stopping
 
 FAILED = 1
 """The exit code of work that raised."""
-STOPPING = (signal.SIGTERM, signal.SIGINT)
-"""Ask a process to save and stop."""
 
 
 def side_by_side(
@@ -27,7 +26,8 @@ def side_by_side(
 ) -> dict[str, int]:
     """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
 
-    One that fails takes no other along. SIGTERM and Ctrl-C reach those that run, which save and stop; no other begins.
+    One that fails takes no other along. SIGTERM, Ctrl-C and the loss of the terminal reach those that run, which save
+    and stop; no other begins.
     The same happens when nobody reads the output any more.
 
     Args:
@@ -48,10 +48,10 @@ def side_by_side(
                 if ready is None:
                     break
                 left.remove(ready)
-                signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none is missed by a process that just begins
+                signal.pthread_sigmask(signal.SIG_BLOCK, stopping())  # none is missed by a process that just begins
                 piece = _Piece(work, ready, has_terminal=jobs == 1)
                 running[piece.pid] = piece
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping())
                 outputs.register(piece.output, selectors.EVENT_READ, piece)
             for key, _ in outputs.select():
                 piece = key.data
@@ -105,9 +105,10 @@ def _live(work: Callable[[str], int], name: str, reading: int, output: int | Non
         if output is not None:
             os.dup2(output, 1)
             os.dup2(output, 2)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        numbers = stopping()
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         gc.freeze()  # what is imported stays: it is not looked through, and its pages not copied, to collect garbage
         code = work(name)
     except SystemExit as end:
@@ -124,7 +125,7 @@ def _live(work: Callable[[str], int], name: str, reading: int, output: int | Non
 
 @contextmanager
 def _passing_on(running: dict[int, _Piece]) -> Iterator[list[int]]:
-    """Pass SIGTERM on to the processes that run, and leave Ctrl-C to the terminal, which sends it to all of them.
+    """Pass SIGTERM on to the processes that run; Ctrl-C and its own loss the terminal sends to all of them.
 
     The given list has the signals that were received.
     """
@@ -132,13 +133,10 @@ def _passing_on(running: dict[int, _Piece]) -> Iterator[list[int]]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        note(number)
         if number == signal.SIGTERM:
             for pid in list(running):
                 os.kill(pid, number)
 
-    previous = {number: signal.signal(number, receive) for number in STOPPING}
-    try:
+    with noted(receive):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

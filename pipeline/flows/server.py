@@ -15,10 +15,13 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import get_current_settings
 
 from pipeline.core.errors import RequestError
+from pipeline.core.waiting import kind, speaking
 
 DEPLOYMENT = "experiment/experiment"
 SENDING = 10.0
 """Seconds for what is left of logs."""
+NAMED = kind("named Prefect server", "the Prefect server that PREFECT_API_URL names")
+LOGS = kind("logs", "a Prefect server to take the last logs and events", 2 * SENDING)
 
 
 def check_server() -> None:
@@ -32,7 +35,8 @@ def check_server() -> None:
     if url is None:
         raise RequestError(f"no Prefect server is named: {way_out}; or let 'make ablation' do it all")
     with get_client(sync_client=True) as client:
-        problem = client.api_healthcheck()
+        with speaking(NAMED, f"the Prefect server at {url} to answer"):
+            problem = client.api_healthcheck()
         if problem is not None:
             raise RequestError(f"the Prefect server at {url} does not answer ({problem}): {way_out}")
         find_deployment(client)
@@ -71,5 +75,6 @@ def install_automations(path: Path = Path("automations.yaml")) -> None:
 
 def send_what_is_left() -> None:
     """Send logs and events that wait for their batch, before the server goes."""
-    APILogWorker.drain_all(timeout=SENDING)
-    EventsWorker.drain_all(timeout=SENDING)
+    with speaking(LOGS, "the Prefect server to take the last logs"):
+        APILogWorker.drain_all(timeout=SENDING)
+        EventsWorker.drain_all(timeout=SENDING)

@@ -29,6 +29,7 @@ from prefect.states import Cancelled, Crashed
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.waiting import kind, until
 from pipeline.flows.experiment import LINES, artifact_key, is_dead, life_file
 from pipeline.flows.server import online
 from pipeline.grid.settings import unfinished
@@ -40,6 +41,7 @@ LOOK_FOR_WORKERS = 60.0
 """Seconds between two looks at who is there to take runs."""
 PATIENCE = 300.0
 """Seconds. A run that a worker took and that has not begun after so long never will: the worker died."""
+RUNS = kind("runs", "workers that work on the runs of a grid")
 WITHDRAWN = "the grid that asked for it was stopped"
 """What a cancelled run says that no person has cancelled: another grid that waits for it asks for it anew."""
 UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
@@ -82,13 +84,22 @@ class Submission:
         self._waiting = list(groups)
         self._total = sum(map(len, groups))
         try:
-            while self._waiting or self._active:
-                self._submit()
-                self._say_where_we_are()
-                time.sleep(POLL)
-                self._collect()
+            until(RUNS, self._whom, self._is_over, poll=POLL)
         finally:
             self._withdraw()
+
+    def _is_over(self) -> bool:
+        """Take back what has ended, submit what waits, and say whether nothing is left."""
+        if self._active:
+            self._collect()
+        if not self._waiting and not self._active:
+            return True
+        self._submit()
+        self._say_where_we_are()
+        return False
+
+    def _whom(self) -> str:
+        return f"workers to end {len(self._active)} {'run' if len(self._active) == 1 else 'runs'}"
 
     # --- Out
 

@@ -9,27 +9,30 @@ import random
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event, Thread
+from typing import IO
 
 import psutil
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
+from pipeline.core.processes import end, is_alive
+from pipeline.core.waiting import kind, until
 
 POOLS = ("experiments", "grids")
 PROCESSES = "processes.json"
 """Below the engine's home: who runs."""
 START = 120.0
 """Seconds that the server may take to answer."""
-STOP = 60.0
-"""Seconds that a process may take to save and end."""
+SERVER = kind("Prefect server", "the Prefect server of this machine", START)
+WORKERS = kind("workers", "the Prefect workers of this machine", START)
+COMMANDS = kind("Prefect commands", "commands that make pools and deployments", 5 * START)
 
 
 @dataclass
@@ -51,9 +54,14 @@ class LocalEngine:
         """The address of the API."""
         return f"http://127.0.0.1:{self.port}/api"
 
+    def of_every_process(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The environment in which a process finds this server and nobody else's: another database, a profile or a key
+        of Prefect Cloud that a person has set is left out."""
+        return {name: value for name, value in inherited.items() if not name.startswith("PREFECT_")} | self.environment
+
     @property
     def environment(self) -> dict[str, str]:
-        """What every process of Prefect needs to find this server, and nobody else's."""
+        """What every process of Prefect needs to find this server."""
         return {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.url,
@@ -65,18 +73,11 @@ class LocalEngine:
         }
 
     def start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start `python -m prefect ...` in a session of its own, so that Ctrl-C does not reach it before us."""
+        """Start `python -m prefect ...`, which writes to a log."""
         log = self.home / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", *command],
-                env=os.environ | self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            process = self._popen(command, stream, **environment)
         self.processes[name] = process
         self._remember()
         return process
@@ -87,16 +88,38 @@ class LocalEngine:
         Raises:
             PipelineError: it failed.
         """
-        finished = subprocess.run(
+        self.run_together([command])
+
+    def run_together(self, commands: Sequence[Sequence[str]]) -> None:
+        """Run several `python -m prefect ...` at a time to their ends; none is left behind.
+
+        Raises:
+            PipelineError: one failed.
+        """
+        named = " and ".join(f"'prefect {' '.join(command)}'" for command in commands)
+        with ExitStack() as stack:
+            outputs = [stack.enter_context(TemporaryFile()) for _ in commands]
+            started = [
+                stack.enter_context(_killed_at_the_end(self._popen(command, output)))
+                for command, output in zip(commands, outputs, strict=True)
+            ]
+            until(COMMANDS, named, lambda: all(one.poll() is not None for one in started))
+            for command, output, one in zip(commands, outputs, started, strict=True):
+                if one.returncode != 0:
+                    output.seek(0)
+                    said = output.read().decode(errors="replace")
+                    raise PipelineError(f"'prefect {' '.join(command)}' failed:\n{said}")
+
+    def _popen(self, command: Sequence[str], output: IO[bytes], **environment: str) -> subprocess.Popen[bytes]:
+        """In a session of its own, so that Ctrl-C does not reach it before us."""
+        return subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],
-            env=os.environ | self.environment,
+            env=self.of_every_process(os.environ) | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        if finished.returncode != 0:
-            raise PipelineError(f"'prefect {' '.join(command)}' failed:\n{finished.stdout}{finished.stderr}")
 
     def start_server(self) -> None:
         """Start the server, and wait until it answers.
@@ -105,11 +128,14 @@ class LocalEngine:
             PipelineError: it ended, or it does not answer.
         """
         server = self.start("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        deadline = time.monotonic() + START
-        while not self._answers():
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise PipelineError(f"the Prefect server did not start; its log: {self.home / 'logs/server.log'}")
-            time.sleep(0.2)
+        failed = f"the Prefect server did not start; its log: {self.home / 'logs/server.log'}"
+
+        def answers() -> bool:
+            if server.poll() is not None:
+                raise PipelineError(failed)
+            return self._answers()
+
+        until(SERVER, f"the Prefect server to answer at {self.url}", answers, in_vain=failed)
 
     def _answers(self) -> bool:
         try:
@@ -120,13 +146,7 @@ class LocalEngine:
 
     def deploy(self) -> None:
         """Make the pools and the deployments of prefect.yaml."""
-        with ThreadPoolExecutor() as threads:
-            pools = [
-                threads.submit(self.run, "work-pool", "create", "--type", "process", "--overwrite", pool)
-                for pool in POOLS
-            ]
-        for pool in pools:
-            pool.result()
+        self.run_together([("work-pool", "create", "--type", "process", "--overwrite", pool) for pool in POOLS])
         self.run("--no-prompt", "deploy", "--all")
 
     def start_worker(self, name: str, pool: str = POOLS[0], **environment: str) -> subprocess.Popen[bytes]:
@@ -142,20 +162,22 @@ class LocalEngine:
         request = urllib.request.Request(
             f"{self.url}/work_pools/{pool}/workers/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
         )
-        deadline = time.monotonic() + START
-        while True:
-            with urllib.request.urlopen(request, timeout=START) as answer:
-                if sum(worker["status"] == "ONLINE" for worker in json.load(answer)) >= count:
-                    return
-            if time.monotonic() > deadline:
-                raise PipelineError(f"the workers did not start; their logs: {self.home / 'logs'}")
-            time.sleep(0.2)
+
+        def are_online() -> bool:
+            try:
+                with urllib.request.urlopen(request, timeout=2) as answer:
+                    return [worker["status"] for worker in json.load(answer)].count("ONLINE") >= count
+            except OSError:
+                return False
+
+        whom = f"{count} workers of the pool '{pool}' to be online"
+        until(WORKERS, whom, are_online, in_vain=f"the workers did not start; their logs: {self.home / 'logs'}")
 
     def stop(self) -> None:
         """End all processes: workers let their runs save, then the server goes."""
         server = self.processes.pop("server", None)
         for group in (list(self.processes.values()), [server] if server else []):
-            _end([psutil.Process(process.pid) for process in group if process.poll() is None])
+            end([psutil.Process(process.pid) for process in group if process.poll() is None])
             for process in group:
                 process.wait()
         self.processes.clear()
@@ -166,6 +188,15 @@ class LocalEngine:
         alive = [process.pid for process in self.processes.values() if process.poll() is None]
         started = {str(pid): psutil.Process(pid).create_time() for pid in alive}
         write_json(self.home / PROCESSES, started)
+
+
+@contextmanager
+def _killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def end_leftovers(home: Path) -> None:
@@ -179,36 +210,14 @@ def end_leftovers(home: Path) -> None:
     found = [psutil.Process(int(pid)) for pid, created in remembered.items() if _is_same(int(pid), created)]
     if found:
         print(f"ending {len(found)} processes that an earlier start left behind", flush=True)
-        _end(found)
+        end(found)
 
 
 def _is_same(pid: int, created: float) -> bool:
     if not psutil.pid_exists(pid):
         return False
     process = psutil.Process(pid)
-    return process.create_time() == created and _is_alive(process)
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """SIGTERM to what the processes run, then to themselves: a worker that ends kills its runs before they save."""
-    for family in ([child for process in processes for child in process.children(recursive=True)], processes):
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        deadline = time.monotonic() + STOP
-        while (alive := [process for process in family if _is_alive(process)]) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """Whether it has not ended; in a container, nobody may ever ask an orphan how it did."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return process.create_time() == created and is_alive(process)
 
 
 PORTS = range(20000, 32000)

@@ -24,6 +24,8 @@ from pipeline.config.mixture import SingleSettings
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.machine import threads_each
+from pipeline.core.processes import ending_at_once
+from pipeline.core.waiting import kind, speaking
 from pipeline.studies.warm_ups import WarmUp
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.training.run import TrainingRun
 
 PROBES = Path("runs/probes")
+PROBE = kind("probe", "a probe of an experiment, in a process of its own")
 STEPS = 5
 """Steps that are timed, after one that is not. Their median counts: the quickest is not what a grid will see."""
 VERDICT_BYTES = 4
@@ -77,9 +80,10 @@ def costs(experiments: Iterable[Experiment], sharers: int = 1, say: Callable[[st
         say(f"probing {len(missing)} kinds of experiments: {STEPS} steps of training and of attacks each")
         # One process for all, since importing takes longer than probing. Its peak of memory never falls again, so the
         # smallest come first.
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        with ending_at_once(ProcessPoolExecutor(1, get_context("spawn"))) as process:
             for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
-                write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
+                with speaking(PROBE, f"a probe of {experiment.identifier}"):
+                    write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
     return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
 
 

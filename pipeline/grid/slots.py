@@ -8,17 +8,19 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.core.waiting import POLL, kind, until
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SLOT = kind("GPU", "another process to leave a GPU of this machine", grace=1.0)
 
 
 @contextmanager
-def gpu_slot(say: Callable[[str], None], should_stop: Callable[[], str | None], wait: float = 0.5) -> Iterator[None]:
+def gpu_slot(say: Callable[[str], None], should_stop: Callable[[], str | None], wait: float = POLL) -> Iterator[None]:
     """Have one GPU of this machine for oneself while the block runs; where there is none, do nothing.
 
     `CUDA_VISIBLE_DEVICES` names it, so this comes before torch looks for devices.
@@ -32,16 +34,22 @@ def gpu_slot(say: Callable[[str], None], should_stop: Callable[[], str | None], 
     if not devices:
         yield
         return
-    lock = _try(devices)
-    if lock is None:
+
+    def look() -> tuple[str, BinaryIO | None] | None:
+        """A free device and its lock, or a reason to stop and none."""
+        if (free := _try(devices)) is not None:
+            return free
+        reason = should_stop()
+        return None if reason is None else (reason, None)
+
+    found: tuple[str, BinaryIO | None] | None = _try(devices)
+    if found is None:
         say(f"all GPUs of this machine are taken ({', '.join(devices)}): waiting for one")
-    while lock is None and should_stop() is None:
-        time.sleep(wait)
-        lock = _try(devices)
-    if lock is None:
+        found = until(SLOT, f"one of {len(devices)} GPUs", look, poll=wait)
+    device, stream = found
+    if stream is None:
         yield
         return
-    device, stream = lock
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = device
     say(f"on GPU {device}")

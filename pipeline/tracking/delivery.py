@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.waiting import kind, until
 from pipeline.provenance.folders import RUNS
 from pipeline.tracking.spool import Spool, spool_of, spools
 from pipeline.tracking.store import check_address, check_reachable, mask, reported, tracking_uri
@@ -21,6 +22,7 @@ RETRY = 60.0
 """Seconds between two attempts while the store is out of reach."""
 STALL = 75.0
 """Seconds that the end of the work waits for a store that takes nothing and does not fail either."""
+DELIVERY = kind("delivery", "MLflow to take the last records of an experiment", grace=3.0)
 SLOWEST = 1e6
 """Bytes per second of an upload that is worth waiting for."""
 COMMAND = "python -m stages.deliver"
@@ -77,24 +79,35 @@ class Delivery:
 
         Raises:
             OSError, PipelineError: as `Spool.append`.
+            Interrupted: a signal came, and the store did not take the last records within seconds.
         """
         try:
             self.post(update)
         finally:
             self._closing.set()
             self._wake.set()
-            self._wait()
-        if len(self._spool):
-            _say(f"{self._title}: {_waiting(self._spool)}")
+            try:
+                self._wait()
+            finally:
+                if len(self._spool):
+                    _say(f"{self._title}: {_waiting(self._spool)}")
 
     def _wait(self) -> None:
         """Wait for the thread, unless the store takes nothing and does not fail either."""
         self._moved = time.monotonic()
         patience = STALL + self._spool.bytes_of_files() / SLOWEST
-        while self._thread.is_alive() and time.monotonic() - self._moved < patience:
-            self._thread.join(0.1)
+        until(
+            DELIVERY,
+            f"MLflow at {mask(self._uri)} to take {_records(len(self._spool))} ({patience:.0f} s without progress)",
+            lambda: self._is_over(patience),
+            poll=0,
+        )
         if self._defect is not None:
             raise self._defect
+
+    def _is_over(self, patience: float) -> bool:
+        self._thread.join(0.1)
+        return not self._thread.is_alive() or time.monotonic() - self._moved >= patience
 
     def _work(self) -> None:
         try:

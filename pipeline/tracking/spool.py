@@ -16,18 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_write, write_text
+from pipeline.core.waiting import kind, taken
 from pipeline.provenance.folders import working_folder
 from pipeline.tracking.store import mask
 
 FOLDER = "tracking"
 """The spool's folder, below the working folder of its experiment."""
-TURNS = {"append.lock": 600.0, "delivery.lock": 10.0}
-"""Seconds that another process may be at the spool: copying the files of a record, and delivering what is there."""
+TURNS = {
+    "append.lock": kind("records", "another process that writes a record for MLflow", 600.0, grace=3.0),
+    "delivery.lock": kind("delivering", "another process that delivers the same records to MLflow", 10.0, grace=3.0),
+}
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,10 @@ class Spool:
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:
         """Hold a lock of the spool, which the system releases when the process ends, however it ends."""
-        try:
-            with FileLock(self.folder / name, timeout=TURNS[name]):
-                yield
-        except Timeout:
-            raise PipelineError(f"{self.folder} is in use by another process for {TURNS[name]:.0f} s.") from None
+        wait = TURNS[name]
+        in_vain = f"{self.folder} is in use by another process for {wait.patience:.0f} s."
+        with taken(FileLock(self.folder / name), wait, f"the process that uses {self.folder}", in_vain):
+            yield
 
 
 def spool_of(experiment: Experiment) -> Spool:

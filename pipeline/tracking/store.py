@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write
+from pipeline.core.waiting import kind, speaking, taken, until
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +35,9 @@ PATIENCE = 5.0
 """Seconds that a server may take to answer at all; afterwards MLflow's own, longer patience holds."""
 DATABASE_PATIENCE = 20.0
 """Seconds that another process may lock a sqlite file: what MLflow itself waits."""
+MAKING = kind("MLflow's database", "another process that makes MLflow's database", 600.0)
+DATABASE = kind("sqlite", "another process that writes to MLflow's database", DATABASE_PATIENCE)
+ANSWER = kind("MLflow", "MLflow to answer")
 PAGE = 50
 """Runs in memory at a time while searching: MLflow makes objects of all their parameters and metrics."""
 # MLflow reads these when it is imported, which happens later; what the user has set stays.
@@ -84,9 +88,10 @@ def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator
     """Every run that meets `condition`, the latest first."""
     token = None
     while True:
-        page = client.search_runs(
-            [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
-        )
+        with speaking(ANSWER, "MLflow to list runs"):
+            page = client.search_runs(
+                [experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+            )
         yield from page
         token = page.token
         if not token:
@@ -128,7 +133,8 @@ def make_store(uri: str) -> None:
     database = _database(uri).resolve()  # a link may lead to a disk with more room
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{_database(uri)}.lock"), reported(uri):
+        making = f"the process that makes {database}"
+        with taken(FileLock(f"{_database(uri)}.lock"), MAKING, making), reported(uri):
             if is_absent(uri):
                 _make_database(database)
     except OSError as error:
@@ -291,18 +297,31 @@ def _check_database(uri: str) -> None:
     if not database.exists() or (database in _sound and database not in _doubted):
         return
     _refuse_empty(database)
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=DATABASE_PATIENCE)
-    try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        found = str(error)
-    finally:
-        connection.close()
+    found = until(
+        DATABASE,
+        f"the process that writes to {database}",
+        lambda: _quick_check(database),
+        in_vain=f"MLflow's database {database} is locked by another process for {DATABASE_PATIENCE:.0f} s. "
+        f"{_way_out(uri)}",
+    )
     if found != "ok":
         raise _damaged(database, " ".join(found.split()))
     _doubted.discard(database)
+
+
+def _quick_check(database: Path) -> str | None:
+    """What sqlite finds wrong in a file, or 'ok'; None while another process writes to it."""
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=1)
+    try:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    finally:
+        connection.close()
 
 
 def _refuse_empty(database: Path) -> None:

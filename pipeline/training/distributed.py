@@ -8,7 +8,7 @@ pass, not during it: most of a step is crafting, which exchanges nothing, and ob
 
 from __future__ import annotations
 
-import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,48 +17,114 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 from typing_extensions import override
 
-from pipeline.core.errors import RequestError
-from pipeline.core.ranks import Ranks, connection
+from pipeline.core.errors import Interrupted, RequestError, StoppedWaiting
+from pipeline.core.launch import Launch, is_torchrun_store, launch
+from pipeline.core.ranks import PATIENCE, Ranks, connection
+from pipeline.core.waiting import kind, until
 
-PATIENCE = timedelta(minutes=30)
-"""How long the others are waited for: rank 0 may be writing a checkpoint or waiting for the tracking server."""
+MEETING = kind("meeting", "the other processes of a training, at its start", PATIENCE)
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks of the job that torchrun has started; this process alone where it has not.
+    """The ranks of the job that torchrun has started; this process alone where it has not (`pipeline.core.launch`).
 
     Args:
         device: Of this rank's tensors. On CUDA, the device of its LOCAL_RANK is made the current one.
 
     Raises:
-        RequestError: there are fewer CUDA devices than processes on this machine.
-        PipelineError: another process was lost before all had met.
+        RequestError: there are fewer CUDA devices than processes on this machine, or the job's port is taken.
+        Interrupted: a signal came before all had met.
+        PipelineError: another process did not come, or was lost.
     """
-    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    here = launch()
+    ranks = Ranks(here.rank, here.count)
     if ranks.count == 1:
         yield ranks
         return
     backend = "gloo"
     if device.type == "cuda":
         # Compared by every process, not only by those left without a device: the first one is to say it.
-        processes, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        processes, devices = here.local_count, torch.cuda.device_count()
         if processes > devices:
-            raise RequestError(
+            error = RequestError(
                 f"{processes} processes were started on this machine, which has {devices} CUDA "
                 f"{'device' if devices == 1 else 'devices'}; start as many processes as devices: "
                 "torchrun --nproc-per-node gpu"
             )
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            error.is_of_all_ranks = True
+            raise error
+        torch.cuda.set_device(here.local_rank)
         backend = "cpu:gloo,cuda:nccl"
     with connection(ranks):
-        dist.init_process_group(backend, timeout=PATIENCE)
+        patience = timedelta(seconds=PATIENCE)
+        dist.init_process_group(backend, store=_met(here), rank=here.rank, world_size=here.count, timeout=patience)
     try:
         yield ranks
-    finally:
+    except StoppedWaiting:
+        raise  # with the exchange under way: taking the group apart would wait for the others
+    except BaseException as error:
+        if isinstance(error, RequestError | Interrupted):
+            error.is_of_all_ranks = True
         dist.destroy_process_group()
+        raise
+    else:
+        dist.destroy_process_group()
+
+
+def _met(here: Launch) -> PrefixStore:
+    """The store in which all processes have written that they are there.
+
+    torch would wait for them without a word, and without an answer to a signal.
+    """
+    address = f"{here.host}:{here.port}"
+    others = [rank for rank in range(here.count) if rank != here.rank]
+    serves = here.rank == 0 and not is_torchrun_store()
+    if not serves:
+        until(MEETING, f"process 0 of {here.count}, which is to listen at {address},", lambda: _listens(here))
+    try:
+        store = TCPStore(
+            here.host,
+            here.port,
+            is_master=serves,
+            timeout=timedelta(seconds=PATIENCE),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except dist.DistNetworkError as error:
+        raise RequestError(
+            f"process {here.rank} cannot {'listen' if serves else 'call'} at {address}, as MASTER_ADDR and MASTER_PORT "
+            f"say ({' '.join(str(error).split())[:120]}); another port may be free"
+        ) from None
+    store.set(_name(here.rank), "here")
+
+    def missing() -> list[int]:
+        return [rank for rank in others if not store.check([_name(rank)])]
+
+    until(
+        MEETING,
+        lambda: (
+            f"{'processes' if len(missing()) > 1 else 'process'} {', '.join(map(str, missing()))} of {here.count} "
+            f"(this is process {here.rank}; they meet at {address})"
+        ),
+        lambda: not missing(),
+    )
+    return PrefixStore("joined", store)
+
+
+def _name(rank: int) -> str:
+    return f"process {rank}"
+
+
+def _listens(here: Launch) -> bool:
+    try:
+        socket.create_connection((here.host, here.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import load_params
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
+from pipeline.core.files import exclusive
 from pipeline.core.signals import stop_on_signal
 from stages import evaluate, experiments, train
 from tests.conftest import REPOSITORY
@@ -107,3 +108,26 @@ def test_what_dvc_says_in_vain_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PipelineError, match=r"'dvc --wait-for-lock status \.\.\.' ended with exit code"):
         experiments.changed_in_dvc(NAMES)
+
+
+def test_one_with_the_settings_of_another_begins_after_it(
+    monkeypatch: pytest.MonkeyPatch, recorded: list[str], tmp_path: Path
+) -> None:
+    """Two names, one fingerprint: side by side the second would find the first at work."""
+    params = load_params(REPOSITORY / "params.yaml")
+    one, other = params.experiment("nt", 1), params.experiment("at", 1)
+    twin = one.model_copy(update={"name": "again"})
+    assert twin.fingerprint == one.fingerprint
+    wanted = {"nt-1": one, "again-1": twin, "at-1": other}
+    assert experiments.twins(wanted) == {"again-1": "nt-1"}
+
+    def work(arguments: list[str]) -> int:
+        lock = tmp_path / ("lock" if arguments[0] in ("nt", "again") else "other")
+        with exclusive(lock, arguments[0]):
+            time.sleep(0.3)
+        return 0
+
+    monkeypatch.setattr(train, "main", work)
+    monkeypatch.setattr(evaluate, "main", lambda arguments: 0)
+    experiments.run(Path("params.yaml"), wanted, to_train=set(wanted), jobs=3)
+    assert "train@again-1" in recorded and "train@nt-1" in recorded

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 import pytest
 
+from pipeline.core import launch
+from pipeline.grid.local import free_port
 from stages import train
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import (
@@ -118,15 +122,36 @@ def test_mlflow_has_one_run_of_all_processes(job: Job) -> None:
     assert {metric.step for metric in curve} == set(range(1, EPOCHS + 1))
 
 
-@pytest.mark.parametrize(("local_rank", "expected"), [("0", "error: unknown method 'generalist'"), ("1", "")])
-def test_a_wrong_request_is_said_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_rank: str, expected: str
+@pytest.mark.parametrize("launcher", [launch.TORCHRUN, "nobody's"])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_happens_before_the_processes_meet_is_said_by_whoever_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, launcher: str
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+    for name, value in {**job, "MASTER_ADDR": "127.0.0.1", launcher: "1"}.items():
+        monkeypatch.setenv(name, value)
     assert train.main(["generalist", "--seed", "1"]) == 2
-    found = capsys.readouterr().err
-    assert found.startswith(expected) and bool(found) == bool(expected)
+    who = "process 1: " if (rank, launcher) == ("1", launch.TORCHRUN) else ""
+    assert capsys.readouterr().err.startswith(f"{who}error: unknown method 'generalist'")
+
+
+def test_a_process_without_the_others_says_for_whom_it_waits(workplace: Workplace) -> None:
+    """A wrapper starts one process of four, and is believed: it says what it waits for, and stops within seconds."""
+    job = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}
+    wrapped = {**job, "MASTER_PORT": str(free_port())}
+    process = workplace.start("train", "nt", "--seed", "1", launch.OPTION, **wrapped)
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "waiting" in line)
+    assert re.search(r"waiting for process 0 of 4, .* since \d\d:\d\d:\d\d, until \d\d:\d\d:\d\d at most", line)
+    process.send_signal(signal.SIGINT)
+    stopped = time.monotonic()
+    finished = finish(process)
+    assert time.monotonic() - stopped < 5
+    assert finished.code == 75 and "SIGINT received while waiting for process 0 of 4" in finished.err, finished
+    alone = workplace.run("train", "nt", "--seed", "1", **wrapped)
+    alone.expect(0)
+    assert "WORLD_SIZE=4 is in the environment, but torchrun has not started this process: it works alone" in alone.out
 
 
 def test_nothing_of_a_job_is_left(job: Job) -> None:

@@ -13,6 +13,7 @@ import cloudpickle
 import torch
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
+from pipeline.core.launch import believe_environment
 from pipeline.core.ranks import Ranks
 from pipeline.grid.local import free_port
 from pipeline.training.distributed import joined
@@ -43,5 +44,6 @@ def _rank(rank: int, count: int, port: int, work: bytes, folder: Path) -> None:
     torch.set_num_threads(1)
     address = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in address.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    believe_environment()
     with joined(torch.device("cpu")) as ranks:
         torch.save(cloudpickle.loads(work)(ranks), folder / f"{rank}.pt")

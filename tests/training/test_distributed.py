@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted, RequestError
+from pipeline.core.launch import TORCHRUN
 from pipeline.core.ranks import ALONE, Part, Ranks
 from pipeline.core.streams import draw, stream
 from pipeline.data.images import ImageSplit
@@ -128,7 +129,8 @@ def test_more_ranks_than_images_in_a_minibatch_are_refused(
 def test_more_processes_than_devices_are_refused_by_all_and_said_by_the_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int
 ) -> None:
-    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+    job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}
+    for name, value in {**job, "MASTER_ADDR": "127.0.0.1", TORCHRUN: "1"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write, exclusive, file_digest, remove_half_written, write_record
+from pipeline.core.processes import ending_at_once
 from pipeline.data.corruptions.catalogue import corrupt, image_generator
 from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
 from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, read_manifest
@@ -210,13 +211,13 @@ def _write(
     report(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s")
 
 
-def _pool(processes: int) -> ProcessPoolExecutor | nullcontext[None]:
+def _pool(processes: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
     """Worker processes; none where this one is enough."""
     if processes == 1:
         return nullcontext()
     context = multiprocessing.get_context("forkserver")  # libraries' threads do not survive a plain fork
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,))
+    return ending_at_once(ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,)))
 
 
 def _made(
