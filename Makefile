@@ -7,8 +7,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-# Whatever the environment prefers: without kept bytecode each of many processes compiles the project, and the tests, anew.
-unexport PYTHONDONTWRITEBYTECODE
+# Whatever the environment prefers: without kept bytecode each of many processes compiles the project, and the tests, anew;
+# the others break Python, or hide this checkout from git and DVC (a hook of git sets them).
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONWARNINGS GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX
+# DVC asks for the user's name, which a container may not know.
+export LOGNAME ?= $(shell id -un 2>/dev/null || echo user)
 # Experiments at a time. They share the cores evenly: threads of two processes that wait for each other are far slower.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 ifeq ($(shell [[ "$(JOBS)" =~ ^[1-9][0-9]{0,3}$$ ]] && echo yes),)
@@ -79,7 +82,7 @@ beyond: setup ## What the papers leave open, on the digits: suite digits_beyond,
 	python -m stages.search --workers $(JOBS)
 	python -m stages.corrupt
 	dvc stage list --name-only | sed -n 's/^ood@\(.*\)-\(.*\)/\1 --seed \2/p' | OMP_NUM_THREADS=$(THREADS_EACH) \
-		xargs -P $(JOBS) -I ARGUMENTS sh -c 'python -m stages.ood ARGUMENTS --grid || exit 255'
+		xargs -P $(JOBS) -I ARGUMENTS sh -c 'python -m stages.ood ARGUMENTS --grid; code=$$?; [ $$code != 75 ] || code=255; exit $$code'
 	python -m stages.reproduction
 	python -m stages.figures
 	python -m stages.report --examples 0

@@ -19,5 +19,6 @@ if find_spec("pydantic") is None:
     sys.stderr.write(f"error: {sys.executable} has none of this project's packages: {way_out()}\n")
     sys.exit(2)
 
-# A notebook's terminal names a backend that draws in the notebook, and may not be installed here: figures are files.
-os.environ["MPLBACKEND"] = "agg"
+from pipeline.core.surroundings import settle  # noqa: E402 - where the packages are missing, that comes first
+
+settle()

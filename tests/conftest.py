@@ -75,6 +75,7 @@ def _content(*overrides: str) -> dict[str, Any]:
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_local_grid.py",
+    "tests/environment/test_waits.py",
     "tests/faults/test_tracking_outages.py",
     "tests/stages/test_imagenet.py",
     "tests/stages/test_plan.py",
@@ -105,6 +106,9 @@ LONG = (
 SLOW = (
     "tests/benchmarks/test_benchmarks.py",
     "tests/data/imagefolder/test_loader.py::test_a_trainer_that_ends_in_an_epoch_leaves_nobody[sys",
+    "tests/environment/test_conditions.py",
+    "tests/environment/test_variables.py::test_a_wrong_value",
+    "tests/environment/test_waits.py::test_a_wait_speaks",
     "tests/evaluation/test_autoattack.py::test_a_smaller_effort_asks_less[fab_t",
     "tests/evaluation/test_autoattack.py::test_colour_images",
     "tests/evaluation/test_autoattack.py::test_members_take_as_many_steps_as_the_package_gives_them[square",

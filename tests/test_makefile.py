@@ -56,3 +56,45 @@ def test_jobs_are_a_whole_number_from_1(checkout: Path, jobs: str) -> None:
 def test_without_a_python_that_fits_the_way_out_is_said(checkout: Path) -> None:
     (checkout / ".venv/bin/.installed").unlink()
     assert "Python 3.11 or 3.12 is needed" in make(checkout, "setup", "PYTHON=").stdout
+
+
+FAKE = """#!/bin/bash
+echo "$3" >>begun
+case "$3" in a) exit 1;; stopped) exit 75;; esac
+"""
+
+
+def measured_on_corrupted(folder: Path, *methods: str) -> tuple[int, list[str]]:
+    """The step of `make beyond` that measures methods, with programs in place of DVC and Python."""
+    programs = folder / ".venv/bin"
+    listed = "\n".join(f"echo ood@{method}-1" for method in methods)
+    for name, text in (("python", FAKE), ("dvc", f"#!/bin/bash\n{listed}\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    lines = make(folder, "beyond", "JOBS=1").stdout.replace("\\\n", "").splitlines()
+    (step,) = [line for line in lines if "xargs" in line]
+    path = f"{programs}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", step], cwd=folder, env={**os.environ, "PATH": path}, check=False)
+    return done.returncode, (folder / "begun").read_text().split()
+
+
+def test_one_that_fails_ends_no_other_and_fails_in_the_end(checkout: Path) -> None:
+    assert measured_on_corrupted(checkout, "a", "b", "c") == (123, ["a", "b", "c"])
+
+
+def test_a_stop_begins_no_other(checkout: Path) -> None:
+    code, begun = measured_on_corrupted(checkout, "stopped", "b", "c")
+    assert code != 0 and begun == ["stopped"]
+
+
+@pytest.mark.parametrize("name", ["PYTHONHOME", "PYTHONWARNINGS", "GIT_DIR"])
+def test_what_breaks_python_or_hides_the_checkout_does_not_reach_commands(checkout: Path, name: str) -> None:
+    (checkout / "more").write_text("include Makefile\nshow:\n\t@env\n")
+    done = subprocess.run(
+        ["make", "--file", "more", "show"],
+        cwd=checkout,
+        env={**os.environ, name: "/none"},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0 and f"{name}=" not in done.stdout and "\nLOGNAME=" in done.stdout

@@ -17,7 +17,8 @@ def readers(sharers: int = 1) -> int:
 
 def threads_each(sharers: int = 1) -> int:
     """How many CPU threads each of `sharers` processes on this machine gets, unless OMP_NUM_THREADS says so."""
-    return int(os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // sharers))
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # more than one is for threads within threads
+    return int(given or max(1, usable_cores() // sharers))
 
 
 def usable_cores() -> int:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pipeline.config import Params
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.surroundings import remarks
 
 FREE_DISK = 5.0
 """Gibibytes below which checkpoints and the store may not fit."""
@@ -47,6 +48,7 @@ def examine(params: Params) -> Iterator[Finding]:
         _python,
         _pins,
         _requirements,
+        _surroundings,
         lambda: _space(Path.cwd()),
         lambda: _devices(params),
         lambda: _data(params),
@@ -101,6 +103,14 @@ def _requirements() -> Iterator[Finding]:
     else:
         text = "; ".join((result.stdout or result.stderr).splitlines())
         yield Finding("Dependencies", "problem", text, "rm .venv/.installed && make setup")
+
+
+def _surroundings() -> Iterator[Finding]:
+    found = list(remarks())
+    for text, fix in found:
+        yield Finding("Environment", "note", text, fix)
+    if not found:
+        yield Finding("Environment", "ok", "nothing in it leads the project elsewhere")
 
 
 def _space(folder: Path) -> Iterator[Finding]:

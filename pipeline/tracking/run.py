@@ -21,6 +21,7 @@ from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.spool import spool_of
 from pipeline.tracking.store import check_address, is_absent, tracking_uri
 from pipeline.tracking.updates import Update, commit_tags, run_name
+from pipeline.tracking.variables import check_variables
 
 PARAMETER_LENGTH = 500
 TAG_LENGTH = 4000
@@ -69,8 +70,7 @@ class _Nowhere:
 @contextmanager
 def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled: bool) -> Iterator[TrackedRun]:
     check_address(tracking_uri())
-    import mlflow  # noqa: F401 - not from the thread that delivers: others import beside it
-
+    check_variables()  # which imports MLflow, not from the thread that delivers: others import beside it
     delivery = Delivery(experiment, commit, sampled)
     delivery.post(_description(experiment, data))
     try:
