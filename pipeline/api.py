@@ -63,6 +63,7 @@ from pipeline.evaluation.predictions import channels_last
 from pipeline.evaluation.verdicts import accuracies
 from pipeline.experiments.compare import Comparison, compare
 from pipeline.experiments.evaluate import evaluate_experiment
+from pipeline.experiments.own_data import fit
 from pipeline.experiments.prepare import ensure_prepared
 from pipeline.experiments.results import read_model
 from pipeline.experiments.train import train_experiment
@@ -90,15 +91,16 @@ def compose(*overrides: str) -> Params:
     """Compose the settings of a suite in code, as `make suite SUITE=... SET=...` composes `params.yaml`.
 
     Args:
-        overrides: Such as 'suite=cifar10', 'architecture=wrn32_10', 'training.epochs=30'.
+        overrides: Such as 'suite=cifar10', 'architecture=wrn32_10', 'training.epochs=30'; or 'suite=own',
+            'data.root=/path/to/images', which are looked at.
 
     Returns:
         Settings, of which `.experiment("at", seed=1)` is one experiment.
 
     Raises:
-        RequestError: an override names something that there is not, or the settings have mistakes.
+        RequestError: an override names something that there is not, the settings have mistakes, or there are no images.
     """
-    return compose_suite(overrides, CONF).params
+    return compose_suite(overrides, CONF, fit).params
 
 
 def train(experiment: Experiment, tracked: bool = False) -> Path:

@@ -23,6 +23,7 @@ from pipeline.core.errors import Interrupted, RequestError
 from pipeline.core.progress import EvaluationDisplay, TrainingDisplay
 from pipeline.reporting.api_page import PAGE, write_page
 from tests.conftest import REPOSITORY, TINY
+from tests.data.own import write_folders
 from tests.running import few_steps
 from tests.stages.conftest import clean_environment
 from tests.test_readme import README, blocks
@@ -168,6 +169,19 @@ def test_a_wrong_request_for_an_attack_is_refused(change: dict[str, Any], said: 
     right: dict[str, Any] = {"images": torch.zeros(2, 3, 16, 16), "labels": torch.zeros(2, dtype=torch.int64)}
     with pytest.raises(RequestError, match=said):
         api.attack(foreign(), **{**right, **change})
+
+
+def test_images_and_a_network_of_ones_own_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = write_folders(tmp_path / "pictures", train=9, test=3)
+    overrides = ["suite=own", f"data.root={root}", "data.size=16", "training.epochs=1", "training.batch_size=8"]
+    attacks = [f"evaluation.attacks.{name}=null" for name in ("pgd100_linf", "pgd100_l2", "large_linf", "large_l2")]
+    params = api.compose(*overrides, *attacks, "model.architecture=torchvision.models:resnet18", "+model.fit=true")
+    experiment = params.experiment("at", 1)
+    model = api.load_model(api.train(experiment))
+    images, labels = api.load_images(experiment)
+    assert images.shape == (9, 3, 16, 16) and sorted(set(labels.tolist())) == [0, 1, 2]
+    assert model(images).shape == (9, 3)
 
 
 def test_ctrl_c_saves_and_the_same_call_continues(
