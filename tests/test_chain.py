@@ -147,6 +147,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     place.would_run = place.outdated()
     write_params(place.folder, learning_rate=0.05)
     place.remove("runs", "results")
+    (place.folder.parent / "mlartifacts").symlink_to(place.folder / "mlartifacts")  # beside the copy of the database
     place.write("from MLflow alone", place.folder.parent / "first.db")
     place.remove("mlflow.db", "mlartifacts")
     place.repro("restored", "tables")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,7 @@ def test_a_good_machine_has_no_problem(checkout: Path, make_params: MakeParams) 
     assert found["Packages"].status == found["Dependencies"].status == "ok"
     assert found["Data"].text.startswith("digits: 48 training, 32 held-out, 24 test images, digest ")
     assert found["MLflow"].text.endswith("does not exist yet: the first run makes it")
-    assert found["DVC"].status == "note" and found["DVC"].fix == "git clone"
+    assert found["DVC"].status == "note" and found["DVC"].fix == "dvc init --no-scm"
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -93,3 +95,38 @@ def test_a_full_disk_and_little_memory_are_problems(
     found = findings(make_params)
     assert found["Disk"].status == found["Memory"].status == "problem"
     assert found["Disk"].fix and found["Memory"].fix
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_an_installation_of_another_folder_is_a_problem(checkout: Path, make_params: MakeParams) -> None:
+    mark = checkout / ".venv/bin/.installed"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(f"{checkout}\n")
+    assert findings(make_params)["Installation"].status == "ok"
+    mark.write_text("/home/me/before\n")
+    found = findings(make_params)["Installation"]
+    assert (found.status, found.fix) == ("problem", "make setup") and ".venv was made in /home/me/before" in found.text
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_the_way_out_without_dvc_works_within_another_repository(checkout: Path, make_params: MakeParams) -> None:
+    subprocess.run(["git", "init", "--quiet", str(checkout.parent)], check=True)
+    (checkout / "dvc.yaml").write_text("stages: {}\n")
+    found = findings(make_params)["DVC"]
+    assert found.status == "note" and found.fix == "dvc init --no-scm"
+    subprocess.run([sys.executable, "-m", *found.fix.split(), "--quiet"], check=True)
+    assert findings(make_params)["DVC"].text == "every stage is up to date"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_a_folder_that_is_no_repository_is_noted_and_the_way_out_works(
+    checkout: Path, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.provenance.commit.ROOT", checkout)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@localhost")
+    found = findings(make_params)["Commit"]
+    assert found.status == "note" and "no git repository of its own" in found.text
+    subprocess.run(found.fix, shell=True, check=True, capture_output=True)
+    assert findings(make_params)["Commit"].status == "ok"

@@ -46,6 +46,7 @@ def examine(params: Params) -> Iterator[Finding]:
     """Look at everything; each finding comes as soon as it is made."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
+        _installation,
         _pins,
         _requirements,
         _surroundings,
@@ -54,6 +55,7 @@ def examine(params: Params) -> Iterator[Finding]:
         lambda: _data(params),
         _store,
         _prefect,
+        _commit,
         _dvc,
         _programs,
     ]
@@ -68,6 +70,19 @@ def _python() -> Iterator[Finding]:
         yield Finding("Python", "ok", text)
     else:
         yield Finding("Python", "problem", text, "make PYTHON=/path/to/python3.11 setup")
+
+
+def _installation(folder: Path = Path(".venv/bin")) -> Iterator[Finding]:
+    """A checkout that was moved or copied after its installation: what lies in .venv names the former place."""
+    mark = folder / ".installed"
+    if not mark.exists():
+        return
+    place = mark.read_text().strip()
+    if place == os.getcwd():
+        yield Finding("Installation", "ok", f"was made here, in {place}")
+    else:
+        text = f".venv was made in {place or 'another folder'}: its commands start nothing, or what is there"
+        yield Finding("Installation", "problem", text, "make setup")
 
 
 def _pins(path: Path = Path("constraints.txt")) -> Iterator[Finding]:
@@ -172,10 +187,13 @@ def _data(params: Params) -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    from pipeline.tracking import count_left, describe_store
+    from pipeline.tracking import count_left, describe_store, lost_runs
+    from pipeline.tracking.home import WAY_OUT
 
     try:
         yield Finding("MLflow", "ok", describe_store())
+        if lost := lost_runs():
+            yield Finding("Artifacts", "problem", f"the files of {len(lost)} runs are not beside the store", WAY_OUT)
     except PipelineError as error:
         yield Finding("MLflow", "problem", str(error))
     if left := count_left():
@@ -199,9 +217,21 @@ def _prefect() -> Iterator[Finding]:
     yield Finding("Prefect", "ok" if healthy else "problem", f"{url} {'is healthy' if healthy else 'is not healthy'}")
 
 
+def _commit() -> Iterator[Finding]:
+    from pipeline.provenance.commit import git_commit
+
+    commit = git_commit()
+    if commit == "unknown":
+        text = "this folder is no git repository of its own: results name no commit, only digests of their code"
+        yield Finding("Commit", "note", text, "git init && git add --all && git commit --message 'as unpacked'")
+    else:
+        yield Finding("Commit", "ok", commit)
+
+
 def _dvc() -> Iterator[Finding]:
     if not Path(".dvc").is_dir():
-        yield Finding("DVC", "note", "this folder is no DVC repository: stages run, 'dvc repro' does not", "git clone")
+        text = "this folder is no DVC repository: stages run, 'dvc repro' does not"
+        yield Finding("DVC", "note", text, "dvc init --no-scm")
         return
     result = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False

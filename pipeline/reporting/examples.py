@@ -255,8 +255,8 @@ class Pictures:
             weights = read_artifacts([run_id], "model.safetensors", Path.read_bytes).get(run_id)
             if weights is None:
                 raise PipelineError(
-                    f"the weights of {experiment.identifier} are not in MLflow. They come with 'dvc repro --force "
-                    f"train@{experiment.identifier}'."
+                    f"the weights of {experiment.identifier} are not in MLflow. 'make tables' logs them again where "
+                    f"results/ has them, else 'dvc repro --force train@{experiment.identifier}' makes them."
                 )
             self._announce(f"{experiment.identifier}: crafting {len(chosen)} images ({', '.join(names)})")
             found = views(experiment, weights, split.test, chosen, names)

@@ -51,4 +51,4 @@ from pipeline.tracking.run import (
     track,
     untracked,
 )
-from pipeline.tracking.store import make_store, mask, tracking_uri
+from pipeline.tracking.store import lost_runs, make_store, mask, tracking_uri

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.core.errors import PipelineError, RequestError
 from pipeline.provenance.code import UNKNOWN, Stage
 from pipeline.studies.trials import Point
 from pipeline.tracking.browsing import page_of
+from pipeline.tracking.home import WAY_OUT
 from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
     existing_store,
@@ -38,6 +40,8 @@ ARTIFACTS_AT_A_TIME = 8
 TRIAL = "trial_of_"
 """With the digest of a search behind it, the tag of its trials' runs: JSON, the trial's number and settings."""
 T = TypeVar("T")
+_missed: set[str] = set()
+"""Runs of which it was said that they lack a file."""
 RUN_COLUMNS = [
     *("fingerprint", "evaluation_fingerprint", "method", "seed", "protocol", "suite", "run_id", "made_by"),
     *("ood_made_by", "end_time"),
@@ -155,7 +159,10 @@ def download(run_id: str, names: Iterable[str], folder: Path) -> None:
         PipelineError: the store does not exist or is out of reach, or the run lacks a file.
     """
     with existing_store() as client:
+        there = {item.path for item in client.list_artifacts(run_id)}
         for name in names:
+            if name not in there:
+                raise PipelineError(f"run {run_id} has no {name} in MLflow. {WAY_OUT}")
             client.download_artifacts(run_id, name, str(folder))
 
 
@@ -275,7 +282,7 @@ def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T])
         read: Gives its content; a ValueError says that it is damaged.
 
     Returns:
-        The content by run. Runs that have no such file are left out.
+        The content by run. Runs that have no such file are left out, which is said once of each.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`; or a file is damaged.
@@ -295,12 +302,25 @@ def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T])
             except ValueError as error:
                 raise PipelineError(f"MLflow run {run_id}: its artifact {name} is damaged ({error})") from None
 
-        found = zip(wanted, pool.map(fetch, wanted), strict=True)
-        return {run_id: content for run_id, content in found if content is not None}
+        found = dict(zip(wanted, pool.map(fetch, wanted), strict=True))
+    if lacking := [run_id for run_id, content in found.items() if content is None and run_id not in _missed]:
+        _missed.update(lacking)
+        runs = f"{len(lacking)} of {len(wanted)} runs, {lacking[0]} among them,"
+        text = f"{runs} have no whole {name} in MLflow: what it shows is left out. {WAY_OUT}"
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+    return {run_id: content for run_id, content in found.items() if content is not None}
+
+
+def has_files(run: Run, names: Iterable[str]) -> bool:
+    """Whether a run still has these artifacts."""
+    with existing_store() as client:
+        return set(names) <= {item.path for item in client.list_artifacts(run.info.run_id)}
 
 
 def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
-    metrics, tags = run.data.metrics, run.data.tags
+    # What MLflow keeps in place of infinity, and what is not a number, measures nothing.
+    metrics = {key: value for key, value in run.data.metrics.items() if abs(value) < sys.float_info.max}
+    tags = run.data.tags
     same = tags.get("fingerprint") == experiment.fingerprint
     return {
         "fingerprint": experiment.fingerprint,

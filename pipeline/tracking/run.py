@@ -16,7 +16,7 @@ from pipeline.provenance.commit import git_commit
 from pipeline.studies.trials import Point
 from pipeline.tracking.browsing import note, own_tags
 from pipeline.tracking.delivery import Delivery, send
-from pipeline.tracking.frames import TRIAL, finished_runs, has_ood, run_of
+from pipeline.tracking.frames import TRIAL, finished_runs, has_files, has_ood, run_of
 from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.spool import spool_of
 from pipeline.tracking.store import check_address, is_absent, tracking_uri
@@ -213,10 +213,10 @@ def _read(path: Path) -> Any:
 
 
 def ensure_logged(experiment: Experiment, directory: Path) -> bool:
-    """Log an experiment from its files, where they are of it and of this code, and MLflow does not have it evaluated.
+    """Log an experiment from its files, where they are of it and of this code, and MLflow does not have all of it.
 
-    This is how results reach MLflow that DVC restored from its cache. Where records of the experiment wait to be
-    delivered, nothing is logged: they are on their way already.
+    So results reach MLflow that DVC restored from its cache, and artifacts that were lost. Where records of the
+    experiment wait to be delivered, nothing is logged: they are on their way already.
 
     Args:
         experiment: What the files must belong to; files of other settings or other code are left alone.
@@ -237,12 +237,15 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
         return False
     if made_by(experiment, {**summary, **evaluation}, "train", "evaluate") != THIS_CODE:
         return False
-    if len(spool_of(experiment)) or run_of(experiment, evaluated=True) is not None:
+    if len(spool_of(experiment)):
+        return False
+    run = run_of(experiment, evaluated=True)
+    if run is not None and has_files(run, [*_training(train).files, *_evaluation(experiment, evaluate).files]):
         return False
     data = DataDescription(experiment.data.name, summary["data_digest"], {"test": evaluation["counts"]["natural"]})
-    with _opened(experiment, data, summary["git_commit"], sampled=False) as run:
-        run.log_training(train)
-        run.log_evaluation(evaluate)
+    with _opened(experiment, data, summary["git_commit"], sampled=False) as opened:
+        opened.log_training(train)
+        opened.log_evaluation(evaluate)
     return True
 
 
@@ -266,7 +269,10 @@ def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
     if content["ood_fingerprint"] != experiment.ood_fingerprint or made_by(experiment, content, "ood") != THIS_CODE:
         return False
     run = run_of(experiment)
-    if run is None or (has_ood(experiment, run) and made_by(experiment, run.data.tags, "ood") == THIS_CODE):
+    if run is None:
+        return False
+    known = has_ood(experiment, run) and made_by(experiment, run.data.tags, "ood") == THIS_CODE
+    if known and has_files(run, _ood(folder).files):
         return False
     if run.data.tags.get("weights_sha256") != content.get("weights_sha256"):
         return False

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sqlite3
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from filelock import FileLock
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write
 from pipeline.core.waiting import kind, speaking, taken, until
+from pipeline.tracking.home import artifacts_beside, bring_home, runs_without_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -181,7 +183,7 @@ def _create_experiment(client: MlflowClient, uri: str, suite: str) -> str | None
 
     artifacts = None
     if uri.startswith(SQLITE):
-        artifacts = (_database(uri).parent / "mlartifacts" / suite).as_uri()
+        artifacts = f"{artifacts_beside(_database(uri))}/{suite}"
     try:
         return str(client.create_experiment(f"generalist/{suite}", artifact_location=artifacts))
     except MlflowException as error:
@@ -226,6 +228,19 @@ def existing_store() -> Iterator[MlflowClient]:
 
     with reported(uri):
         yield MlflowClient(tracking_uri=uri)
+
+
+def lost_runs() -> list[str]:
+    """The trained runs whose files are gone from beside the store; of a server nobody knows.
+
+    Raises:
+        PipelineError: as `check_reachable`.
+    """
+    uri = tracking_uri()
+    if not uri.startswith(SQLITE) or is_absent(uri):
+        return []
+    check_reachable(uri)
+    return runs_without_files(_database(uri), DATABASE_PATIENCE)
 
 
 def check_address(uri: str) -> SplitResult:
@@ -307,6 +322,8 @@ def _check_database(uri: str) -> None:
     if found != "ok":
         raise _damaged(database, " ".join(found.split()))
     _doubted.discard(database)
+    if said := bring_home(database, DATABASE_PATIENCE):
+        print(f"note: {said}", file=sys.stderr, flush=True)
 
 
 def _quick_check(database: Path) -> str | None:
@@ -366,6 +383,11 @@ def reported(uri: str) -> Iterator[None]:
     except (MlflowException, RequestException, SQLAlchemyError) as error:
         _doubted.add(_database(uri))
         what = mask(str(error)).partition("\n")[0].rstrip(".")  # what follows is SQL, with all of its parameters
+        if "database schema" in what:
+            raise PipelineError(
+                f"MLflow's database {mask(uri)} has the schema of another version. One of an older MLflow: keep a "
+                f"copy, then 'mlflow db upgrade {mask(uri)}'. One of a newer: install that version."
+            ) from None
         raise PipelineError(f"MLflow at {mask(uri)} failed: {what}. {_way_out(uri)}") from None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import OOD_METRICS, Experiment, parse_params
 from pipeline.provenance.code import code_of, digest_of
-from pipeline.tracking import DataDescription, track, tracking_uri
+from pipeline.tracking import DataDescription, store, track, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -134,6 +134,14 @@ def write_ood(folder: Path, weights: str = "one") -> Path:
     for name in ("corruptions.csv", "perturbations.csv"):
         (folder / name).write_text("name\n")
     return folder
+
+
+def as_another_process() -> None:
+    """Forget what this one knows of stores: MLflow remembers by run where artifacts are."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+    store._sound.clear()
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -95,7 +95,7 @@ def test_a_run_is_read_with_its_files(store: Path) -> None:
     (store / "copy").mkdir()
     download(found.run_id, ["model.safetensors"], store / "copy")
     assert (store / "copy/model.safetensors").read_bytes() == b"weights"
-    with pytest.raises(PipelineError, match=r"MLflow at sqlite.* failed"):
+    with pytest.raises(PipelineError, match=r"has no nothing\.json in MLflow"):
         download(found.run_id, ["nothing.json"], store / "copy")
     with pytest.raises(RequestError, match="has no run '0123'"):
         read_run("0123")

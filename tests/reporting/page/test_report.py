@@ -137,7 +137,7 @@ def test_files_that_mlflow_lacks_are_named(here: Suite, tmp_path: Path, monkeypa
     finally:
         for path, place in hidden.items():
             place.rename(path)
-    assert "the weights of nt-1 are not in MLflow. They come with &#39;dvc repro --force train@nt-1&#39;." in page
+    assert "the weights of nt-1 are not in MLflow. &#39;make tables&#39; logs them again where results/" in page
     assert "damaged: <code>dvc repro --force train@at-1 evaluate@at-1</code>" in page
     assert "MLflow lacks the verdicts, or they are damaged" in page
     assert page.count('class="example"') == 0 and len(Tables(page).rows["table1"]) == 5
