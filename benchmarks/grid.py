@@ -96,7 +96,12 @@ def _place(seeds: int) -> Iterator[None]:
     """A folder with the grid and prepared data, as the current one: 512 digits, attacked by PGD alone."""
     raw: dict[str, Any] = yaml.safe_load(compose(["suite=digits", "competitors=none"], REPOSITORY / "conf"))
     attacks = ["pgd20_linf", "pgd20_l2"]
-    raw |= {"methods": {METHOD: raw["methods"][METHOD]}, "tables": {}, "seeds": list(range(1, seeds + 1))}
+    raw |= {
+        "methods": {METHOD: raw["methods"][METHOD]},
+        "tables": {},
+        "figures": {},
+        "seeds": list(range(1, seeds + 1)),
+    }
     raw["data"]["train_images"] = 512
     raw["evaluation"] |= {"attacks": {name: raw["evaluation"]["attacks"][name] for name in attacks}, "union": attacks}
     study = {"label": "c", "methods": [METHOD], "varies": "communication_interval", "values": INTERVALS}

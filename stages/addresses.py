@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 
 @cli.command(
@@ -33,12 +37,19 @@ def main(given: Namespace) -> None:
 
         print("images at data.root were touched since they were prepared, they are read again", flush=True)
         prepare_data(cli.params_of(given).data, lambda: None)  # refuses other ones than params.yaml says
-    if write_addresses(given.params, given.output):
+    if write_addresses(given.params, given.output, _check_grid):
         print(f"wrote {given.output}")
         from pipeline.config.remarks import early_end  # seconds, which a look that changes nothing does without
 
         if remark := early_end(cli.params_of(given)):  # once, before `dvc repro` trains anything
             print(f"{given.params}: {remark}", flush=True)
+
+
+def _check_grid(params: Params) -> None:
+    """Refuse impossible cells of studies that figures show, before `dvc repro` trains anything."""
+    from pipeline.studies.cells import cells
+
+    cells(params, list(dict.fromkeys(study for figure in params.figures.values() for study in figure.studies_shown)))
 
 
 def _show(given: Namespace) -> None:

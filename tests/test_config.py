@@ -691,7 +691,7 @@ def test_evaluation_settings_change_the_evaluation_fingerprint_alone(
 def test_the_name_of_a_method_is_no_part_of_it(raw: Content) -> None:
     before = parse_params(raw).experiment("at", 1)
     raw["methods"] = {"renamed": raw["methods"]["at"]}
-    raw["tables"] = {}
+    raw["tables"], raw["figures"] = {}, {}
     assert parse_params(raw).experiment("renamed", 1).fingerprint == before.fingerprint
 
 

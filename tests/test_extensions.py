@@ -131,7 +131,7 @@ def test_a_figure_is_one_file(
     assert [path.name for path in write_figures(params, ["bars"], workplace)] == ["bars.pdf", "bars.png"]
     assert read_coverage(workplace) == {"bars": [1, 2]}
     with pytest.raises(RequestError, match=r"figures\.bars: unknown method 'att': did you mean 'at'\?"):
-        list(write_figures(with_bars(methods=["att"]), ["bars"], workplace))
+        with_bars(methods=["att"])
     with pytest.raises(RequestError, match=r"figures\.bars\.metrik: unknown key; did you mean 'metric'\?"):
         with_bars(metrik="natural")
 

@@ -17,7 +17,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import FigureSource, Params, load_params
+from pipeline.config import FigureSource, Params, load_params, parse_params
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import read_record
 from pipeline.experiments.evaluate import evaluate_experiment
@@ -100,6 +100,7 @@ def test_a_file_without_such_a_study_is_refused(
 ) -> None:
     content = yaml.safe_load((place / "params.yaml").read_text())
     content["ablation"]["studies"].pop("stability")
+    content["figures"] = {}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     assert main(["--params", str(tmp_path / "params.yaml")]) == 2
     assert "no study of params.yaml varies replaced_example; docs/stability.md" in capsys.readouterr().err
@@ -222,10 +223,11 @@ def test_without_any_run_the_figure_says_so(params: Params) -> None:
     assert "not measured" in figure.get_supxlabel()
 
 
-def test_a_figure_of_another_study_is_refused(params: Params) -> None:
-    settings = params.figures["stability"].model_copy(update={"study": "interval"})
+def test_a_figure_of_another_study_is_refused(place: Path) -> None:
+    content = yaml.safe_load((place / "params.yaml").read_text())
+    content["figures"]["stability"]["study"] = "interval"
     with pytest.raises(RequestError, match="'interval' varies communication_interval"):
-        settings.draw(FigureSource(params, pd.DataFrame(), cells(params, ["interval"])))
+        parse_params(content)
 
 
 def test_the_suite_beyond_the_papers_draws_a_study_of_pairs() -> None:

@@ -1,7 +1,4 @@
-"""The section `figures` of `params.yaml`: what is drawn, of which methods, metrics and studies.
-
-Names of other sections are checked when figures are drawn, not before: training does not depend on them.
-"""
+"""The section `figures` of `params.yaml`: what is drawn, of which methods, metrics and studies."""
 
 from __future__ import annotations
 
@@ -10,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
+from pipeline.config.metrics import unknown_metric
+from pipeline.core.errors import did_you_mean
 from pipeline.core.extensions import Family
-from pipeline.core.values import Location, StrictModel, unique
+from pipeline.core.values import Location, StrictModel, context, unique, unless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,11 +79,15 @@ class FigureSettings(StrictModel):
         What takes long to import is imported here, not at the top of the module: settings are checked by every stage.
 
         Raises:
-            RequestError: it cannot be drawn of what it names.
+            RequestError: it cannot be drawn of what it names, which the settings alone did not tell.
         """
 
     def names(self) -> Iterator[tuple[Kind, str]]:
         """What other sections of the file must declare."""
+        yield from ()
+
+    def misfits(self, params: Params) -> Iterator[str]:
+        """What does not go together with what other sections declare; the names are known to be right."""
         yield from ()
 
     @property
@@ -108,5 +111,18 @@ class FigureSettings(StrictModel):
         return [measured, shown]
 
 
+def _check_names(value: FigureSettings, info: ValidationInfo) -> FigureSettings:
+    """Refuse (ValueError) names that the other sections of the file do not declare."""
+    attacks, methods, studies = (context(info, key) for key in ("attacks", "methods", "studies"))
+    valid = {"method": methods or None, "attack": ["natural", "union", *attacks] if attacks else None, "study": studies}
+    problems = []
+    for kind, name in dict.fromkeys(value.names()):
+        if kind == "metric":
+            problems.append(unknown_metric(name, attacks) if attacks else "")
+        elif valid[kind] is not None and name not in valid[kind]:
+            problems.append(f"unknown {kind} '{name}': {did_you_mean(name, valid[kind])}")
+    return unless(list(filter(None, problems)), value)
+
+
 FIGURES = Family("figure", "pipeline.reporting.figures.*:FIGURE", FigureSettings, "kind")  # type: ignore[type-abstract]
-AnyFigure = Annotated[FigureSettings, FIGURES]
+AnyFigure = Annotated[FigureSettings, FIGURES, AfterValidator(_check_names)]

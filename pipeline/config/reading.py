@@ -113,7 +113,11 @@ def parse_params(raw: Any, origin: str = "params.yaml") -> Params:
     if not isinstance(raw, dict):
         raise RequestError(f"{origin}: expected a mapping of sections, got {_shown(raw)}")
     whole, mistakes = extend_methods(raw)
-    return validate(Params, whole, origin, cross_references(raw), mistakes)
+    params = validate(Params, whole, origin, cross_references(raw), mistakes)
+    misfits = [f"figures.{name}: {text}" for name, figure in params.figures.items() for text in figure.misfits(params)]
+    if misfits:
+        raise _refusal(origin, misfits)
+    return params
 
 
 def validate(
@@ -139,10 +143,14 @@ def validate(
     else:
         if not lines:
             return checked
+    raise _refusal(origin, lines)
+
+
+def _refusal(origin: str, lines: list[str]) -> RequestError:
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     if len(lines) > MISTAKES_SHOWN:
         lines = [*lines[:MISTAKES_SHOWN], f"and {len(lines) - MISTAKES_SHOWN} more"]
-    raise RequestError(f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines))
+    return RequestError(f"{origin}: {count}, nothing was started\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +171,7 @@ def cross_references(raw: dict[str, Any]) -> dict[str, Any]:
         "selection_split": mapping(training, "selection").get("split"),
         "stored_sizes": _stored_sizes(mapping(mapping(raw, "data"), "streaming")),
         "attacks": [str(name) for name, attack in attacks.items() if attack is not None],
+        "studies": [str(name) for name in mapping(mapping(raw, "ablation"), "studies")],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,13 @@ EXPERIMENTS: tuple[Stage, ...] = ("train", "evaluate", "ood")
 MADE_FROM = "made_from"
 
 
-def write_addresses(params_file: Path, output: Path) -> bool:
+def write_addresses(params_file: Path, output: Path, check: Callable[[Params], object] = lambda params: None) -> bool:
     """Write the address of every stage, unless nothing that decides them has changed since they were written.
 
     Args:
         params_file: The `params.yaml`.
         output: JSON: by stage its address, or by experiment.
+        check: Is shown the settings first, and raises what it has against them.
 
     Returns:
         Whether they were written.
@@ -48,7 +50,9 @@ def write_addresses(params_file: Path, output: Path) -> bool:
         return False
     from pipeline.config import load_params  # seconds: it imports what checks the objectives' options
 
-    found = addresses(load_params(params_file))
+    params = load_params(params_file)
+    check(params)
+    found = addresses(params)
     write_json(output, found | {MADE_FROM: _inputs(params_file, found, sources().packages)})
     return True
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pipeline.config import Experiment, FigureSettings, FigureSource, Params
-from pipeline.config.metrics import unknown_metric
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.core.files import write_json
 from pipeline.reporting.style import note_below, save, style
@@ -103,30 +102,12 @@ def _write(settings: FigureSettings, source: FigureSource, last: pd.DataFrame, p
 
 
 def _chosen(params: Params, names: Sequence[str]) -> dict[str, FigureSettings]:
-    """The figures of these names, checked against the rest of the file."""
+    """The figures of these names."""
     known = list(params.figures)
     unknown = [f"unknown figure '{name}': {did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
         raise RequestError("; ".join(unknown))
-    attacks = list(params.evaluation.attacks)
-    valid: dict[str, list[str]] = {
-        "method": list(params.methods),
-        "attack": ["natural", "union", *attacks],
-        "study": list(params.ablation.studies),
-    }
-    problems = [
-        f"figures.{figure}: {problem}"
-        for figure in names
-        for kind, name in params.figures[figure].names()
-        if (problem := unknown_metric(name, attacks) if kind == "metric" else _unknown(kind, name, valid[kind]))
-    ]
-    if problems:
-        raise RequestError("\n  ".join(["params.yaml: nothing was drawn", *problems]))
     return {name: params.figures[name] for name in names}
-
-
-def _unknown(kind: str, name: str, valid: list[str]) -> str:
-    return "" if name in valid else f"unknown {kind} '{name}': {did_you_mean(name, valid)}"
 
 
 def _experiments(settings: FigureSettings, params: Params, grid: Sequence[Cell]) -> dict[str, Experiment]:

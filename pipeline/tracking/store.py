@@ -231,16 +231,10 @@ def existing_store() -> Iterator[MlflowClient]:
 
 
 def lost_runs() -> list[str]:
-    """The trained runs whose files are gone from beside the store; of a server nobody knows.
-
-    Raises:
-        PipelineError: as `check_reachable`.
-    """
+    """The trained runs of a store that can be read whose files are gone from beside it; of a server nobody knows."""
     uri = tracking_uri()
-    if not uri.startswith(SQLITE) or is_absent(uri):
-        return []
-    check_reachable(uri)
-    return runs_without_files(_database(uri), DATABASE_PATIENCE)
+    known = uri.startswith(SQLITE) and not is_absent(uri)
+    return runs_without_files(_database(uri), DATABASE_PATIENCE) if known else []
 
 
 def check_address(uri: str) -> SplitResult:

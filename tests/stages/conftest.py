@@ -188,7 +188,7 @@ EPOCHS = 16
 def lengthen(content: dict[str, Any]) -> None:
     """One method with two learners, whose training takes several seconds, and a short evaluation."""
     content["methods"] = {METHOD: content["methods"][METHOD]}
-    content["tables"] = {}
+    content["tables"], content["figures"] = {}, {}
     content["training"]["epochs"] = EPOCHS
     content["data"]["train_images"] = 320
     content["threat_model"]["linf"]["steps"] = 10

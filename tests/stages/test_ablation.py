@@ -56,7 +56,7 @@ def eight_and_a_broken_one(content: dict[str, Any]) -> None:
     """
     content["methods"] = {METHOD: content["methods"][METHOD], "broken": deepcopy(content["methods"][METHOD])}
     content["methods"]["broken"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
-    content["tables"] = {}
+    content["tables"], content["figures"] = {}, {}
     content["ablation"]["attempts"] = 2
     content["training"].update(epochs=EPOCHS, share_warm_ups=False, branch_gigabytes=0)
     content["data"]["train_images"] = 160

@@ -21,7 +21,7 @@ from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.signals import stop_on_signal
 from stages import ablation, cli, compare, compose, evaluate, ood, train
 from tests.conftest import REPOSITORY
-from tests.stages.conftest import clean_environment
+from tests.stages.conftest import Workplace, clean_environment
 
 STAGES = sorted(path.stem for path in (REPOSITORY / "stages").glob("[!_]*.py") if path.stem != "cli")
 
@@ -222,3 +222,21 @@ def test_the_only_seed_need_not_be_given(
     assert stage.main(command) == 2
     said = capsys.readouterr().err
     assert "at-1 is not" in said or "'digits' is not prepared" in said
+
+
+def test_impossible_cells_of_a_drawn_study_are_refused_before_anything_is_trained(workplace: Workplace) -> None:
+    """The figures would be refused, after all training."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["ablation"]["studies"]["communication_interval"]["values"] = [9]
+
+    workplace.change(change)
+    workplace.call("addresses").expect(2, "the grid has", "c = 9: it divides none of the epochs")
+    assert not (workplace.folder / "results").exists()
+
+
+def test_a_method_that_a_figure_names_and_nobody_has_is_refused_before_anything_is_trained(
+    workplace: Workplace,
+) -> None:
+    workplace.change(lambda content: content["figures"]["framework"].update(method="generalist_x"))
+    workplace.call("addresses").expect(2, "figures.framework: unknown method 'generalist_x': did you mean")

@@ -26,7 +26,7 @@ EPOCHS = 24
 def two(content: dict[str, Any]) -> None:
     """A grid of two experiments, each of which lasts seconds."""
     content["methods"] = {METHOD: content["methods"][METHOD]}
-    content["tables"] = {}
+    content["tables"], content["figures"] = {}, {}
     content["training"]["epochs"] = EPOCHS
     content["data"]["train_images"] = 320
     attacks = content["evaluation"]["attacks"]

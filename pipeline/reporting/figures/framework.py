@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource, Kind
 from pipeline.config.mixtures.moving_average import MovingAverageSettings
-from pipeline.core.errors import RequestError
 from pipeline.reporting.style import COLUMN_WIDTH, PAGE_WIDTH, REDISTRIBUTION, Look, learner_looks, new_figure
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.experiment import Experiment
     from pipeline.config.methods import LearnerSettings
+    from pipeline.config.params import Params
 
 LEARNERS_IN_A_COLUMN = 3
 BATCH, LEARNERS, GLOBAL = (0.91, 1.0), (0.41, 0.79), (0.02, 0.2)
@@ -36,6 +36,15 @@ class FrameworkFigure(FigureSettings):
     def names(self) -> Iterator[tuple[Kind, str]]:
         yield "method", self.method
 
+    @override
+    def misfits(self, params: Params) -> Iterator[str]:
+        valid = [name for name, one in params.methods.items() if isinstance(one.mixture, MovingAverageSettings)]
+        if self.method not in valid:
+            yield (
+                f"the framework of '{self.method}' cannot be drawn: it has no mixture with the rule 'moving_average'. "
+                f"Valid: {', '.join(valid) or 'none in this file'}"
+            )
+
     @property
     @override
     def methods_shown(self) -> list[str]:
@@ -50,12 +59,7 @@ class FrameworkFigure(FigureSettings):
         params = source.params
         experiment = params.experiment(self.method, params.seeds[0])
         mixture = experiment.method.mixture
-        if not isinstance(mixture, MovingAverageSettings):
-            valid = [name for name, one in params.methods.items() if isinstance(one.mixture, MovingAverageSettings)]
-            raise RequestError(
-                f"the framework of '{self.method}' cannot be drawn: it has no mixture with the rule 'moving_average'. "
-                f"Valid: {', '.join(valid) or 'none in this file'}"
-            )
+        assert isinstance(mixture, MovingAverageSettings)  # as `misfits` demands
         narrow = len(experiment.method.learners) <= LEARNERS_IN_A_COLUMN
         figure = new_figure(COLUMN_WIDTH if narrow else PAGE_WIDTH, 3.6)
         diagram, schedule = figure.subplots(2, height_ratios=[2.6, 1])

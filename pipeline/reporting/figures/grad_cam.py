@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
-from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.errors import PipelineError
 from pipeline.core.values import Whole
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.reporting.style import (
@@ -59,17 +59,26 @@ class GradCAMFigure(FigureSettings):
         yield from (("method", method) for method in [*self.baselines, *self.methods])
 
     @override
+    def misfits(self, params: Params) -> Iterator[str]:
+        attacks = params.evaluation.attacks
+        valid = ["natural", *(name for name, attack in attacks.items() if isinstance(attack, PGDAttack))]
+        if self.view not in valid:
+            yield (
+                f"a grad_cam figure cannot show '{self.view}': only images of PGD can be crafted again alone. "
+                f"Valid: {', '.join(valid)}"
+            )
+
+    @override
     def coverage(self, source: FigureSource, measured: int, shown: int) -> list[int]:
         return [0 if source.pictures is None else measured, shown]
 
     @override
     def draw(self, source: FigureSource) -> Figure:
-        """Raises RequestError where images of `view` cannot be crafted again; and as `read_artifacts` of tracking."""
+        """Raises as `pipeline.tracking.read_artifacts`."""
         import torch
 
         from pipeline.reporting.results import latest_runs
 
-        self._check_view(source.params)
         params, seed = source.params, source.params.seeds[0]
         experiments = {name: params.experiment(name, seed) for name in [*self.baselines, *self.methods]}
         labels = {name: figure_text(params.methods[name].label) for name in experiments}
@@ -98,15 +107,6 @@ class GradCAMFigure(FigureSettings):
         shown = source.pictures.split(experiments[right[0]]).test.subset(torch.tensor(chosen))
         classes = tuple(map(plain_text, experiments[right[0]].data.facts.classes))
         return _draw(shown, classes, seen, remark)
-
-    def _check_view(self, params: Params) -> None:
-        attacks = params.evaluation.attacks
-        valid = ["natural", *(name for name, attack in attacks.items() if isinstance(attack, PGDAttack))]
-        if self.view not in valid:
-            raise RequestError(
-                f"a grad_cam figure cannot show '{self.view}': only images of PGD can be crafted again alone. "
-                f"Valid: {', '.join(valid)}"
-            )
 
     def _choose(self, runs: dict[str, str]) -> list[int]:
         """Positions of images in the suite's test order."""

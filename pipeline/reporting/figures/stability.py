@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
 from pipeline.config.studies import ReplacedExampleStudy
-from pipeline.core.errors import RequestError
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
     MISSING_NOTE,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline.config.params import Params
     from pipeline.studies.cells import Cell
 
 PREFIX = "stability."
@@ -65,6 +65,14 @@ class StabilityFigure(FigureSettings):
         yield "study", self.study
         yield from (("method", method) for method in self.methods or [])
 
+    @override
+    def misfits(self, params: Params) -> Iterator[str]:
+        study = params.ablation.studies[self.study]
+        if not isinstance(study, ReplacedExampleStudy):
+            yield f"a stability figure shows a study that varies replaced_example, '{self.study}' varies {study.varies}"
+        elif self.methods and not set(self.methods) & set(study.methods):
+            yield f"study '{self.study}' has none of {', '.join(self.methods)}. Valid: {', '.join(study.methods)}"
+
     @property
     @override
     def methods_shown(self) -> list[str]:
@@ -97,20 +105,12 @@ class StabilityFigure(FigureSettings):
     def _pairs(self, source: FigureSource) -> dict[str, dict[str, list[Cell]]]:
         """By method and setting, the cells with a replaced example: one for each seed."""
         study = source.params.ablation.studies[self.study]
-        if not isinstance(study, ReplacedExampleStudy):
-            raise RequestError(
-                f"a stability figure shows a study that varies replaced_example, '{self.study}' varies {study.varies}"
-            )
         wanted = self.methods or study.methods
         found: dict[str, dict[str, list[Cell]]] = {}
         for cell in source.grid:
             replaced = cell.experiment.data.replaced_example is not None
             if cell.study == self.study and cell.method in wanted and replaced:
                 found.setdefault(cell.method, {}).setdefault(cell.setting, []).append(cell)
-        if not found:
-            raise RequestError(
-                f"study '{self.study}' has none of {', '.join(wanted)}. Valid: {', '.join(study.methods)}"
-            )
         return found
 
     def _draw_panel(self, axes: Axes, own: Mapping[str, Sequence[Cell]], numbers: Numbers, attack: str) -> None:
