@@ -103,6 +103,8 @@ def _choose_members(content: dict[str, Any], classes: int) -> list[str]:
         members = attack.get("members") if isinstance(attack, dict) and attack.get("name") == "autoattack" else None
         if not isinstance(members, list) or all(LEAST_CLASSES.get(member, 2) <= classes for member in members):
             continue
+        if type(attack.get("targets")) is int and attack["targets"] >= classes - 1:
+            del attack["targets"]  # all other classes are aimed at, which is no less than the standard does
         if len(members) == 1:
             gone.add(name)
         else:

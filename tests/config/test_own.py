@@ -43,6 +43,7 @@ def test_the_suite_says_what_was_found_and_fits_itself_to_it(raw: dict[str, Any]
     assert raw["data"]["held_out_images"] == 6
     assert raw["methods"]["generalist_t"]["mixture"]["decay"] == 0.5, "2 % of 60 steps are one step, at least two"
     assert raw["evaluation"]["attacks"]["aa_l2"]["members"] == ["apgd_ce", "apgd_dlr", "fab_t", "square"]
+    assert "targets" not in raw["evaluation"]["attacks"]["aa_l2"], "three are all that there are, and more"
     experiment = parse_params(raw).experiment("at", 1)
     assert experiment.data.facts.classes == tuple(found["classes"])
     assert experiment.training_identity()["data"]["found"]["digest"] == found["digest"]
