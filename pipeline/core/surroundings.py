@@ -60,6 +60,8 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     threads = environment.get("OMP_NUM_THREADS", "1").partition(",")[0].strip()
     if not threads.isdecimal() or int(threads) < 1:
         _leave_out(environment, "OMP_NUM_THREADS", f"'{threads}' is no number of threads")
+    if environment.get("TORCH_DISTRIBUTED_DEBUG", "OFF").upper() not in ("OFF", "INFO", "DETAIL"):
+        _leave_out(environment, "TORCH_DISTRIBUTED_DEBUG", "torch takes OFF, INFO and DETAIL, and would not begin")
     level = environment.get("MLFLOW_LOGGING_LEVEL", "INFO")
     if level.upper() not in logging.getLevelNamesMapping():
         _leave_out(environment, "MLFLOW_LOGGING_LEVEL", f"'{level}' is no level, and MLflow would not begin")
@@ -106,12 +108,13 @@ def _speak_utf8(environment: MutableMapping[str, str]) -> None:
 
 
 def _have_a_name(environment: MutableMapping[str, str]) -> None:
-    """Let a user whom the system does not know, as in a container, have a name, which DVC asks for."""
+    """Let a user whom the system does not know, as in a container, have the name and home that libraries ask for."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
         if not any(environment.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
             environment["LOGNAME"] = f"user-{os.getuid()}"
+        environment.setdefault("HOME", tempfile.gettempdir())
 
 
 def _open_closed_streams() -> None:

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import random
-import shutil
 import signal
 import struct
 import subprocess
@@ -89,7 +88,6 @@ AS_ROOT: dict[str, str] = {
     "TMPDIR is full": f"{FULL} export TMPDIR=$TRIED; ",
     "home is read-only": "mount -t tmpfs -o ro tmpfs $TRIED; export HOME=$TRIED; ",
     "home is full": f"{FULL} export HOME=$TRIED; ",
-    "/proc is not there": "mount -t tmpfs tmpfs /proc; ",
 }
 
 
@@ -106,28 +104,13 @@ def test_a_training_comes_to_its_bits_on_odd_mounts(
     assert workplace.weights("nt") == undisturbed
 
 
-def test_a_user_without_a_name_and_a_home_trains(make_workplace: MakeWorkplace, undisturbed: bytes) -> None:
-    if os.getuid() != 0:
-        pytest.skip("NOT TESTED: a user without a name, only root can become one")
-    made = make_workplace()
-    folder = Path("/var/tmp") / f"tried-{os.getpid()}"  # pytest's folders are root's alone
-    try:
-        shutil.copytree(made.folder, folder)
-        subprocess.run(["chown", "-R", "12345:12345", str(folder)], check=True)
-        place = Workplace(folder)
-        text = 'exec setpriv --reuid 12345 --regid 12345 --clear-groups env -u HOME -u USER -u LOGNAME "$@"'
-        try:
-            readable = subprocess.run(
-                ["setpriv", "--reuid", "12345", *NT[:1], "-c", "import torch, stages"], cwd=folder
-            )
-        except PermissionError:
-            pytest.skip("NOT TESTED: a user without a name cannot read this checkout")
-        if readable.returncode:
-            pytest.skip("NOT TESTED: a user without a name cannot read this checkout")
-        shell(place, text).expect(0)
-        assert place.weights("nt") == undisturbed
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def test_a_user_without_a_name_and_a_home_trains(workplace: Workplace, undisturbed: bytes) -> None:
+    """In a name space of users of its own, where this one has a number that the system does not know."""
+    become = "unshare --user --map-user=12345"
+    if subprocess.run([*become.split(), "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NOT TESTED: a user without a name, which is not permitted here")
+    shell(workplace, f'exec {become} env -u HOME -u USER -u LOGNAME "$@"').expect(0)
+    assert workplace.weights("nt") == undisturbed
 
 
 def on_terminal(place: Workplace, arguments: list[str], columns: int) -> tuple[int, int]:
