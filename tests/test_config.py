@@ -193,7 +193,7 @@ def test_the_committed_file_is_the_default_suite() -> None:
         ("training.epochs.x=3", "unknown key 'training.epochs.x': training.epochs is a value, not a section"),
         (
             "architecture=resnet19",
-            "unknown architecture 'resnet19': did you mean 'resnet18'? Valid: resnet18, resnet18_width16",
+            "unknown architecture 'resnet19': did you mean 'resnet18'? Valid: preact_resnet18, resnet18",
         ),
         ("architectur=resnet18", "unknown key 'architectur': did you mean 'architecture'?"),
         ("seed=[1,2]", "unknown key 'seed': did you mean 'seeds'?"),
