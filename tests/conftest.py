@@ -126,6 +126,7 @@ SLOW = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_addresses.py",
     "tests/stages/test_code_changes.py",
+    "tests/stages/test_dvc_over_time.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
     "tests/stages/test_own_network.py",
