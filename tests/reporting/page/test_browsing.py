@@ -45,7 +45,8 @@ def address(place: Path) -> Iterator[str]:
             eventually(lambda: _answers(port))
             children = psutil.Process(process.pid).children(recursive=True)
             log.seek(0)
-            yield log.readline().strip()
+            (printed,) = (line.strip() for line in log if line.startswith("http"))
+            yield printed
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE)
