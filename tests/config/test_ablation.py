@@ -277,6 +277,7 @@ def test_any_ratios_stay_on_the_simplex(
 ) -> None:
     content = {
         **tiny_content,
+        "figures": {},
         "ablation": {
             "studies": {
                 "b": {"label": "b", "methods": [T], "varies": "second_ratio", "values": [b]},
@@ -295,6 +296,7 @@ def test_any_ratios_stay_on_the_simplex(
 def study(**content: Any) -> Callable[[dict[str, Any]], None]:
     def put(raw: dict[str, Any]) -> None:
         raw["ablation"]["studies"] = {"mine": {"label": "mine", "methods": [D], **content}}
+        raw["figures"] = {}  # those of the studies that it had
 
     return put
 
@@ -402,7 +404,7 @@ def test_mistakes_in_the_file_are_named(
 
 
 def test_a_file_without_studies_has_an_empty_grid(make_params: MakeParams) -> None:
-    params: Params = make_params(lambda raw: raw.pop("ablation"))
+    params: Params = make_params(lambda raw: raw.update(ablation={}, figures={}))
     assert cells(params) == []
 
 

@@ -21,7 +21,7 @@ def small(content: dict[str, Any]) -> None:
     attacks = content["evaluation"]["attacks"]
     content["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "noise_linf")}
     content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
-    content["tables"] = {}
+    content["tables"] = content["figures"] = {}
     content["ablation"]["studies"] = {
         name: study | {"methods": ["generalist_d_nt_linf"]}
         for name, study in content["ablation"]["studies"].items()

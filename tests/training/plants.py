@@ -230,8 +230,8 @@ OTHERS = [
     Plant("training.run", "self.mixture.after_step(epoch,", "self.mixture.after_step(epoch - 1,", GENERALIST),
     Plant(
         "training.run",
-        "self.mixture.after_epoch(\n            epoch,",
-        "self.mixture.after_epoch(\n            epoch - 1,",
+        "self.mixture.after_epoch(\n                epoch,",
+        "self.mixture.after_epoch(\n                epoch - 1,",
         GENERALIST,
     ),
     Plant(
