@@ -72,9 +72,7 @@ class Waited:
 
 
 def wait_and_stop(name: str, number: signal.Signals, folder: Path) -> Waited:
-    """Let a scenario wait until it has spoken, and stop it."""
-    content = content_of("competitors=none")
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    """Let a scenario wait in a folder with params.yaml until it has spoken, and stop it."""
     environment = clean_environment() | ({"GRID": "1"} if name in GRID else {})
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.environment.waits", name, str(folder)],
@@ -119,13 +117,16 @@ def waited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Waite
     for job in enumerate(SCENARIOS):
         queue.put(job)
     found: dict[str, Waited] = {}
+    text = yaml.safe_dump(content_of("competitors=none"), sort_keys=False)  # Hydra composes in one thread alone
 
     def work() -> None:
         while not queue.empty():
             place, name = queue.get()
             number = (signal.SIGTERM, signal.SIGINT)[place % 2]
+            folder = tmp_path_factory.mktemp("wait")
+            (folder / "params.yaml").write_text(text)
             try:
-                found[name] = wait_and_stop(name, number, tmp_path_factory.mktemp("wait"))
+                found[name] = wait_and_stop(name, number, folder)
             except AssertionError as error:
                 found[name] = Waited(0, 0, "", -1, repr(error))
 
