@@ -174,7 +174,10 @@ def test_pictures_are_crafted_once(
     digests["run"] = "trained again"
     pictures.seen(experiment, "run", [1, 3], [NATURAL, "pgd_l2"])
     assert len(asked) == 4
-    with pytest.raises(PipelineError, match=r"not in MLflow\. They come with 'dvc repro --force train@nt-1'"):
+    with pytest.raises(
+        PipelineError,
+        match=r"not in MLflow\. 'make tables' logs them again .* 'dvc repro --force train@nt-1' makes them",
+    ):
         pictures.seen(experiment, "lost", [2], [NATURAL])
     with pytest.raises(RequestError, match="is not prepared"):
         Pictures(tmp_path / "nowhere", tmp_path).seen(experiment, "run", [3], [NATURAL])
