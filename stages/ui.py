@@ -13,11 +13,14 @@ import sys
 import time
 import webbrowser
 from argparse import Namespace
+from contextlib import suppress
 
 from pipeline.core.errors import PipelineError, RequestError
 from stages import cli
 
 HOST = "127.0.0.1"
+GRACE = 3.0
+"""Seconds that its processes have to end by themselves."""
 PATIENCE = 120.0
 """Seconds until a server that does not answer is opened all the same."""
 
@@ -86,10 +89,25 @@ def _open_when_ready(server: subprocess.Popen[bytes], port: int, address: str) -
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server with all of its processes, which do not end with it."""
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    """End the server with all of its processes: not each of them ends with it, nor by SIGTERM while it begins."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE)
+        if number == signal.SIGTERM and _has_ended(server.pid):
+            return
+
+
+def _has_ended(group: int) -> bool:
+    """Whether no process of a group is left, after a moment for those that are about to end."""
+    for _ in range(20):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(GRACE / 20)
+    return False
 
 
 if __name__ == "__main__":

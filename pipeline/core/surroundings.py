@@ -11,6 +11,7 @@ import locale
 import logging
 import os
 import pwd
+import re
 import shutil
 import sys
 import tempfile
@@ -60,6 +61,8 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     threads = environment.get("OMP_NUM_THREADS", "1").partition(",")[0].strip()
     if not threads.isdecimal() or int(threads) < 1:
         _leave_out(environment, "OMP_NUM_THREADS", f"'{threads}' is no number of threads")
+    if not re.fullmatch(r"[\d\s,:-]*", environment.get("GOMP_CPU_AFFINITY", "")):
+        _leave_out(environment, "GOMP_CPU_AFFINITY", "it names no cores, and OpenMP's library would never begin")
     if environment.get("TORCH_DISTRIBUTED_DEBUG", "OFF").upper() not in ("OFF", "INFO", "DETAIL"):
         _leave_out(environment, "TORCH_DISTRIBUTED_DEBUG", "torch takes OFF, INFO and DETAIL, and would not begin")
     level = environment.get("MLFLOW_LOGGING_LEVEL", "INFO")

@@ -64,7 +64,8 @@ TABLE: dict[str, list[Variables]] = {
         Variables("MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS", "used", "by the libraries", ("0", "abc")),
         Variables("OMP_DYNAMIC MKL_DYNAMIC", "used", "by the libraries", ("true", "abc")),
         Variables("OMP_THREAD_LIMIT OMP_PROC_BIND OMP_PLACES", "used", "by the libraries", ("1", "abc")),
-        Variables("KMP_AFFINITY GOMP_CPU_AFFINITY", "used", "by the libraries", ("0", "abc")),
+        Variables("KMP_AFFINITY", "used", "by the libraries", ("0", "abc")),
+        Variables("GOMP_CPU_AFFINITY", "used", "left out where it names no cores", ("0", "abc")),
     ],
     "arithmetic": [
         Variables(

@@ -172,7 +172,7 @@ def make_workplace(
     for process in (process for place in places for process in place.processes):
         if process.poll() is None:  # a test has failed half-way
             process.kill()
-            process.communicate()
+            process.wait()  # and no longer: what it has started may hold its streams
 
 
 @pytest.fixture

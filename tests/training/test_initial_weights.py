@@ -185,6 +185,7 @@ def test_a_cell_says_what_its_learners_start_from(
     make_params: MakeParams, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, "mlflow.db")
     said = explain(make_params(starts(file, "at")), "table1:at:natural")
     assert f"starts from           {file}, sha256 {file_digest(file)}" in said

@@ -46,7 +46,7 @@ def shorter(raw: dict[str, Any]) -> None:
     """End training with the endpoints' last epoch."""
     raw["training"]["epochs"] = 2
     raw["methods"] = {name: raw["methods"][name] for name in ("at", "at_l2")}
-    raw["tables"] = {}
+    raw["tables"] = raw["figures"] = {}
     for method in raw["methods"].values():
         for learner in method["learners"].values():
             learner["schedule"] = {"epochs": [0, 2], "values": [1, 0.1]}
