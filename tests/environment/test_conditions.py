@@ -157,7 +157,7 @@ def history(place: Workplace) -> bytes:
 
 
 def test_a_terminal_that_is_closed_costs_nothing(make_workplace: MakeWorkplace, uninterrupted: Workplace) -> None:
-    """SIGHUP, and each word from then on an input/output error: what was saved is gone on from, MLflow's run is not open.
+    """SIGHUP, and each word from then on an input/output error: nothing saved is lost, MLflow has no open run.
 
     A word that is being written at that very moment fails before the signal is heard.
     """
