@@ -188,7 +188,7 @@ def test_ctrl_c_saves_and_the_same_call_continues(
     place: SimpleNamespace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = experiment.model_copy(update={"seed": 2})
-    original = TrainingDisplay.on_step
+    original, before = TrainingDisplay.on_step, signal.getsignal(signal.SIGINT)
 
     def interrupt(display: TrainingDisplay, epoch: int, step: int, *told: Any) -> None:
         original(display, epoch, step, *told)
@@ -198,7 +198,7 @@ def test_ctrl_c_saves_and_the_same_call_continues(
     monkeypatch.setattr(TrainingDisplay, "on_step", interrupt)
     with pytest.raises(Interrupted, match="saved"):
         api.train(other)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     steps: list[tuple[int, int]] = []
     monkeypatch.setattr(TrainingDisplay, "on_step", lambda display, epoch, step, *told: steps.append((epoch, step)))
     api.train(other)
