@@ -67,6 +67,7 @@ from pipeline.experiments.own_data import fit
 from pipeline.experiments.prepare import ensure_prepared
 from pipeline.experiments.results import read_model
 from pipeline.experiments.train import train_experiment
+from pipeline.models.stages import in_eval_mode
 from pipeline.provenance.folders import prepared_folder
 from pipeline.tracking import track, untracked
 
@@ -186,7 +187,7 @@ def load_model(folder: Path | str) -> nn.Module:
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Predict classes, in eval mode, whatever mode the model is in.
+    """Predict classes, in eval mode, whatever mode the model is in; every module is left in its own.
 
     Args:
         model: Any network from images in [0, 1] to logits.
@@ -199,11 +200,10 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     Raises:
         RequestError: these are no such images.
     """
-    inputs, was_training = _inputs(images), model.training
+    inputs = _inputs(images)
     weights = next(model.parameters(), inputs)
-    model.eval()
-    parts = [model(channels_last(part.to(weights.device))).argmax(1) for part in torch.split(inputs, batch_size)]
-    model.train(was_training)
+    with in_eval_mode(model):
+        parts = [model(channels_last(part.to(weights.device))).argmax(1) for part in torch.split(inputs, batch_size)]
     return torch.cat(parts).to(images.device)
 
 

@@ -108,6 +108,11 @@ def test_predictions_are_those_of_the_verdicts(place: SimpleNamespace, experimen
     model = api.load_model("results/digits/at-1").train()
     predicted = api.predict(model, images, batch_size=7)
     assert model.training and predicted.dtype == torch.int64
+    frozen = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
+    api.predict(model, images)
+    with pytest.raises(RuntimeError):
+        api.predict(model, images.repeat(1, 3, 1, 1))
+    assert model.training and not frozen.training
     assert (predicted == labels).float().mean().item() == pytest.approx(place.metrics["natural"])
     assert torch.equal(api.predict(model, images.mul(255).round().to(torch.uint8)), predicted)
 

@@ -132,7 +132,8 @@ def compare(first: Experiment | Path, second: Experiment | Path, attacks: Sequen
         attacks: Names of attacks, or `natural` (None: all that both have).
 
     Raises:
-        RequestError: one of them is not evaluated, their test images are not the same, or an attack is unknown.
+        RequestError: one of them is not evaluated, their test images are not the same, an attack is unknown, or none of
+            `attacks` is the same attack for both.
     """
     sides = [_of_experiment(one) if isinstance(one, Experiment) else _of_folder(one) for one in (first, second)]
     if problems := list(_other_images(*sides)):
@@ -143,6 +144,9 @@ def compare(first: Experiment | Path, second: Experiment | Path, attacks: Sequen
             raise RequestError(f"unknown attack '{attack}': {did_you_mean(attack, list(known))}")
     reasons = {attack: _reason(attack, *sides) for attack in attacks or known}
     shared = [attack for attack, reason in reasons.items() if not reason]
+    if not shared:
+        why = "; ".join(f"{attack}: {reason}" for attack, reason in reasons.items())
+        raise RequestError(f"{sides[0].name} and {sides[1].name} have none of these attacks in common: {why}")
     return Comparison(
         sides[0],
         sides[1],

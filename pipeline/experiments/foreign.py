@@ -25,8 +25,10 @@ from pipeline.provenance.commit import git_commit, versions
 from pipeline.provenance.folders import prepared_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
+    from pipeline.evaluation.claims import Claims
     from pipeline.models.normalization import Normalized
 
 
@@ -133,15 +135,14 @@ def attack_external(
     from pipeline.core.devices import choose_backend
     from pipeline.data.split import open_split
     from pipeline.evaluation.autoattack import flags
-    from pipeline.evaluation.claims import hold, read_claims
+    from pipeline.evaluation.claims import read_claims
     from pipeline.evaluation.evaluate import Evaluation
     from pipeline.evaluation.foreign_weights import check_model
     from pipeline.evaluation.journal import Journal
 
     settings, facts = _chosen(params.evaluation, attacks), params.data.facts
     claimed = None if claims is None else read_claims(claims, params.data.name)
-    is_own = external.architecture != params.model.architecture
-    network = {} if is_own else params.model.building()
+    network = params.model.building() if external.architecture == params.model.architecture else {}
     model, identity = external.load(facts, network)
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
@@ -155,21 +156,29 @@ def attack_external(
     folder = f"{identity['weights_sha256'][:16]}-{_digest([identity, settings.digest(len(test))])}"
     with EvaluationDisplay(external.path.stem) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
-    kept = {
-        **identity,
-        "settings": _settings(external, params.data, settings),
-        "git_commit": git_commit(),
-        **versions(),
-    }
+    judged = {"settings": _settings(external, params.data, settings), "git_commit": git_commit(), **versions()}
     flagged, seconds = flags(model, test), time.perf_counter() - started
-    metrics = write_evaluation(output, verdicts, settings, flagged, kept, seconds, code)
+    metrics = write_evaluation(output, verdicts, settings, flagged, identity | judged, seconds, code)
     (output / "claims.json").unlink(missing_ok=True)
     if claimed is not None:
-        counts = {str(name): int(count) for name, count in verdicts["attack"].value_counts().items()}
-        held = list(hold(claimed, settings, metrics, counts))
-        write_json(output / "claims.json", [one if isinstance(one, str) else asdict(one) for one in held])
-        print(f"{claims} ({claimed.architecture}):", *held, sep="\n  ", flush=True)
+        _hold_against(claimed, settings, metrics, verdicts, output)
     return metrics
+
+
+def _hold_against(
+    claimed: Claims,
+    settings: EvaluationSettings,
+    metrics: Mapping[str, float],
+    verdicts: pd.DataFrame,
+    output: Path,
+) -> None:
+    """Print, and write to `claims.json`, what was measured beside what a leaderboard says."""
+    from pipeline.evaluation.claims import hold
+
+    counts = {str(name): int(count) for name, count in verdicts["attack"].value_counts().items()}
+    held = list(hold(claimed, settings, metrics, counts))
+    write_json(output / "claims.json", [one if isinstance(one, str) else asdict(one) for one in held])
+    print(f"the leaderboard's entry ({claimed.architecture}):", *held, sep="\n  ", flush=True)
 
 
 def _settings(external: ExternalModel, data: DataSettings, evaluation: EvaluationSettings) -> dict[str, Any]:

@@ -108,6 +108,8 @@ def test_an_attack_of_another_suite_is_compared_where_it_is_the_same(params: Par
     assert found.left_out == {"pgd20_linf": "it is not the same attack: steps differ"}
     assert list(found.accuracies.loc["natural", ["only at-1", "only other/at-1"]]) == [0, 0]
     assert list(found.settings.loc["evaluation.attacks.pgd20_linf.steps"]) == ["20", "5"]
+    with pytest.raises(RequestError, match=r"none of these attacks in common: pgd20_linf: .* steps differ"):
+        compare(params.experiment("at", 1), named(params, "results/other/at-1", None), ["pgd20_linf"])
 
 
 def test_weights_from_elsewhere_are_compared_on_the_images_that_both_saw(params: Params) -> None:
