@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.progress import leave_terminal
+from pipeline.core.signals import noted
 from stages import cli
 from stages.plan import GRID, chosen, plan
 
@@ -32,23 +32,14 @@ def unwound_by_signals() -> Iterator[None]:
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            leave_terminal()
         # make passes on what its whole group has got already: only a person who insists cuts the end short.
         if not received or number == signal.SIGINT:
             received.append(number)
             raise KeyboardInterrupt
 
     # SIGINT too where the shell ignores it, in the background: workers would inherit that, and they stop by it.
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
+    with noted(interrupt):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @unwound_by_signals()
@@ -57,7 +48,6 @@ def unwound_by_signals() -> Iterator[None]:
     cli.option("--limit", type=cli.positive, help="runs submitted at once (default: as many as workers take)"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     _, experiments = chosen(given)
     on_workers("the grid", given.workers, lambda: _is_left(given, experiments), lambda: _run(given))
 
@@ -116,13 +106,15 @@ def _locally(what: str, workers: int, run: Callable[[], Any]) -> None:
 def _to_its_end(what: str, run: Callable[[], Any]) -> None:
     """Run the flow against the server that the environment names."""
     from pipeline.core.errors import PipelineError
-    from pipeline.flows.server import install_automations, send_what_is_left
+    from pipeline.flows.server import STOPPED, install_automations, send_what_is_left
 
     install_automations()
     try:
         state = run()
     finally:
         send_what_is_left()
+    if state.name == STOPPED:
+        raise KeyboardInterrupt
     if not state.is_completed():
         raise PipelineError(f"{what} ended {state.name}: {state.message}")
 

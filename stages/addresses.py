@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     cli.option("--seed", type=cli.positive, help="with --show; default: the first of params.yaml"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.provenance.addresses import write_addresses
     from pipeline.provenance.own_images import are_touched
 
@@ -37,19 +36,19 @@ def main(given: Namespace) -> None:
 
         print("images at data.root were touched since they were prepared, they are read again", flush=True)
         prepare_data(cli.params_of(given).data, lambda: None)  # refuses other ones than params.yaml says
-    if write_addresses(given.params, given.output, _check_grid):
+    if write_addresses(given.params, given.output, _check_figures):
         print(f"wrote {given.output}")
-        from pipeline.config.remarks import early_end  # seconds, which a look that changes nothing does without
+        from pipeline.config.remarks import early_end  # takes seconds, which a run without changes is spared
 
         if remark := early_end(cli.params_of(given)):  # once, before `dvc repro` trains anything
             print(f"{given.params}: {remark}", flush=True)
 
 
-def _check_grid(params: Params) -> None:
-    """Refuse impossible cells of studies that figures show, before `dvc repro` trains anything."""
-    from pipeline.studies.cells import cells
+def _check_figures(params: Params) -> None:
+    """Before `dvc repro` trains anything."""
+    from pipeline.reporting.drawing import check_figures
 
-    cells(params, list(dict.fromkeys(study for figure in params.figures.values() for study in figure.studies_shown)))
+    check_figures(params)
 
 
 def _show(given: Namespace) -> None:

@@ -13,7 +13,6 @@ from stages import cli
 
 @cli.command(cli.option("--output", type=Path, default=Path("reports/published"), help="folder (default: %(default)s)"))
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.files import write_text
     from pipeline.reporting.audit import audit, describe
 

@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.launch import launch
 from pipeline.core.progress import discard_output
-from pipeline.core.signals import note, noted, stopping
+from pipeline.core.signals import asked_to_stop, note, noted, stopping
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -53,10 +54,7 @@ def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], None]]
             for add in options:
                 add(parser)
             given = parser.parse_args(arguments)
-            code = run(lambda: stage(given))
-            if arguments is None and code == Interrupted.exit_code:
-                _insist_on_the_end()
-            return code
+            return run(lambda: stage(given), ends_process=arguments is None)
 
         return main
 
@@ -64,23 +62,26 @@ def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], None]]
 
 
 def _insist_on_the_end() -> None:
-    """Let no further signal spoil the end of a process that has stopped: it would leave a traceback."""
+    """Let a stopped process end with its exit code: ignore further signals, which would leave a traceback."""
     for number in stopping():
         signal.signal(number, signal.SIG_IGN)
+    # Started as 'python -m', CPython ends by SIGINT, whatever it is told, once an interrupt has left an exec(), which
+    # making a dataclass is. It forgets that with the next eval() of a text, which making this is.
+    namedtuple("Forgotten", ())
 
 
 def params_of(given: argparse.Namespace) -> Params:
-    """The file of `--params`, checked. What is imported here takes long, and --help does without."""
+    """The file of `--params`, checked. The import is here because it is slow and --help does not need it."""
     from pipeline.config import load_params
 
     return load_params(given.params)
 
 
 def check_known(what: str, names: Sequence[str], valid: Iterable[str]) -> None:
-    """Refuse names that there are not.
+    """Refuse unknown names.
 
     Raises:
-        RequestError: says the likely ones.
+        RequestError: suggests the closest valid ones.
     """
     from pipeline.core.values import unknown
 
@@ -89,18 +90,27 @@ def check_known(what: str, names: Sequence[str], valid: Iterable[str]) -> None:
 
 
 def deliver_what_waits() -> None:
-    """Deliver to MLflow what outages have left, before it is read; what cannot be delivered is spoken of."""
+    """Deliver the records that outages have left before MLflow is read, and say what could not be delivered."""
     from pipeline.tracking import deliver_left
 
     if text := deliver_left().describe():
         print(text, flush=True)
 
 
+def tell_written(paths: Iterable[Path]) -> list[Path]:
+    """Print the path of each file as soon as it is written; returns all of them."""
+    found = []
+    for path in paths:
+        print(f"wrote {path}", flush=True)
+        found.append(path)
+    return found
+
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def duration(text: str) -> float:
-    """An argument that is a time, in seconds."""
+    """Parse a time such as 90s, 9m or 1.5h into seconds."""
     amount, unit = text[:-1], text[-1:]
     try:
         seconds = float(amount) * UNITS[unit]
@@ -112,7 +122,7 @@ def duration(text: str) -> float:
 
 
 def in_time(given: argparse.Namespace) -> Callable[[], str | None]:
-    """Gives a reason to stop once the time of `--stop-after`, which begins now, is over."""
+    """A check that gives a reason to stop once the time of `--stop-after`, counted from now, is over."""
     if given.stop_after is None:
         return lambda: None
     deadline = time.monotonic() + given.stop_after
@@ -146,24 +156,36 @@ STOP_AFTER = option(
 )
 WORKERS = option("--workers", type=positive, default=2, help="runs at once (default: %(default)s)")
 YES = option("--yes", action="store_true", help="start although the budget is exceeded")
+STOPS = (Interrupted, KeyboardInterrupt, BrokenPipeError)
+"""Besides a signal of which a library has made an error of its own."""
 REQUESTED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What is wrong with a path that was given, not with the disk."""
 LONGEST_LINE = 1000
 """Characters of a message's line: a name that is not valid may be as long as a file."""
 
 
-def run(stage: Callable[[], None]) -> int:
-    """Run a stage; what a person can act on becomes one message on stderr and an exit code."""
+def run(stage: Callable[[], None], ends_process: bool = False) -> int:
+    """Run a stage; what a person can act on becomes one message on stderr and an exit code.
+
+    Args:
+        stage: What is run.
+        ends_process: This process ends with the stage: once it is to stop, further signals change nothing.
+    """
     try:
         with _stoppable():
-            stage()
-            sys.stdout.flush()
+            try:
+                stage()
+                sys.stdout.flush()
+            except BaseException as error:
+                if ends_process and (asked_to_stop() or isinstance(error, STOPS)):
+                    _insist_on_the_end()
+                raise
     except PipelineError as error:
         if _is_said_by_another(error):
             return error.exit_code
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped; the same command continues from what is saved", Interrupted.exit_code)
+        return _fail("the same command continues from what is saved", Interrupted.exit_code)
     except BrokenPipeError:
         discard_output()
         return _fail("nobody reads what is printed any more; the same command continues", Interrupted.exit_code)
@@ -178,7 +200,8 @@ def run(stage: Callable[[], None]) -> int:
 
 def _stoppable() -> AbstractContextManager[object]:
     """SIGTERM, too, ends a stage that has no answer of its own with one message and the exit code for it."""
-    return stop_at_once() if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else nullcontext()
+    unanswered = (signal.SIG_DFL, signal.default_int_handler)
+    return stop_at_once() if signal.getsignal(signal.SIGTERM) in unanswered else nullcontext()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -216,7 +239,7 @@ def _who() -> str:
 
 
 def _readable(line: str) -> str:
-    """Without what would steer a terminal, and cut where it is too long."""
+    """A line without control characters, shortened where it is too long."""
     cut = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
@@ -232,6 +255,44 @@ def _describe(error: OSError) -> str:
     return f"{error.strerror or error}{place}"
 
 
+class _Interrupts:
+    """What a signal that asks to stop does within `stop_at_once`."""
+
+    def __init__(self) -> None:
+        self.number, self._began = 0, math.inf
+        self._hook = sys.unraisablehook
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, the first time not before the end of a transaction."""
+        if number != signal.SIGALRM:
+            if number == signal.SIGHUP and self.number:  # both a shell and the system send it
+                return
+            note(number)
+            self._count()
+        if self.number == 1 and _in_transaction(frame) and time.monotonic() - self._began < TRANSACTION:
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
+        else:
+            raise KeyboardInterrupt
+
+    def raise_again(self, found: sys.UnraisableHookArgs) -> None:
+        """Let an interrupt that Python swallows, as in a destructor, come again soon."""
+        if not isinstance(found.exc_value, KeyboardInterrupt):
+            self._hook(found)
+            return
+        if not self.number:
+            self._count()
+        signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
+
+    def _count(self) -> None:
+        self.number += 1
+        self._began = min(self._began, time.monotonic())
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was any."""
+        if self.number:
+            raise KeyboardInterrupt
+
+
 @contextmanager
 def stop_at_once() -> Iterator[Callable[[], None]]:
     """Raise KeyboardInterrupt on SIGTERM, Ctrl-C and the loss of the terminal; the given check raises it again where a
@@ -240,39 +301,20 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
     The first one waits for the end of a transaction: one that is left in the middle keeps MLflow's database locked, for
     this very process, too, which has to close its run.
     """
-    received: list[int] = []
-
-    began = math.inf
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal began
-        if number != signal.SIGALRM:
-            if number == signal.SIGHUP and received:  # both a shell and the system send it
-                return
-            note(number)
-            received.append(number)
-            began = min(began, time.monotonic())
-        if len(received) == 1 and _in_transaction(frame) and time.monotonic() - began < TRANSACTION:
-            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
-        else:
-            raise KeyboardInterrupt
-
-    def check() -> None:
-        if received:
-            raise KeyboardInterrupt
-
-    alarm = signal.signal(signal.SIGALRM, interrupt)
+    interrupts = _Interrupts()
+    alarm = signal.signal(signal.SIGALRM, interrupts.interrupt)
+    hook, sys.unraisablehook = sys.unraisablehook, interrupts.raise_again
     try:
-        with noted(interrupt):
-            yield check
+        with noted(interrupts.interrupt):
+            yield interrupts.check
     except Exception:
-        if not received:
-            raise
-        raise KeyboardInterrupt from None  # a library has made an error of its own of it
+        interrupts.check()  # a library has made an error of its own of it
+        raise
     finally:
-        if received:
+        if interrupts.number:
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
+        sys.unraisablehook = hook
 
 
 def _in_transaction(frame: FrameType | None) -> bool:

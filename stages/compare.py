@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     cli.option("--output", type=Path, help="folder of the pictures (default: comparisons/ beside the suite's tables)"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.errors import RequestError
     from pipeline.experiments.compare import compare, named
 
@@ -66,11 +65,9 @@ def _draw(found: Comparison, attacks: list[str], output: Path) -> None:
 
     with style():
         curves = found.curves()
-        for path in save(curves, output, "curves") if curves else ():
-            print(f"wrote {path}")
+        cli.tell_written(save(curves, output, "curves") if curves else ())
         for attack in [name for name in attacks if name in found.accuracies.index]:
-            for path in save(found.images(attack), output, f"images_{attack}"):
-                print(f"wrote {path}")
+            cli.tell_written(save(found.images(attack), output, f"images_{attack}"))
 
 
 if __name__ == "__main__":

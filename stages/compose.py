@@ -24,7 +24,6 @@ from stages import cli
     ),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.config.composing import compose_suite, with_header, write_composed
     from pipeline.experiments.own_data import fit
 

@@ -20,7 +20,6 @@ from stages import cli
     cli.option("--download", action="store_true", help="fetch the released corruptions (2.9 GB) if missing"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.experiments.ood import prepare_corrupted
     from pipeline.provenance.folders import corrupted_folder
 

@@ -13,7 +13,6 @@ from stages import cli
 
 @cli.command(cli.PARAMS)
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.errors import PipelineError
     from pipeline.experiments.doctor import examine
 

@@ -18,13 +18,14 @@ from stages import cli
     cli.STOP_AFTER,
 )
 def main(given: Namespace) -> None:
-    """The command."""
     time_is_over = cli.in_time(given)
     from pipeline.core.errors import Interrupted
+    from pipeline.core.progress import announce
     from pipeline.experiments.evaluate import evaluate_experiment
     from pipeline.provenance.folders import working_folder
 
     experiment = cli.params_of(given).experiment(given.method, given.seed)
+    announce(experiment.identifier, experiment.evaluation.passes(experiment.data.facts.test_images or 1))
     with cli.stop_at_once() as stopped:
 
         def check() -> None:

@@ -29,7 +29,6 @@ from stages import cli
     cli.option("--output", type=Path, help="folder (default: results/external/<file name>)"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.experiments.foreign import ExternalModel, attack_external
 
     params = cli.params_of(given)

@@ -51,13 +51,13 @@ DVC = kind("DVC", "DVC, which works one command at a time in a folder")
     cli.STOP_AFTER,
 )
 def main(given: Namespace) -> None:
-    """The command."""
     os.environ["OMP_NUM_THREADS"] = str(threads_each(given.jobs))  # read when torch is imported
     experiments = chosen(list(cli.params_of(given).experiments()), given.experiment)
     changed = changed_in_dvc(list(experiments))
     if changed:
         to_train = {name for name, stages in changed.items() if "train" in stages}
-        run(given.params, {name: experiments[name] for name in changed}, to_train, given.jobs, given.stop_after)
+        wanted, others = {name: experiments[name] for name in changed}, len(experiments) - len(changed)
+        run(given.params, wanted, to_train, given.jobs, given.stop_after, others)
 
 
 def chosen(experiments: Sequence[Experiment], names: Sequence[str]) -> dict[str, Experiment]:
@@ -79,9 +79,16 @@ def changed_in_dvc(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def run(
-    params: Path, experiments: dict[str, Experiment], to_train: set[str], jobs: int, stop_after: float | None = None
+    params: Path,
+    experiments: dict[str, Experiment],
+    to_train: set[str],
+    jobs: int,
+    stop_after: float | None = None,
+    others: int = 0,
 ) -> None:
     """Train those experiments that are named in `to_train`, evaluate all, `jobs` at a time, and record what is done.
+
+    `others` are done already.
 
     Raises:
         Interrupted: a signal stopped them, or `stop_after` seconds were over; all is saved.
@@ -89,8 +96,10 @@ def run(
     """
     for module in IMPORTED:
         import_module(module)
+    from pipeline.core.board import Board
     from pipeline.experiments.side_by_side import side_by_side
     from pipeline.experiments.warm_up import open_warm_ups
+    from pipeline.grid.plan import passes_left, passes_of_evaluation
 
     warm_ups = {f"warm-up {one.fingerprint}": one for one in open_warm_ups(experiments[name] for name in to_train)}
     after = {member.identifier: name for name, one in warm_ups.items() for member in one.experiments}
@@ -113,9 +122,18 @@ def run(
         arguments = [one.name, "--seed", str(one.seed), "--params", str(params)]
         return (name in to_train and train.main(arguments)) or evaluate.main(arguments)
 
-    ended = side_by_side(work, [*warm_ups, *in_order], jobs, after)
+    passes = {name: {"train": passes_of(one)} for name, one in warm_ups.items()}
+    for name, one in experiments.items():
+        passes[name] = {"train": passes_left(one, shared.get(name, 0))} if name in to_train else {}
+        passes[name]["evaluate"] = passes_of_evaluation(one)
+    board = Board(passes, others, experiments, "experiments", jobs)
+    ended = side_by_side(work, [*warm_ups, *in_order], jobs, after, board)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    codes = {name: code for name, code in ended.items() if name in experiments}
+    _record(experiments, {name: code for name, code in ended.items() if name in experiments})
+
+
+def _record(experiments: Mapping[str, Experiment], codes: Mapping[str, int]) -> None:
+    """Let DVC know of those that are done; raises as `run` where some are not."""
     done = [name for name, code in codes.items() if code == 0]
     if done:
         _dvc("commit", "--force", "--quiet", *(f"{stage}@{name}" for name in done for stage in STAGES))
@@ -137,10 +155,13 @@ def twins(experiments: Mapping[str, Experiment]) -> dict[str, str]:
     return {name: other for name, other in same.items() if name != other}
 
 
-def passes_left(experiment: Experiment, shared: int) -> float:
-    """How long a training takes beside others: passes for each image and step of an attack, but for `shared` epochs."""
-    passes = sum(1 + len(learner.objective.norms()) for learner in experiment.method.learners.values())
-    return passes * (experiment.training.epochs - shared)
+def passes_of(warm_up: WarmUp) -> float:
+    """What a warm-up costs, as `passes_left`."""
+    from pipeline.grid.plan import passes_left
+
+    whole = [(one, one.experiment.training.epochs - warm_up.lasts_for(one)) for one in warm_up.members]
+    alone = sum(passes_left(one.experiment, apart) for one, apart in whole)
+    return alone * warm_up.learner_epochs / (warm_up.learner_epochs + warm_up.learner_epochs_saved)
 
 
 def _share(warm_up: WarmUp) -> int:
@@ -163,7 +184,7 @@ def _dvc(*arguments: str) -> str:
         PipelineError: it failed; it said why.
     """
     command = ["dvc", "--wait-for-lock", *arguments]
-    with speaking(DVC, f"'dvc {arguments[0]}', which waits for other commands of DVC in this folder"):
+    with speaking(DVC, f"'dvc {arguments[0]}', or before it another command of DVC in this folder"):
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode != 0:
         raise PipelineError(f"'{' '.join(command[:3])} ...' ended with exit code {ended.returncode}; it said why above")

@@ -18,7 +18,6 @@ from stages import cli
     cli.option("cell", help="table:method:metric, names as in params.yaml"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.reporting.explain import explain
 
     print(explain(cli.params_of(given), given.cell))

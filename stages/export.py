@@ -23,7 +23,6 @@ from stages import cli
     cli.option("--output", type=Path, help="folder (default: exports/<suite>/<experiment>)"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.experiments.export import export, find_run
     from pipeline.tracking import read_run
 
@@ -31,8 +30,7 @@ def main(given: Namespace) -> None:
     tags = read_run(run_id).tags
     output = given.output or Path("exports") / tags["suite"] / f"{tags['method']}-{tags['seed']}"
     paths, registered = export(run_id, output)
-    for path in paths:
-        print(f"wrote {path}")
+    cli.tell_written(paths)
     print(f"registered {registered.uri} (models:/{registered.name}@{registered.alias}) and loaded it back")
 
 

@@ -3,7 +3,7 @@
     python -m stages.figures                     # all
     python -m stages.figures trade_off framework # some
 
-What is not measured yet is marked as missing. Without names, figures of studies that have not been run are left out.
+What is not measured yet is marked as missing; a figure that would show nothing is left out, and named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from stages import cli
     cli.option("--output", type=Path, help="default: figures/ in reports_folder of params.yaml"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.files import remove_half_written
     from pipeline.provenance.folders import RUNS, prepared_folder
     from pipeline.reporting.drawing import write_figures
@@ -32,14 +31,11 @@ def main(given: Namespace) -> None:
     remove_half_written(output)
     pictures = Pictures(prepared_folder(params.data.name), RUNS, lambda text: print(text, flush=True))
 
-    def skip(name: str, coverage: list[int]) -> None:
-        measured, wanted = coverage
-        way_out = "make search" if params.figures[name].kind == "pareto" else "make ablation"
-        print(f"{name}: left out, {measured} of {wanted} experiments are measured; '{way_out}' runs the others")
+    def skip(name: str, why: str) -> None:
+        print(f"{name}: left out, {why}", flush=True)
 
     names = given.figure or list(params.figures)
-    for path in write_figures(params, names, output, pictures, None if given.figure else skip):
-        print(f"wrote {path}", flush=True)
+    cli.tell_written(write_figures(params, names, output, pictures, skip))
 
 
 if __name__ == "__main__":

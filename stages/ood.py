@@ -17,7 +17,6 @@ from stages import cli
     cli.option("--grid", action="store_true", help="of the weights that the ablation grid has trained"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.experiments.ood import measure_ood
 
     declared = cli.params_of(given).experiment(given.method, given.seed)

@@ -124,7 +124,6 @@ def tell(experiments: Sequence[Experiment], workers: int, parts: int, each: bool
 
 @cli.command(*GRID)
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.grid.settings import read_params, unfinished
 
     if not given.studies:

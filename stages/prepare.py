@@ -18,7 +18,6 @@ from stages import cli
     ),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.signals import stop_on_signal
     from pipeline.experiments.own_data import accept
     from pipeline.experiments.prepare import prepare_data

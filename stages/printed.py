@@ -24,11 +24,11 @@ CONF = Path("conf")
     cli.option("--set", nargs="+", default=[], metavar="OVERRIDE", help="of Hydra, for every suite: seeds=[1,2,3]"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.config import load_printed
     from pipeline.config.composing import compose_suite
     from pipeline.core.files import remove_half_written
     from pipeline.reporting.printed import fill_printed
+    from pipeline.reporting.results import read_verdicts
     from pipeline.reporting.tables import remove_leftovers, write_pictures, write_table
     from pipeline.tracking import finished_runs
 
@@ -39,17 +39,15 @@ def main(given: Namespace) -> None:
     suites = {suite: compose_suite(printed.suites[suite].compose, CONF).params for suite in wanted}
     cli.deliver_what_waits()
     runs = finished_runs(experiment for params in suites.values() for experiment in params.experiments())
-    tables = [fill_printed(name, printed, suites, runs) for name in names]
+    verdicts = read_verdicts(runs)
+    tables = [fill_printed(name, printed, suites, runs, verdicts) for name in names]
     remove_half_written(given.output)
     written: list[Path] = []
     for table in tables:
         if not table.is_measured and not given.names:
             print(f"{table.name}: nothing is measured yet; 'python -m stages.printed {table.name}' writes it empty")
             continue
-        paths = write_table(table, given.output)
-        written += paths
-        for path in paths:
-            print(f"wrote {path}")
+        written += cli.tell_written(write_table(table, given.output))
     fragments = [path for path in written if path.suffix == ".tex"]
     for line in write_pictures(fragments, given.output) if fragments else ():
         print(line)

@@ -35,7 +35,6 @@ def _pages_alone(parser: ArgumentParser) -> None:
     _pages_alone,
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.errors import PipelineError
     from pipeline.core.files import write_text
     from pipeline.reporting.publishing import publish
@@ -76,7 +75,7 @@ def _expected() -> Iterator[tuple[Path, str]]:
 
 
 PUBLISHED_WITH = {"digits": ["competitors=all", "ablation=full"]}
-"""What `SET` was where the published figures of a suite are not those of its default."""
+"""The value of `SET` for suites whose published figures come from other settings than the default."""
 
 
 def _suites() -> dict[str, Params]:

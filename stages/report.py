@@ -18,7 +18,6 @@ from stages import cli
     cli.option("--examples", type=cli.whole(0), default=6, help="images for each experiment (default: %(default)s)"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.files import remove_half_written
     from pipeline.provenance.folders import RUNS, prepared_folder
     from pipeline.reporting.examples import Pictures

@@ -13,18 +13,16 @@ from stages import cli
 
 @cli.command(cli.PARAMS)
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.files import write_text
     from pipeline.reporting.reproduction import find, gather, write_record
 
     params = cli.params_of(given)
     cli.deliver_what_waits()
     record = gather(params)
-    for path in write_record(record, params.reports):
-        print(f"wrote {path}")
+    cli.tell_written(write_record(record, params.reports))
     for name, text in find(record).files().items():
         write_text(params.reports / name, text)
-        print(f"wrote {params.reports / name}")
+        cli.tell_written([params.reports / name])
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     cli.YES,
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.studies.trials import Search
 
     search = Search.of(cli.params_of(given))
@@ -40,7 +39,7 @@ def main(given: Namespace) -> None:
 
 
 def _is_left(search: Search, trials: int, given: Namespace) -> bool:
-    """Say how many trials are left, and what they will cost; where none is, what was found."""
+    """Say how many trials are left and what they will cost, or what was found where none is left."""
     from pipeline.grid.search import conclude, opened
 
     with opened(search) as study:

@@ -20,14 +20,12 @@ from stages import cli
     cli.option("--output", type=Path, help="default: the folder of the suite below reports/"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
-    from pipeline.experiments.stability import measure_stability, report_folder
+    from pipeline.experiments.stability import measure_stability
 
     params = cli.params_of(given)
     cli.deliver_what_waits()
-    output = given.output or report_folder(params)
-    for path in measure_stability(params, given.study, output, lambda text: print(text, flush=True)):
-        print(f"wrote {path}")
+    output = given.output or params.reports
+    cli.tell_written(measure_stability(params, given.study, output, lambda text: print(text, flush=True)))
 
 
 if __name__ == "__main__":

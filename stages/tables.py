@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     cli.option("--output", type=Path, help="default: tables/ in reports_folder of params.yaml"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.files import remove_half_written
     from pipeline.reporting.results import awaits_corrupted_images, collect
     from pipeline.reporting.tables import of_suite, remove_leftovers, write_pictures, write_table
@@ -38,10 +37,7 @@ def main(given: Namespace) -> None:
             continue
         for note in sorted({note for notes in results["notes"] for note in notes if "differ" in note}):
             print(f"{name}: {note}")
-        paths = write_table(of_suite(name, params, results), output)
-        written += paths
-        for path in paths:
-            print(f"wrote {path}")
+        written += cli.tell_written(write_table(of_suite(name, params, results), output))
     for line in write_pictures([path for path in written if path.suffix == ".tex"], output):
         print(line)
     for path in remove_leftovers(output, written):

@@ -28,7 +28,6 @@ from stages import cli
     cli.STOP_AFTER,
 )
 def main(given: Namespace) -> None:
-    """The command."""
     if given.ranks_from_environment:
         job.believe_environment()
     time_is_over = cli.in_time(given)

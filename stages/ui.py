@@ -16,13 +16,13 @@ from argparse import Namespace
 from contextlib import suppress
 
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.waiting import kind, until
 from stages import cli
 
 HOST = "127.0.0.1"
 GRACE = 3.0
 """Seconds that its processes have to end by themselves."""
-PATIENCE = 120.0
-"""Seconds until a server that does not answer is opened all the same."""
+PAGE = kind("MLflow's page", "MLflow's server on this machine, whose page is to be opened", 120.0)
 
 
 @cli.command(
@@ -31,7 +31,6 @@ PATIENCE = 120.0
     cli.option("--open", action="store_true", help="open it in the browser, too"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.tracking import list_of_runs, make_store, mask, tracking_uri
 
     uri, params = tracking_uri(), cli.params_of(given)
@@ -79,13 +78,13 @@ def _is_free(port: int) -> bool:
 
 
 def _open_when_ready(server: subprocess.Popen[bytes], port: int, address: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
+    def answers() -> bool:
         with socket.socket() as asked:
-            if asked.connect_ex((HOST, port)) == 0:
-                break
-        time.sleep(0.2)
-    webbrowser.open(address)
+            return server.poll() is not None or asked.connect_ex((HOST, port)) == 0
+
+    until(PAGE, f"MLflow to answer on port {port} of {HOST}", answers)
+    if server.poll() is None:
+        webbrowser.open(address)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     cli.option("--yes", action="store_true", help="do not ask"),
 )
 def main(given: Namespace) -> None:
-    """The command."""
     from pipeline.core.errors import RequestError
     from pipeline.experiments.vouching import differences, record
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,12 @@ class Trained:
 
 
 RunExperiment = Callable[..., Trained]
+TIMES = {"seconds", "images_per_second", "theory/seconds"}
+
+
+def without_times(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The records of epochs, without what two equal trainings differ in."""
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in history]
 
 
 def run_experiment(experiment: Experiment, split: ImageSplit, backend: Backend, folder: Path) -> Trained:

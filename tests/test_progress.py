@@ -1,20 +1,18 @@
-"""Plain lines where output is no terminal, bars where it is."""
+"""What is done, what remains and when it ends: plain lines where output is no terminal, else on a real terminal."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
 import re
-import sys
-import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
+from datetime import datetime
 from itertools import count
 
 import pytest
 
-from pipeline.core.progress import EvaluationDisplay, PreparationDisplay, TrainingDisplay
-from tests.conftest import PATIENCE
+from pipeline.core.board import Board
+from pipeline.core.progress import EvaluationDisplay, PreparationDisplay, TrainingDisplay, report_to
+from pipeline.core.screen import Standing, heard, lines, time_left
 
 RECORD = {
     "epoch": 2.0,
@@ -32,13 +30,14 @@ def test_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         display.on_start(epochs=3, steps_per_epoch=5, first_epoch=2, first_step=0)
         display.on_step(2, 1, {"linf": 1.5}, 1000.0)
         display.on_epoch(RECORD)
-    expected = "at-1: epoch 2/3  loss linf 1.250  accuracy natural 87.5%  pgd_linf 50.0%  redistributed  1,234 images/s"
-    assert capsys.readouterr().out == expected + "\n"
+    end = r"0:00:\d\d left, ends (?:\w{3} )?\d\d:\d\d"
+    detail = r"accuracy natural 87\.5%  pgd_linf 50\.0%  loss linf 1\.250  redistributed  1,234 images/s"
+    assert re.fullmatch(f"at-1: epoch 2/3  {end}  {detail}\n", capsys.readouterr().out)
     assert told == [RECORD]
 
 
 def test_an_attack_is_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
-    with EvaluationDisplay("at-1") as display:
+    with EvaluationDisplay("at-1", {"aa_linf": 1}) as display:
         display.on_attack("aa_linf", pieces=4)
         display.on_piece("apgd_ce", 4, 4, ends_batch=False)
         display.on_piece("apgd_t", 3, 4, ends_batch=True)
@@ -64,67 +63,64 @@ def test_what_was_found_finished_has_no_speed(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "preparing a/b: 30 of 30 images, found finished\n"
 
 
-def read_until_closed(leader: int, shown: list[str]) -> None:
-    """Collect what is written to a terminal, piece by piece, until its other side is closed."""
-    with contextlib.suppress(OSError):
-        while piece := os.read(leader, 65536):
-            shown.append(piece.decode(errors="replace"))
+def test_when_work_ends_has_its_day_where_that_is_another_one() -> None:
+    now = time.time()
+    assert re.fullmatch(r"0:01:30 left, ends (?:\w{3} )?\d\d:\d\d", time_left(now + 90.2))
+    there = datetime.fromtimestamp(now + 3 * 86400)
+    assert time_left(now + 3 * 86400 + 0.2) == f"72:00:00 left, ends {there:%a %H:%M}"
+    assert time_left(now + 10 * 86400 + 0.2).startswith("10 d 00:00 left, ends ")
 
 
-def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, work: Callable[[], None]) -> str:
-    """What `work` shows on a terminal so wide, without what steers it."""
-    leader, follower = pty.openpty()
-    pieces: list[str] = []
-    reader = threading.Thread(target=read_until_closed, args=(leader, pieces))
-    reader.start()
-    with os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr("rich._console", None)  # made once, with the width of then
-        work()
-    reader.join(timeout=PATIENCE)
-    os.close(leader)
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(pieces))
+@pytest.mark.parametrize("columns", [20, 40, 80, 120, 200])
+def test_a_name_gives_way_before_what_is_done_and_when_it_ends(columns: int) -> None:
+    long = Standing(
+        "generalist_with_quite_a_long_name-1", "epoch 113/120", 0.9, 0.0, time.time() + 5e5, "train", ("step " * 50,)
+    )
+    shown = lines([long, Standing("nt-1", "attack 2/5", 0.4, 0.0)], columns)
+    assert all(len(line) <= columns for line in shown)
+    if columns >= 80:
+        assert "epoch 113/120" in shown[0] and "left, ends" in shown[0] and "time left not known yet" in shown[1]
 
 
-def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work() -> None:
-        with TrainingDisplay("at-1", on_record=lambda record: None) as display:
-            display.on_start(epochs=3, steps_per_epoch=5, first_epoch=1, first_step=0)
-            display.on_step(1, 4, {"linf": 1.5}, 1000.0)
-            display.message("a sentence")
-        with PreparationDisplay("preparing a/b") as preparing:
-            preparing.on_start(images=30)
-            preparing.on_images(10, found=True)
-
-    shown = on_terminal(monkeypatch, 160, work)
-    assert "at-1" in shown and "4/5" in shown and "loss linf 1.500  1,000 images/s" in shown and "a sentence" in shown
-    assert "preparing a/b" in shown and "10/30" in shown and "found finished" in shown
+def test_eighty_columns_have_the_whole_name_of_a_method_of_the_papers_at_night_too() -> None:
+    ends = time.time() + 2 * 86_400
+    (line,) = lines([Standing("generalist_d_nt_linf-1", "epoch 113/120", 0.5, 0.0, ends)], 79)
+    assert line.startswith("generalist_d_nt_linf-1 ") and re.search(r"left, ends \w{3} \d\d:\d\d$", line)
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_bar_epoch_and_time_left_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    """Of three learners, after an epoch whose losses and accuracies alone are longer than the line."""
-    learners = ("natural", "linf", "l2")
-    record = {f"loss/{name}": 0.123 for name in learners} | {
-        f"held_out/global/{name}": 0.5 for name in ("natural", "pgd_linf", "pgd_l2", "worst_case_union")
-    }
+def test_a_standing_goes_to_whoever_listens_as_one_line() -> None:
+    told: list[Standing] = []
+    report_to(told.append)
+    try:
+        with EvaluationDisplay("at-1", {"natural": 1, "aa_linf": 9}) as display:
+            display.on_attack("natural", pieces=1)
+            display.on_piece("", 4, 4, ends_batch=True)
+            display.on_attack("aa_linf", pieces=1)
+            display.on_piece("", 3, 4, ends_batch=True)
+    finally:
+        report_to(None)
+    assert [one.share for one in told] == [0.0, 1.0] and told[-1].what == "attack 2/2", "the last one is always told"
+    assert heard(told[-1].as_line()) == told[-1]
 
-    def work() -> None:
-        with TrainingDisplay("generalist_d_nt_linf-1", on_record=lambda record: None) as display:
-            display.on_start(epochs=120, steps_per_epoch=383, first_epoch=1, first_step=0)
-            display.on_epoch({**record, "epoch": 12.0, "redistributed": 1.0, "images_per_second": 391.0})
-            display.on_step(13, 219, dict.fromkeys(learners, 1.045), 391.0)
-        with EvaluationDisplay("at-1") as evaluation:
-            evaluation.on_attack("pgd100_linf", pieces=400)
-            evaluation.on_piece("apgd_ce", 124, 128, ends_batch=True)
 
-    lines = on_terminal(monkeypatch, columns, work).replace("\r", "\n").split("\n")
-    assert [line for line in lines if len(line) > columns] == []
-    time = r"\d:\d\d:\d\d"
-    for name, done in (("generalist_d_nt_linf-1", "12/120"), ("  steps", "219/383"), ("pgd100_linf", "1/400")):
-        whole = re.compile(rf"{name} +[━╸╺ ]*━[━╸╺]* +{done} {time} < (?:{time}|-:--:--)")
-        assert any(whole.search(line) for line in lines), (name, [line for line in lines if name in line])
-    assert any(line.startswith("  epoch 12: loss natural 0.123  linf 0.123") for line in lines)
-    assert any(line.startswith("  step 219: loss natural 1.045") for line in lines)
+def test_what_all_take_together_is_told_from_what_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five are done, one at a time; 20 s for a quarter of a training, evaluations are not known yet.
+
+    One word of a piece is enough, be it its last: experiments that take seconds are seldom heard of twice.
+    """
+    work = {name: {"train": 100.0, "evaluate": 50.0} for name in ("a", "b", "c")}
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    made = Board(work, 2, work, "experiments", 1)
+    assert made._whole().time == "time left not known yet"
+    made.hear("a", Standing("a", "epoch 2/4", 0.5, now - 20, None, "train", found=0.25))
+    whole = made._whole()
+    assert whole.what == "2/5 done" and whole.ends == pytest.approx(now + 0.8 * (50 + 50 + 2 * 150))
+    made.hear("a", Standing("a", "attack 1/2", 0.5, now - 5, None, "evaluate"))
+    now += 60
+    made.hear("a", Standing("a", "attack 1/2", 0.5, now - 65, None, "evaluate"))
+    assert made._whole().ends == pytest.approx(now + 0.8 * 200 + 0.2 * (25 + 100))
+    made.hear("a", Standing("a", "attack 2/2", 1.0, now - 70, now - 60, "evaluate"))
+    assert made._standings["a"].time == "done in 0:00:10"
+    made.count("a")
+    assert made._whole().what == "3/5 done"

@@ -145,6 +145,16 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_kept(path: Path, missing: str, way_out: str) -> dict[str, Any]:
+    """As `read_record`, for a person: what is missing or damaged (RequestError) is said with the way out."""
+    try:
+        return read_record(path)
+    except FileNotFoundError as error:
+        raise RequestError(f"{error.filename}: is missing, {missing}; {way_out}") from None
+    except Damaged as error:
+        raise Damaged(f"{error}; {way_out}") from None
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     as_read = json.loads(json.dumps(content, allow_nan=False))  # keys that are numbers come back as strings
     return hashlib.sha256(json.dumps(as_read, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import psutil
@@ -16,7 +17,7 @@ def readers(sharers: int = 1) -> int:
 
 
 def threads_each(sharers: int = 1) -> int:
-    """How many CPU threads each of `sharers` processes on this machine gets, unless OMP_NUM_THREADS says so."""
+    """How many CPU threads each of `sharers` processes on this machine gets, unless OMP_NUM_THREADS sets it."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # more than one is for threads within threads
     return int(given or max(1, usable_cores() // sharers))
 
@@ -26,6 +27,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def free_memory() -> int:
-    """Bytes that this process may still take without others losing theirs."""
-    return int(psutil.virtual_memory().available)
+def free_memory() -> float:
+    """Bytes that this process may still take without others losing theirs; infinite where the system does not tell."""
+    try:
+        return float(psutil.virtual_memory().available)
+    except OSError:  # /proc is hidden
+        return math.inf

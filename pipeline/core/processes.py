@@ -20,8 +20,16 @@ ENDING = kind("ending", "processes that were told to save and end", STOP)
 
 def end(processes: Sequence[psutil.Process]) -> None:
     """SIGTERM to what the processes run, then to themselves: a worker that ends kills its runs before they save."""
-    _end([child for process in processes for child in process.children(recursive=True)])
+    _end([child for process in processes for child in _children(process)])
     _end(processes)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = process.children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended by itself
+        found = []
+    return found
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:

@@ -1,25 +1,22 @@
-"""What a person sees while a stage works: a live display on a terminal, plain lines elsewhere."""
+"""What a person sees while a stage works: lines shown anew on a terminal or in a notebook, plain lines elsewhere.
+
+Where several pieces of work go on side by side, or on a worker of the grid, a display tells who listens (`report_to`).
+"""
 
 from __future__ import annotations
 
 import os
-import stat
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+from pipeline.core.screen import Pace, Screen, Standing, has_screen, lines
 
-NAME, BAR = 28, 14
-"""Columns of a name at most, and of a bar: with epochs and times they leave something of 80."""
 LINE_INTERVAL = 30.0
 """Seconds between plain lines within an epoch or an attack."""
-NOTEBOOK_INTERVAL = 0.3
-"""Seconds between two looks of the bars in a notebook."""
+TOLD = 0.5
+"""Seconds between two words to whoever listens."""
 
 
 def discard_output() -> None:
@@ -29,49 +26,76 @@ def discard_output() -> None:
     os.close(nowhere)
 
 
-def leave_terminal() -> None:
-    """Let nothing be printed to a terminal that was closed: every word would be an input/output error."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        with suppress(OSError):  # it is closed
-            if stat.S_ISCHR(os.fstat(stream).st_mode):
-                os.dup2(nowhere, stream)
-    os.close(nowhere)
+_listener: Callable[[Standing], None] | None = None
+_has_bars = False
+
+
+def report_to(listener: Callable[[Standing], None] | None, has_bars: bool = False) -> None:
+    """Tell somebody else how far the work of this process is.
+
+    Args:
+        listener: Is told, seldom enough; None for nobody.
+        has_bars: It shows that on a terminal, so that plain lines need not say it.
+    """
+    global _listener, _has_bars
+    _listener, _has_bars = listener, has_bars
 
 
 class Display:
-    """Bars with time left on a terminal or in a notebook; one line per event where output is a file or a pipe."""
+    """One piece of work: at the foot of a terminal or a notebook, or one line per event."""
+
+    stage = ""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._rich: RichProgress | None = None
+        self._screen: Screen | None = None
         self._spoken = time.monotonic()
+        self._told = 0.0
+        self._began = time.time()
+        self._found: float | None = None
+        self._standing: Standing | None = None
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty() or _in_notebook():
-            self._rich = _bars()
-            self._rich.start()
+        if _listener is None and has_screen():
+            self._screen = Screen(lambda width: lines(filter(None, [self._standing]), width, below=True))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._rich is not None:
-            self._rich.stop()
+        if self._screen is not None:
+            self._screen.stop()
 
     def message(self, text: str) -> None:
-        """Print a sentence above the bars."""
+        """Print a sentence above what is shown."""
         line = f"{self._title}: {text}"
-        if self._rich is not None:
-            self._rich.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        if self._screen is not None:
+            self._screen.print(line)
         else:
             print(line, flush=True)
 
-    def rarely(self, text: str) -> None:
-        """Print a sentence if none was printed for a while and there are no bars to look at."""
-        if self._rich is None and time.monotonic() - self._spoken > LINE_INTERVAL:
+    def show(self, what: str, share: float, ends: float | None, *details: str) -> None:
+        """Show how far it is."""
+        self._found = share if self._found is None else self._found
+        self._standing = Standing(
+            self._title, what, share, self._began, time.time() if share >= 1 else ends, self.stage, details, self._found
+        )
+        if self._screen is not None:
+            self._screen.refresh()
+        if _listener is not None and (share >= 1 or time.monotonic() - self._told > TOLD):
+            self._told = time.monotonic()
+            _listener(self._standing)
+
+    def event(self, text: str) -> None:
+        """Print a sentence if nothing else shows how far it is."""
+        if self._screen is None and not _has_bars:
             self._spoken = time.monotonic()
             self.message(text)
+
+    def rarely(self, text: str) -> None:
+        """As `event`, if none was printed for a while."""
+        if time.monotonic() - self._spoken > LINE_INTERVAL:
+            self.event(text)
 
 
 class TrainingDisplay(Display):
@@ -82,33 +106,30 @@ class TrainingDisplay(Display):
         on_record: Also told of every finished epoch, before the person is: a tracker.
     """
 
+    stage = "train"
+
     def __init__(self, title: str, on_record: Callable[[Mapping[str, float]], None]) -> None:
         super().__init__(title)
         self._on_record = on_record
+        self._pace, self._step, self._epoch = Pace(), "", ""
 
     def on_start(self, epochs: int, steps_per_epoch: int, first_epoch: int, first_step: int) -> None:
         """Training begins or continues."""
         self._epochs, self._steps = epochs, steps_per_epoch
-        if self._rich is not None:
-            title = self._title
-            self._epoch_bar = self._rich.add_task(title, total=epochs, completed=first_epoch - 1, detail="", below="")
-            self._step_bar = self._rich.add_task(
-                "  steps", total=steps_per_epoch, completed=first_step, detail="", below=""
-            )
+        self._show(first_epoch, first_step)
 
     def on_phase(self, steps_per_epoch: int) -> None:
         """From here on an epoch has another number of steps."""
         self._steps = steps_per_epoch
-        if self._rich is not None:
-            self._rich.reset(self._step_bar, total=steps_per_epoch, detail="", below="")
 
     def on_step(self, epoch: int, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
         """A step has ended."""
         shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        detail = f"loss {shown}  {images_per_second:,.0f} images/s"
-        if self._rich is not None:
-            self._rich.update(self._step_bar, completed=step, below=f"  step {step}: {detail}")
-        self.rarely(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  {detail}")
+        self._step = f"step {step}/{self._steps}  {images_per_second:,.0f} images/s  loss {shown}"
+        ends = self._pace.ends((epoch - 1 + step / self._steps) / self._epochs)  # the first step takes longer
+        self._show(epoch, step, ends)
+        assert self._standing is not None
+        self.rarely(f"epoch {epoch}/{self._epochs}  {self._standing.time}  {self._step}")
 
     def on_epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended."""
@@ -116,25 +137,53 @@ class TrainingDisplay(Display):
         epoch = int(record["epoch"])
         losses = _shown(record, "loss/", "{:.3f}")
         accuracies = _shown(record, "held_out/global/", "{:.1%}") or _shown(record, "test/global/", "{:.1%}")
-        detail = f"loss {losses}  accuracy {accuracies}" if accuracies else f"loss {losses}"
+        detail = f"accuracy {accuracies}  loss {losses}" if accuracies else f"loss {losses}"
         if record.get("redistributed"):
             detail += "  redistributed"
-        if self._rich is not None:
-            self._rich.update(self._epoch_bar, completed=epoch, below=f"  epoch {epoch}: {detail}")
-            self._rich.reset(self._step_bar, total=self._steps, detail="", below="")
-        else:
-            self.message(f"epoch {epoch}/{self._epochs}  {detail}  {record['images_per_second']:,.0f} images/s")
+        self._step, self._epoch = "", f"epoch {epoch}: {detail}"
+        self._show(epoch, self._steps, self._pace.ends(epoch / self._epochs))
+        assert self._standing is not None
+        rate = f"{record['images_per_second']:,.0f} images/s"
+        self.event(f"epoch {epoch}/{self._epochs}  {self._standing.time}  {detail}  {rate}")
+
+    def _show(self, epoch: int, step: int, ends: float | None = None) -> None:
+        share = (epoch - 1 + step / self._steps) / self._epochs
+        if self._step:  # the epoch is still to be measured
+            share = min(share, 0.999)
+        self.show(f"epoch {epoch}/{self._epochs}", share, ends, *filter(None, [self._step, self._epoch]))
+
+
+_announced: dict[str, Mapping[str, float]] = {}
+
+
+def announce(title: str, work: Mapping[str, float]) -> None:
+    """Let the display of an evaluation know what is ahead: what each attack takes beside the others, by its name."""
+    _announced[title] = work
 
 
 class EvaluationDisplay(Display):
-    """Attacks, batches, accuracy so far and time left of one evaluation; an `EvaluationObserver`."""
+    """Attacks, batches, accuracy so far and time left of one evaluation; an `EvaluationObserver`.
+
+    Args:
+        title: What is evaluated.
+        work: As of `announce`, and in its place.
+    """
+
+    stage = "evaluate"
+
+    def __init__(self, title: str, work: Mapping[str, float] | None = None) -> None:
+        super().__init__(title)
+        work = _announced.get(title, {}) if work is None else work
+        self._work, self._before, self._number, self._pace = work, 0.0, 0, Pace()
+        self._name = ""
+        self._pace.ends(0)
 
     def on_attack(self, attack: str, pieces: int) -> None:
         """An attack begins."""
-        self._name, self._started = attack, time.monotonic()
-        self._pieces, self._done, self._robust, self._images = pieces, 0, 0, 0
-        if self._rich is not None:
-            self._bar = self._rich.add_task(self._name, total=pieces, detail="", below="")
+        self._before += self._work.get(self._name, 0)
+        self._number += 1
+        self._name, self._pieces, self._done, self._robust, self._images = attack, pieces, 0, 0, 0
+        self._show(attack)
 
     def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
         """A part of the attack has ended on a batch."""
@@ -143,12 +192,18 @@ class EvaluationDisplay(Display):
         if ends_batch:
             self._robust, self._images = self._robust + robust, self._images + images
         after = f" after {part}" if part else ""
-        if self._rich is not None:
-            self._rich.update(self._bar, completed=self._done, detail=detail + after)
-        elif self._done == self._pieces:
-            self.message(f"{self._name}: {detail}")
-        left = (time.monotonic() - self._started) / self._done * (self._pieces - self._done)
-        self.rarely(f"{self._name}: {self._done}/{self._pieces}, {detail}{after}, about {left / 60:.0f} min left")
+        self._show(f"{self._name} {self._done}/{self._pieces}: {detail}{after}")
+        assert self._standing is not None
+        if self._done == self._pieces:
+            self.event(f"{self._name}: {detail}")
+        self.rarely(f"{self._name}: {self._done}/{self._pieces}, {detail}{after}, {self._standing.time}")
+
+    def _show(self, detail: str) -> None:
+        of_this = self._done / max(self._pieces, 1)
+        done = self._before + self._work.get(self._name, 0) * of_this
+        share = done / sum(self._work.values()) if self._work else of_this
+        of_all = f"/{len(self._work)}" if self._work else ""
+        self.show(f"attack {self._number}{of_all}", share, self._pace.ends(share), detail)
 
 
 class PreparationDisplay(Display):
@@ -157,87 +212,17 @@ class PreparationDisplay(Display):
     def on_start(self, images: int) -> None:
         """Preparing begins or continues."""
         self._images, self._done, self._made, self._started = images, 0, 0, time.monotonic()
-        if self._rich is not None:
-            self._bar = self._rich.add_task(self._title, total=images, detail="", below="")
+        self._pace = Pace()
 
     def on_images(self, count: int, found: bool) -> None:
         """A shard of so many images was made, or was found finished."""
         self._done, self._made = self._done + count, self._made + (0 if found else count)
         rate = self._made / max(time.monotonic() - self._started, 1e-9)
         detail = f"{rate:,.0f} images/s" if self._made else "found finished"
-        if self._rich is not None:
-            self._rich.update(self._bar, completed=self._done, detail=detail)
-        elif self._done == self._images:
-            self.message(f"{self._done:,} of {self._images:,} images, {detail}")
-        else:
-            self.rarely(f"{self._done:,} of {self._images:,} images, {detail}")
-
-
-def _in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    interactive = sys.modules.get("IPython")
-    return interactive is not None and hasattr(interactive.get_ipython(), "kernel")
-
-
-def _bars() -> RichProgress:
-    """Bars whose name, epoch and time left are whole at 80 columns, however long what they tell besides.
-
-    A task's `detail` has what is left of its line, its `below` a line of its own under all bars.
-    """
-    from rich.console import RenderableType
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-    from rich.text import Text
-
-    class Detail(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(task.fields["detail"], no_wrap=True, overflow="ellipsis")
-
-    class Bars(Progress):
-        def get_renderables(self) -> Iterable[RenderableType]:
-            yield from super().get_renderables()
-            for task in self.tasks:
-                if task.fields["below"]:
-                    yield Text(task.fields["below"], no_wrap=True, overflow="ellipsis")
-
-    class InNotebook(Bars):
-        """One output of the cell, shown anew at most so often."""
-
-        def start(self) -> None:
-            from IPython.display import display
-
-            self._output, self._shown = display(self, display_id=True), time.monotonic()
-
-        def update(self, *arguments: Any, **fields: Any) -> None:
-            super().update(*arguments, **fields)
-            if time.monotonic() - self._shown > NOTEBOOK_INTERVAL:
-                self.stop()
-
-        def stop(self) -> None:
-            self._output.update(self)
-            self._shown = time.monotonic()
-
-    def whole() -> Column:
-        return Column(no_wrap=True, max_width=NAME, overflow="ellipsis")
-
-    return (InNotebook if _in_notebook() else Bars)(
-        TextColumn("[bold]{task.description}", table_column=whole()),
-        BarColumn(BAR, table_column=whole()),
-        MofNCompleteColumn(table_column=whole()),
-        TimeElapsedColumn(table_column=whole()),
-        TextColumn("<", table_column=whole()),
-        TimeRemainingColumn(table_column=whole()),
-        Detail(table_column=Column()),
-    )
+        share = self._done / self._images
+        self.show(f"{self._done:,}/{self._images:,} images", share, self._pace.ends(share), detail)
+        text = f"{self._done:,} of {self._images:,} images, {detail}"
+        self.event(text) if share >= 1 else self.rarely(text)
 
 
 def _shown(record: Mapping[str, float], prefix: str, form: str) -> str:

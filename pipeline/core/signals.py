@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pipeline.core.errors import StoppedWaiting
-from pipeline.core.progress import leave_terminal
 
 _received: list[tuple[float, str]] = []
 """When each signal came that asks this process to stop, and what to call it."""
@@ -25,8 +24,6 @@ def stopping() -> list[signal.Signals]:
 
 def note(number: int) -> str:
     """Remember that a signal has come; gives what to call it."""
-    if number == signal.SIGHUP:
-        leave_terminal()
     reason = f"{signal.Signals(number).name} received"
     _received.append((time.monotonic(), reason))
     return reason
@@ -56,13 +53,17 @@ def interruptible(whom: str) -> Iterator[None]:
 
 @contextmanager
 def noted(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals that ask to stop; what was noted meanwhile is forgotten with the block."""
+    """Handle the signals that ask to stop; what was noted meanwhile is forgotten with the block.
+
+    Those that it has come to ignore stay ignored.
+    """
     previous = {number: signal.signal(number, handler) for number in stopping()}
     try:
         yield
     finally:
         for number, former in previous.items():
-            signal.signal(number, former)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, former)
         _received.clear()
 
 

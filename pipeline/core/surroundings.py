@@ -6,6 +6,7 @@ Which variable is used, overridden or spoken of, and with which wrong values eac
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import locale
 import logging
@@ -18,12 +19,17 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.core.launch import remark as job_remark
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 """Where our own servers are."""
 PROXIES = ("all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
+BACKEND = "agg"
 UTF8 = "C.UTF-8"
 REPEATABLE = (":4096:8", ":16:8")
 """Workspaces with which cuBLAS gives the same bits again; torch refuses others where it is to be deterministic."""
@@ -50,7 +56,9 @@ changed: list[str] = []
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     """Put the environment right, for this process and those that it starts, before a library reads it."""
-    environment["MPLBACKEND"] = "agg"  # a notebook's draws in the notebook; figures are files
+    if environment.get("MPLBACKEND") != BACKEND:
+        _leave_out(environment, "MPLBACKEND", "figures are files, which need no screen and no notebook")
+        environment["MPLBACKEND"] = BACKEND
     if environment.get("CUBLAS_WORKSPACE_CONFIG") not in REPEATABLE:
         environment["CUBLAS_WORKSPACE_CONFIG"] = REPEATABLE[0]
     if "PYTHONWARNINGS" in environment:
@@ -86,8 +94,10 @@ def _spare_this_machine(environment: MutableMapping[str, str]) -> None:
             _leave_out(environment, name, "the libraries cannot use a SOCKS proxy")
     given = ",".join(environment.get(name, "") for name in ("no_proxy", "NO_PROXY"))
     named = list(dict.fromkeys(filter(None, map(str.strip, given.split(",")))))
-    spared = "*" if "*" in named else ",".join([*named, *(name for name in THIS_MACHINE if name not in named)])
-    environment["no_proxy"] = environment["NO_PROXY"] = spared
+    missing = [] if "*" in named else [name for name in THIS_MACHINE if name not in named]
+    if missing and (asked := [name for name in PROXIES if environment.get(name)]):
+        changed.append(f"this machine is not asked through {', '.join(asked)}: no proxy knows the servers of the grid")
+    environment["no_proxy"] = environment["NO_PROXY"] = "*" if "*" in named else ",".join([*named, *missing])
 
 
 def _keep_warnings_harmless() -> None:
@@ -105,9 +115,27 @@ def _speak_utf8(environment: MutableMapping[str, str]) -> None:
             locale.setlocale(locale.LC_CTYPE, UTF8)
         environment["LC_ALL"] = UTF8
     environment["PYTHONUTF8"] = "1"
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            if stream.isatty() and not isinstance(getattr(stream.buffer, "raw", None), _Terminal):
+                stream.flush()
+                lasting = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+                setattr(sys, name, io.TextIOWrapper(lasting, stream.encoding, stream.errors, line_buffering=True))
+
+
+class _Terminal(io.FileIO):
+    """Drops what is written to a terminal that was closed. The signal that says so may come later than the error, which
+    would end a training before it saves; under nohup there is none, and the training goes on."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(data).nbytes
 
 
 def _have_a_name(environment: MutableMapping[str, str]) -> None:
@@ -140,6 +168,8 @@ def remarks(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, 
     for name in ROUNDING:
         if name in environment:
             yield f"{name}={environment[name]}: numbers are rounded as on another processor", f"unset {name}"
+    if sys.platform == "linux" and not os.access("/proc/cpuinfo", os.R_OK):
+        yield "/proc cannot be read: numbers are rounded as on another processor, and no grid begins", "mount /proc"
     if found := environment.get("PYTHONPATH"):
         yield f"PYTHONPATH={found}: what lies there goes before the packages that were tested", "unset PYTHONPATH"
     home = Path(os.path.expanduser("~"))

@@ -12,8 +12,9 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from pipeline.config import Experiment, Params
 from pipeline.core.errors import PipelineError, RequestError
-from pipeline.flows.server import find_deployment, online
+from pipeline.flows.server import find_deployment, online, unless_stopped
 from pipeline.flows.submission import Submission
 from pipeline.grid.groups import grouped
 from pipeline.grid.settings import read_params, unfinished
@@ -52,7 +53,17 @@ def ablation_grid(
         raise RequestError(
             f"limit: expected a whole number from 1 on, or null for as many as workers take; got {limit}"
         )
-    settings = read_params(suite, Path(params))
+    return unless_stopped(lambda: _run(read_params(suite, Path(params)), studies, seeds, limit, group_seconds, dry_run))
+
+
+def _run(
+    settings: Params,
+    studies: list[str] | None,
+    seeds: list[int] | None,
+    limit: int | None,
+    group_seconds: float,
+    dry_run: bool,
+) -> State[Any]:
     grid = cells(settings, studies, seeds)
     wanted = {cell.experiment.fingerprint: cell.experiment for cell in grid}
     missing = unfinished(wanted.values())
@@ -66,10 +77,17 @@ def ablation_grid(
             for number, members in enumerate(groups, start=1):
                 print(f"run {number}: {', '.join(one.identifier for one in members)}")
             return Completed(message=f"dry run: {len(groups)} runs of {len(missing)} experiments")
-        submission = Submission(client, deployment, settings.ablation.attempts, limit)
+        studies_of = {one.fingerprint: of_studies for one, of_studies in settings_by_experiment(grid)}
+
+        def mark(experiment: Experiment) -> None:
+            mark_cells(experiment, studies_of[experiment.fingerprint])
+
+        left_to_do = {one.fingerprint for one in missing}
+        for fingerprint, one in wanted.items():
+            if fingerprint not in left_to_do:
+                mark(one)
+        submission = Submission(client, deployment, settings.ablation.attempts, limit, mark)
         submission.run(groups)
-    for experiment, of_studies in settings_by_experiment(grid):
-        mark_cells(experiment, of_studies)
     if left := deliver_left().describe():
         print(left)
     text = write_summary(settings, grid, submission.set_aside)

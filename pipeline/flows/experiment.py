@@ -22,6 +22,7 @@ from prefect.states import Completed, Failed
 from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.files import Busy, exclusive
+from pipeline.flows.progress import kept_on_page
 from pipeline.grid.slots import gpu_slot
 from pipeline.studies.warm_ups import WarmUp
 
@@ -41,7 +42,8 @@ def experiment(experiments: list[dict[str, Any]]) -> State[Any]:
     from pipeline.core.signals import stop_on_signal
 
     failed, ours = [], [Experiment.model_validate(content) for content in experiments]
-    with _sign_of_life(), stop_on_signal(second_at_once=False) as should_stop, gpu_slot(print, should_stop):
+    stopping = stop_on_signal(second_at_once=False)
+    with _sign_of_life(), kept_on_page(), stopping as should_stop, gpu_slot(print, should_stop):
         _share_warm_ups(ours, should_stop)
         for number, one in enumerate(ours, start=1):
             print(f"{number}/{len(ours)}: {one.identifier}, {one.fingerprint}")

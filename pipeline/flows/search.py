@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 
 from pipeline.config import Experiment, load_params
 from pipeline.core.errors import PipelineError
-from pipeline.flows.server import find_deployment, online
+from pipeline.flows.server import find_deployment, online, unless_stopped
 from pipeline.flows.submission import Submission
 from pipeline.grid.groups import grouped
 from pipeline.grid.search import run_search
@@ -31,6 +31,10 @@ def search(trials: int | None = None, group_seconds: float = 120.0, params: str 
         params: The file.
     """
     wanted = Search.of(load_params(Path(params)))
+    return unless_stopped(lambda: _search(wanted, trials or wanted.settings.trials, group_seconds))
+
+
+def _search(wanted: Search, trials: int, group_seconds: float) -> State[Any]:
     with get_client(sync_client=True) as client:
         deployment = find_deployment(client)
 
@@ -40,7 +44,7 @@ def search(trials: int | None = None, group_seconds: float = 120.0, params: str 
             return submission.set_aside
 
         try:
-            text = run_search(wanted, trials or wanted.settings.trials, complete)
+            text = run_search(wanted, trials, complete)
         except PipelineError as error:
             return Failed(message=str(error))
     create_markdown_artifact(text, key="search", description=f"suite {wanted.params.suite}")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import Worker, WorkerStatus
+from prefect.client.schemas.objects import State, Worker, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.logging.handlers import APILogWorker
+from prefect.runtime import deployment
 from prefect.settings import get_current_settings
+from prefect.states import Failed
 
 from pipeline.core.errors import RequestError
 from pipeline.core.waiting import kind, speaking
 
 DEPLOYMENT = "experiment/experiment"
+STOPPED = "Stopped"
+"""The name of the state of a flow that a signal has stopped."""
 SENDING = 10.0
 """Seconds for what is left of logs."""
 NAMED = kind("named Prefect server", "the Prefect server that PREFECT_API_URL names")
@@ -71,6 +77,17 @@ def install_automations(path: Path = Path("automations.yaml")) -> None:
             known = client.read_automations_by_name(content["name"])
         if not known:
             Automation(**content).create()
+
+
+def unless_stopped(work: Callable[[], State[Any]]) -> State[Any]:
+    """The state that a flow ends in; where a signal stops a person's command that is no crash, which Prefect would
+    make of it. One on a worker that goes is one: Prefect starts it again."""
+    try:
+        return work()
+    except (KeyboardInterrupt, TerminationSignal):
+        if deployment.get_id() is not None:
+            raise
+        return Failed(name=STOPPED, message="stopped; the same command continues")
 
 
 def send_what_is_left() -> None:

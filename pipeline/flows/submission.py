@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -28,10 +29,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from pipeline.config import Experiment
+from pipeline.core.board import Board
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.progress import LINE_INTERVAL
 from pipeline.core.waiting import kind, until
 from pipeline.flows.experiment import LINES, artifact_key, is_dead, life_file
+from pipeline.flows.progress import hear_of, parent_of_a_run
 from pipeline.flows.server import online
+from pipeline.grid.plan import passes_left, passes_of_evaluation
 from pipeline.grid.settings import unfinished
 from pipeline.provenance.code import digest_of
 
@@ -44,6 +49,8 @@ PATIENCE = 300.0
 RUNS = kind("runs", "workers that work on the runs of a grid")
 WITHDRAWN = "the grid that asked for it was stopped"
 """What a cancelled run says that no person has cancelled: another grid that waits for it asks for it anew."""
+PARENT_CANCELLED = "The parent flow run was cancelled."
+"""What Prefect says of the runs of a grid that a person has cancelled: for another one that waits it is the same."""
 UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -55,10 +62,16 @@ class Submission:
         deployment: To run.
         attempts: An experiment that fails so many times is set aside.
         limit: Runs at once; None for no limit.
+        ended: Told every experiment whose run has ended.
     """
 
     def __init__(
-        self, client: SyncPrefectClient, deployment: DeploymentResponse, attempts: int, limit: int | None
+        self,
+        client: SyncPrefectClient,
+        deployment: DeploymentResponse,
+        attempts: int,
+        limit: int | None,
+        ended: Callable[[Experiment], None] = lambda experiment: None,
     ) -> None:
         self.set_aside: dict[str, str] = {}
         """Last log lines by fingerprint."""
@@ -66,6 +79,7 @@ class Submission:
         self._deployment = deployment
         self._attempts = attempts
         self._limit = limit
+        self._ended = ended
         self._waiting: list[list[Experiment]] = []
         self._active: dict[UUID, list[Experiment]] = {}
         self._failures: dict[str, int] = {}
@@ -75,7 +89,7 @@ class Submission:
         self._pending: dict[UUID, float] = {}
         """When each was first seen waiting for its worker, by a clock that nobody sets: the server's may differ."""
         self._total = 0
-        self._last_said = ""
+        self._spoken = -math.inf
         self._said: set[str] = set()
         self._looked_for_workers = -math.inf
 
@@ -83,6 +97,12 @@ class Submission:
         """Submit groups of experiments, and wait."""
         self._waiting = list(groups)
         self._total = sum(map(len, groups))
+        work = {
+            one.identifier: {"train": passes_left(one, 0), "evaluate": passes_of_evaluation(one)}
+            for one in chain.from_iterable(groups)
+        }
+        workers = len(online(self._client, self._deployment))
+        self._board = Board(work, 0, work, "experiments", max(1, min(workers, self._limit or workers)))
         try:
             until(RUNS, self._whom, self._is_over, poll=POLL)
         finally:
@@ -118,13 +138,14 @@ class Submission:
         tags = sorted(_tag(one) for one in group)
         earlier = len(self._runs(FlowRunFilterTags(all_=tags)))
         digest = hashlib.sha256(" ".join([*tags, str(earlier)]).encode()).hexdigest()
-        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        name = f"{group[0].identifier} and {len(group) - 1} more" if len(group) > 1 else group[0].identifier
         return self._client.create_flow_run_from_deployment(
             self._deployment.id,
             parameters={"experiments": [one.model_dump(mode="json") for one in group]},
             tags=tags,
-            name=f"{group[0].identifier}{more}",
+            name=name,
             idempotency_key=digest,
+            parent_task_run_id=parent_of_a_run(self._client, f"{name}-{digest[:8]}"),
         )
 
     def _runs(self, tags: FlowRunFilterTags, states: list[StateType] | None = None) -> list[FlowRun]:
@@ -159,6 +180,9 @@ class Submission:
                 self._say_once(f"{error} What {run_id} left undone is submitted again when it answers")
                 continue
             del self._active[run_id]
+            for one in group:
+                self._board.end(one.identifier)
+                self._ended(one)
             life_file(run_id).unlink(missing_ok=True)  # a process that was killed could not
 
     def _read(self, run_id: UUID) -> FlowRun | None:
@@ -192,7 +216,7 @@ class Submission:
             return
         if run is None or run.state is None:
             self._waiting.append(left)  # somebody has deleted it
-        elif run.state.is_cancelled() and run.state.message == WITHDRAWN:
+        elif run.state.is_cancelled() and run.state.message in (WITHDRAWN, PARENT_CANCELLED):
             self._waiting.append(left)
         elif run.state.is_cancelled():
             self._give_up(left, "cancelled by a person")
@@ -268,11 +292,12 @@ class Submission:
         waiting, active = sum(map(len, self._waiting)), sum(map(len, self._active.values()))
         done = self._total - waiting - active - len(self.set_aside)
         aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
-        text = f"{done} of {self._total} done, {active} submitted, {waiting} waiting{aside}"
-        if text != self._last_said:
-            self._last_said = text
-            print(text)
-        now = time.monotonic()
+        text, now = f"{done} of {self._total} done, {active} submitted, {waiting} waiting{aside}", time.monotonic()
+        if text not in self._said or now - self._spoken >= LINE_INTERVAL:
+            self._said.add(text)
+            self._spoken = now
+            hear_of(self._client, self._active, self._board)
+            print(f"{text}; {self._board.summary()}")
         if now - self._looked_for_workers >= LOOK_FOR_WORKERS:
             self._looked_for_workers = now
             self._say_who_is_missing()

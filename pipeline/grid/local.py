@@ -20,10 +20,11 @@ from typing import IO
 
 import psutil
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import write_json
 from pipeline.core.processes import end, is_alive
 from pipeline.core.waiting import kind, until
+from pipeline.tracking import sqlite_uri
 
 POOLS = ("experiments", "grids")
 PROCESSES = "processes.json"
@@ -62,9 +63,11 @@ class LocalEngine:
     @property
     def environment(self) -> dict[str, str]:
         """What every process of Prefect needs to find this server."""
+        _, _, database = sqlite_uri(self.home / "prefect.db").partition(":///")
         return {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
             "DO_NOT_TRACK": "1",
@@ -204,20 +207,32 @@ def end_leftovers(home: Path) -> None:
 
     Args:
         home: Of the `LocalEngine` that started them.
+
+    Raises:
+        RequestError: the system hides its processes, so that none could be ended.
     """
+    try:
+        psutil.Process()
+    except psutil.Error:
+        raise RequestError(
+            "the processes of a grid could not be ended again: /proc, which shows them, cannot be read. Mount it, or "
+            "name a server with workers elsewhere in PREFECT_API_URL; 'make repro' needs neither"
+        ) from None
     path = home / PROCESSES
     remembered: Mapping[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    found = [psutil.Process(int(pid)) for pid, created in remembered.items() if _is_same(int(pid), created)]
+    found = [process for pid, created in remembered.items() for process in _still_there(int(pid), created)]
     if found:
         print(f"ending {len(found)} processes that an earlier start left behind", flush=True)
         end(found)
 
 
-def _is_same(pid: int, created: float) -> bool:
-    if not psutil.pid_exists(pid):
-        return False
-    process = psutil.Process(pid)
-    return process.create_time() == created and is_alive(process)
+def _still_there(pid: int, created: float) -> list[psutil.Process]:
+    """The process that was created then; none where it has ended, or another has its number now."""
+    try:
+        process = psutil.Process(pid)
+        return [process] if process.create_time() == created and is_alive(process) else []
+    except psutil.NoSuchProcess:
+        return []
 
 
 PORTS = range(20000, 32000)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, count
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.machine import threads_each
 from pipeline.core.processes import ending_at_once
+from pipeline.core.progress import Display
 from pipeline.core.waiting import kind, speaking
 from pipeline.studies.warm_ups import WarmUp
 
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import ImageSet
+    from pipeline.training.learner import Learner
     from pipeline.training.run import TrainingRun
 
 PROBES = Path("runs/probes")
+PATIENCE = 180.0
+"""Seconds for all probes together."""
 PROBE = kind("probe", "a probe of an experiment, in a process of its own")
 STEPS = 5
 """Steps that are timed, after one that is not. Their median counts: the quickest is not what a grid will see."""
@@ -64,27 +69,82 @@ class Cost:
         return self.training_seconds + self.evaluation_seconds
 
 
-def costs(experiments: Iterable[Experiment], sharers: int = 1, say: Callable[[str], None] = print) -> dict[str, Cost]:
+def costs(experiments: Iterable[Experiment], sharers: int = 1, patience: float = PATIENCE) -> dict[str, Cost]:
     """The cost of every experiment, by fingerprint, where so many at a time share this machine's cores.
 
-    Experiments whose steps do the same work are probed once, in a process of its own; what a probe found is kept below
-    `runs/probes` for this machine.
+    Experiments whose steps do the same work are probed once, and each kind of step once, in a process of its own; what
+    a probe found is kept below `runs/probes` for this machine. What is not probed within `patience` seconds, but for
+    the first one, is told from what was, by the passes that it takes; the next call goes on probing.
 
     Raises:
         RequestError: the data is not prepared, or there is no such device.
+        PipelineError: a probe was killed.
     """
     wanted = {experiment.fingerprint: _sharing(experiment, sharers) for experiment in experiments}
     places = {fingerprint: PROBES / f"{_kind(experiment)}.json" for fingerprint, experiment in wanted.items()}
     missing = {place: wanted[fingerprint] for fingerprint, place in places.items() if not place.exists()}
     if missing:
-        say(f"probing {len(missing)} kinds of experiments: {STEPS} steps of training and of attacks each")
-        # One process for all, since importing takes longer than probing. Its peak of memory never falls again, so the
-        # smallest come first.
-        with ending_at_once(ProcessPoolExecutor(1, get_context("spawn"))) as process:
-            for place, experiment in sorted(missing.items(), key=lambda item: len(item[1].method.learners)):
-                with speaking(PROBE, f"a probe of {experiment.identifier}"):
-                    write_json(place, asdict(_result(process.submit(probe, experiment), experiment)))
-    return {fingerprint: Cost(**json.loads(place.read_text())) for fingerprint, place in places.items()}
+        _probe_all(missing, patience, is_any_known=len(missing) < len(set(places.values())))
+    known = {
+        place: (wanted[fingerprint], Cost(**json.loads(place.read_text())))
+        for fingerprint, place in places.items()
+        if place.exists()
+    }
+    return {
+        fingerprint: known[place][1] if place in known else _told_from(known.values(), wanted[fingerprint])
+        for fingerprint, place in places.items()
+    }
+
+
+def _probe_all(missing: Mapping[Path, Experiment], patience: float, is_any_known: bool) -> None:
+    """Probe one experiment of each kind, as many as there is time for, and keep what was found."""
+    # One process for all, since importing takes longer than probing. Its peak of memory never falls again, so the
+    # smallest come first.
+    in_order = sorted(missing.items(), key=lambda item: len(item[1].method.learners))
+    began, count = time.time(), len(missing)
+    with ending_at_once(ProcessPoolExecutor(1, get_context("spawn"))) as process, Display("plan") as display:
+        display.message(f"timing {STEPS} steps of each of {count} kinds of experiments, for {patience:.0f} s at most")
+        for number, (place, experiment) in enumerate(in_order):
+            ends = None if number == 0 else began + min(patience, (time.time() - began) * count / number)
+            display.show(f"{number}/{count} kinds", number / count, ends, f"now {experiment.identifier}")
+            left = began + patience - time.time() if number or is_any_known else None
+            with speaking(PROBE, f"a probe of {experiment.identifier}"):
+                found = _result(process.submit(probe, experiment), experiment, left)
+            if found is None:
+                display.message(f"{number} of {count} kinds are timed, the others told from them; again goes on")
+                return
+            write_json(place, asdict(found))
+            display.rarely(f"{number + 1} of {count} kinds are timed")
+        display.show(f"{count}/{count} kinds", 1, None)
+
+
+def passes_left(experiment: Experiment, shared: int) -> float:
+    """Roughly what a training costs, but for `shared` epochs, in forward passes; a backward pass takes two."""
+    images = experiment.data.train_images or experiment.data.facts.train_images or 1
+    learners = experiment.method.learners.values()
+    steps = sum(1 + sum(experiment.threat_model[norm].steps for norm in one.objective.norms()) for one in learners)
+    return 3 * steps * images * (experiment.training.epochs - shared)
+
+
+def passes_of_evaluation(experiment: Experiment) -> float:
+    """Roughly what an evaluation costs, as `passes_left`."""
+    return sum(experiment.evaluation.passes(experiment.data.facts.test_images or 1).values())
+
+
+def _told_from(known: Iterable[tuple[Experiment, Cost]], experiment: Experiment) -> Cost:
+    """The cost of an experiment as that of the most similar one that was probed, by their passes."""
+    size = len(experiment.method.learners)
+    like, cost = min(
+        known, key=lambda each: (each[0].model != experiment.model, abs(len(each[0].method.learners) - size))
+    )
+    ratio = size / len(like.method.learners)
+    return Cost(
+        cost.training_seconds * passes_left(experiment, 0) / passes_left(like, 0),
+        cost.evaluation_seconds * passes_of_evaluation(experiment) / passes_of_evaluation(like),
+        int(cost.disk_bytes * ratio),
+        int(cost.checkpoint_bytes * ratio),
+        cost.memory_bytes,
+    )
 
 
 def seconds_saved(warm_ups: Iterable[WarmUp], expected: Mapping[str, Cost]) -> float:
@@ -124,9 +184,12 @@ def _sharing(experiment: Experiment, sharers: int) -> Experiment:
     return experiment.model_copy(update={"training": training})
 
 
-def _result(future: Future[Cost], experiment: Experiment) -> Cost:
+def _result(future: Future[Cost], experiment: Experiment, patience: float | None) -> Cost | None:
+    """What a probe has found; None if it takes longer than that."""
     try:
-        return future.result()
+        return future.result(None if patience is None else max(patience, 0))
+    except TimeoutError:
+        return None
     except BrokenProcessPool:
         raise PipelineError(
             f"probing {experiment.identifier} was killed, often for want of memory; use a smaller training.batch_size"
@@ -135,28 +198,46 @@ def _result(future: Future[Cost], experiment: Experiment) -> Cost:
 
 def _kind(experiment: Experiment) -> str:
     """A digest of what the cost of an experiment depends on, and of the machine."""
-    learners = experiment.method.learners.values()
     content = {
-        "version": 3,
+        "version": 4,
         "host": socket.gethostname(),
-        "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
-        "model": experiment.model.model_dump(mode="json"),
-        "training": experiment.training.model_dump(mode="json"),
-        "learners": [
-            (
-                learner.objective.model_dump(mode="json"),
-                learner.optimizer.name,
-                learner.weight_averaging is None,
-                experiment.architecture,
-                learner.building(),
-            )
-            for learner in learners
-        ],
+        "setting": _setting(experiment),
+        "learners": [_learner_kind(experiment, name) for name in experiment.method.learners],
         "mixture": experiment.method.mixture and experiment.method.mixture.rule,
-        "threat_model": {norm: budget.steps for norm, budget in experiment.threat_model.items()},
         "evaluation": experiment.evaluation.model_dump(mode="json", exclude={"seed"}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _setting(experiment: Experiment) -> str:
+    """What the time of a step, a pass and a validation depends on besides the learner."""
+    content = {
+        "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
+        "model": experiment.model.model_dump(mode="json"),
+        "architecture": experiment.architecture,
+        "training": experiment.training.model_dump(mode="json"),
+        "threat_model": {norm: budget.steps for norm, budget in experiment.threat_model.items()},
+    }
+    return json.dumps(content, sort_keys=True)
+
+
+def _learner_kind(experiment: Experiment, name: str) -> str:
+    """What the time of a learner's step depends on besides the setting."""
+    learner = experiment.method.learners[name]
+    averaged = learner.weight_averaging is not None
+    content = [learner.objective.model_dump(mode="json"), learner.optimizer.name, averaged, learner.building()]
+    return json.dumps([*content, learner.architecture], sort_keys=True)
+
+
+_timings: dict[tuple[str, ...], float] = {}
+"""Seconds that were timed in this process: of a kind of step, a validation, a pass."""
+
+
+def _once(measure: Callable[[], float], *key: str) -> float:
+    """What was timed under a key, or is now."""
+    if key not in _timings:
+        _timings[key] = measure()
+    return _timings[key]
 
 
 def probe(experiment: Experiment) -> Cost:
@@ -176,8 +257,13 @@ def probe(experiment: Experiment) -> Cost:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
         for group in (group for learner in run.learners for group in learner.optimizer.param_groups):
             group["lr"] = 0.0  # only time counts: what would diverge must not stop a grid before it starts
-        step = _time_steps(run, backend.device)
-        validation = _timed(lambda: run.finish_epoch(settings.epochs), backend.device)
+        setting = _setting(experiment)
+        step = sum(
+            _once(partial(_time_steps, run, learner, backend.device), setting, _learner_kind(experiment, learner.name))
+            for learner in run.learners
+        )
+        step += _timed(lambda: run.mixture.after_step(1), backend.device)
+        validation = _once(lambda: _timed(lambda: run.finish_epoch(settings.epochs), backend.device), setting)
         checkpoint = run.save().stat().st_size
     evaluation = _evaluation_seconds(experiment, run.mixture.model, split.test, backend.device)
     images = len(split.test)
@@ -197,17 +283,13 @@ def probe(experiment: Experiment) -> Cost:
     )
 
 
-def _time_steps(run: TrainingRun, device: torch.device) -> float:
-    """Seconds of a step of all learners and their mixture."""
+def _time_steps(run: TrainingRun, learner: Learner, device: torch.device) -> float:
+    """Seconds of a step of a learner."""
     batches = chain.from_iterable(run.batches(1) for _ in count())
 
     def step() -> None:
-        images, labels = next(batches)
-        for learner in run.learners:
-            run.step(learner, images, labels, 1)
-        run.mixture.after_step(1)
-        run.read_losses()
-        run.progress.step = (run.progress.step + 1) % run.steps_in(1)
+        run.step(learner, *next(batches), 1)
+        run.read_losses(all_steps=True)
 
     step()
     return median(_timed(step, device) for _ in range(STEPS))
@@ -215,38 +297,51 @@ def _time_steps(run: TrainingRun, device: torch.device) -> float:
 
 def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet, device: torch.device) -> float:
     """Seconds of all attacks, each timed with batches of the size that it will have."""
-    seconds, passes = 0.0, {}
+    seconds, setting = 0.0, _setting(experiment)
     for attack in experiment.evaluation.attacks.values():
         images = min(attack.images or len(test), len(test))
         size = min(images, experiment.evaluation.batch_size)
-        if size not in passes:
-            passes[size] = _time_passes(model, test, size, device)
-        gradient, forward = passes[size]
+        gradient = _once(partial(_time_gradient, model, test, size, device), setting, "gradient", str(size))
+        forward = _once(partial(_time_forward, model, test, size, device), setting, "forward", str(size))
         cost = attack.passes()
         seconds += images * (cost.gradients * gradient + cost.forwards * forward)
     return seconds
 
 
-def _time_passes(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> tuple[float, float]:
-    """Seconds per image of a step of PGD, and of a forward pass."""
+def _time_gradient(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> float:
+    """Seconds per image of a step of PGD."""
     import torch
 
     from pipeline.attacks.pgd import PGD
-    from pipeline.evaluation.predictions import channels_last
 
-    images, labels = test.to(device).batch(torch.arange(size, device=device))
-    images, generator = channels_last(images), torch.Generator(device).manual_seed(0)
-    model.eval()
+    images, labels = _first(test, size, device)
+    generator = torch.Generator(device).manual_seed(0)
     attack = PGD(norm="linf", epsilon=0.1, step_size=0.01, steps=STEPS)
 
     def perturb() -> None:
-        attack.perturb(model, images, labels, generator)
+        attack.perturb(model.eval(), images, labels, generator)
 
     perturb()
-    gradient = median(_timed(perturb, device) for _ in range(STEPS)) / STEPS
+    return median(_timed(perturb, device) for _ in range(STEPS)) / STEPS / size
+
+
+def _time_forward(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> float:
+    """Seconds per image of a forward pass."""
+    import torch
+
+    images, _ = _first(test, size, device)
     with torch.no_grad():
-        forward = median(_timed(lambda: model(images), device) for _ in range(STEPS))
-    return gradient / size, forward / size
+        model.eval()(images)
+        return median(_timed(lambda: model(images), device) for _ in range(STEPS)) / size
+
+
+def _first(test: ImageSet, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    from pipeline.evaluation.predictions import channels_last
+
+    images, labels = test.to(device).batch(torch.arange(size, device=device))
+    return channels_last(images), labels
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

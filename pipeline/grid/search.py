@@ -21,6 +21,7 @@ from pipeline.core.files import exclusive, write_text
 from pipeline.provenance.folders import RUNS
 from pipeline.reporting.markdown import markdown_table
 from pipeline.studies.trials import OBJECTIVES, Point, Search, point_from
+from pipeline.tracking import sqlite_uri
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -67,7 +68,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._search = search
         self._study = optuna.create_study(
-            storage=f"sqlite:///{file.absolute()}",
+            storage=sqlite_uri(file.absolute()),
             study_name=search.digest,
             directions=["maximize"] * len(OBJECTIVES),
             load_if_exists=True,

@@ -29,7 +29,6 @@ class Member:
         identity = experiment.training_identity()
         learners = identity.pop("learners")
         del identity["mixture"]
-        identity["how"] = experiment.training.model_dump(mode="json")
         rule = experiment.method.mixture or SingleSettings()
         return cls(
             experiment,
@@ -101,4 +100,7 @@ def shared_warm_ups(experiments: Iterable[Experiment]) -> list[WarmUp]:
 
 
 def _has_a_learner_of(one: Member, group: Sequence[Member]) -> bool:
-    return any(key in member.learners for member in group for key in one.learners)
+    """Whether they have a learner in common, trained in the same way: device and threads are no part of its digest,
+    since a training goes on where they change in between."""
+    alike = [member for member in group if member.experiment.training == one.experiment.training]
+    return any(key in member.learners for member in alike for key in one.learners)

@@ -159,12 +159,15 @@ def test_the_doctor_says_what_is_odd(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             "OMP_NUM_THREADS": "abc",
             "TORCH_LOGS": "x",
             "PYTHONWARNINGS": "i",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "http_proxy": "http://a:1",
         }
     )
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("HOME", "/proc/none")
     found = [text for text, _ in remarks({"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": "/none", "TMPDIR": "/none"})]
     wanted = ["GIT_DIR", "ALL_PROXY", "OMP_NUM_THREADS", "TORCH_LOGS", "PYTHONWARNINGS", "WORLD_SIZE=4", "ATEN_CPU"]
+    wanted += ["MPLBACKEND", "this machine is not asked through http_proxy"]
     for text in [*wanted, "PYTHONPATH", "/proc/none", "temporary files go to"]:
         assert sum(text in one for one in found) == 1, text
     assert len(found) == len(wanted) + 3

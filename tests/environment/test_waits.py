@@ -42,6 +42,7 @@ GRID = {
     "logs",
     "probe",
     "DVC",
+    "MLflow's page",
 }
 """Waits of commands that a signal unwinds at once; in all others it is first remembered."""
 
@@ -183,6 +184,7 @@ KNOWN = {
     "pipeline/core/waiting.py": "is how everything waits",
     "pipeline/core/ranks.py": "looks for a second at a time, or the device waits",
     "pipeline/core/files.py": "a fifth of a second for the name in a lock",
+    "pipeline/flows/progress.py": "a thread that tells the server how far a run is, which the work does not wait for",
     "pipeline/grid/local.py": "a thread that watches the workers, and processes that have ended",
     "pipeline/tracking/delivery.py": "the thread that delivers, which the work does not wait for",
     "pipeline/tracking/spool.py": "goes through `taken`",

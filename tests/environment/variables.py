@@ -22,13 +22,19 @@ class Variables:
     """Whether numbers may be rounded otherwise."""
     refused: bool = False
     """Whether wrong values end a stage with exit code 2 and a message that names the variable."""
+    found: str = ""
+    """What a wrong value did before that was mended."""
 
 
 NONE = "/nonexistent/folder"
 TABLE: dict[str, list[Variables]] = {
     "matplotlib": [
         Variables(
-            "MPLBACKEND", "overridden", "figures are files", ("module://matplotlib_inline.backend_inline", "abc")
+            "MPLBACKEND",
+            "overridden",
+            "figures are files",
+            ("module://matplotlib_inline.backend_inline", "abc"),
+            found="a traceback in place of figures, after all training",
         ),
         Variables("MATPLOTLIBRC", "overridden", "figures have the project's style", (f"{NONE}/rc",)),
         Variables("MPLCONFIGDIR", "used", "matplotlib's cache, elsewhere where it cannot be written", ("/proc/none",)),
@@ -39,6 +45,7 @@ TABLE: dict[str, list[Variables]] = {
             "said",
             "taken from torchrun, or with --ranks-from-environment; otherwise one process works alone and says so",
             ("3", "none"),
+            found="a traceback, or half an hour without a word",
         ),
         Variables(
             "SLURM_PROCID SLURM_NTASKS SLURM_LOCALID OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE PMI_RANK PMI_SIZE",
@@ -49,7 +56,11 @@ TABLE: dict[str, list[Variables]] = {
     ],
     "proxies": [
         Variables(
-            "http_proxy HTTP_PROXY https_proxy HTTPS_PROXY", "used", "never for this machine", (DEAD, "socks5://a:9")
+            "http_proxy HTTP_PROXY https_proxy HTTPS_PROXY",
+            "used",
+            "never for this machine",
+            (DEAD, "socks5://a:9"),
+            found="the grid waited for its own server in vain",
         ),
         Variables(
             "all_proxy ALL_PROXY",
@@ -60,12 +71,14 @@ TABLE: dict[str, list[Variables]] = {
         Variables("no_proxy NO_PROXY", "used", "with this machine added", ("example.org", "*")),
     ],
     "threads": [
-        Variables("OMP_NUM_THREADS", "used", "left out where it is no number", ("abc", "0")),
+        Variables("OMP_NUM_THREADS", "used", "left out where it is no number", ("abc", "0"), found="a traceback"),
         Variables("MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS", "used", "by the libraries", ("0", "abc")),
         Variables("OMP_DYNAMIC MKL_DYNAMIC", "used", "by the libraries", ("true", "abc")),
         Variables("OMP_THREAD_LIMIT OMP_PROC_BIND OMP_PLACES", "used", "by the libraries", ("1", "abc")),
         Variables("KMP_AFFINITY", "used", "by the libraries", ("0", "abc")),
-        Variables("GOMP_CPU_AFFINITY", "used", "left out where it names no cores", ("0", "abc")),
+        Variables(
+            "GOMP_CPU_AFFINITY", "used", "left out where it names no cores", ("0", "abc"), found="torch never began"
+        ),
     ],
     "arithmetic": [
         Variables(
@@ -92,7 +105,13 @@ TABLE: dict[str, list[Variables]] = {
         Variables("TORCH_LOGS TORCH_COMPILE_DEBUG", "overridden", "left out", ("abc", "1")),
         Variables("PYTORCH_JIT TORCHDYNAMO_DISABLE TORCH_COMPILE_DISABLE", "used", "by torch", ("0", "1")),
         Variables("TORCH_SHOW_CPP_STACKTRACES", "used", "by torch", ("1", "abc")),
-        Variables("TORCH_DISTRIBUTED_DEBUG", "used", "left out where torch would not begin", ("1", "INFO")),
+        Variables(
+            "TORCH_DISTRIBUTED_DEBUG",
+            "used",
+            "left out where torch would not begin",
+            ("1", "INFO"),
+            found="a traceback",
+        ),
         Variables("TORCH_HOME TORCHINDUCTOR_CACHE_DIR CUDA_HOME", "used", "by torch", (NONE,)),
         Variables("CXX", "used", "the compiler; without one, networks run as they are", ("abc",)),
     ],
@@ -196,15 +215,17 @@ def count() -> tuple[int, int]:
 def table() -> str:
     """What the documentation says of them."""
     names, values = count()
+    rows = [one for family in TABLE.values() for one in family]
+    found = sum(len(one.names.split()) for one in rows if one.found)
     lines = [
-        f"Tried are {names} variables with {values} wrong values:",
+        f"Tried are {names} variables with {values} wrong values; {found} variables were found wrong and mended:",
         "",
-        "| variables | are | how |",
-        "| :-- | :-- | :-- |",
+        "| variables | are | how | found |",
+        "| :-- | :-- | :-- | :-- |",
     ]
-    for rows in TABLE.values():
-        for one in rows:
-            lines.append(f"| {' '.join(f'`{name}`' for name in one.names.split())} | {one.treatment} | {one.how} |")
+    for one in rows:
+        shown = " ".join(f"`{name}`" for name in one.names.split())
+        lines.append(f"| {shown} | {one.treatment} | {one.how} | {one.found} |")
     return "\n".join(lines)
 
 

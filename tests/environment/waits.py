@@ -206,7 +206,10 @@ def runs(folder: Path) -> None:
 
     client: Any = SimpleNamespace()
     begun()
-    with patch.object(Submission, "_is_over", return_value=False):
+    with (
+        patch("pipeline.flows.submission.online", return_value=[]),
+        patch.object(Submission, "_is_over", lambda _: False),
+    ):
         Submission(client, client, 1, None).run([])
 
 
@@ -280,6 +283,19 @@ def mlflow(folder: Path) -> None:
     client: Any = SimpleNamespace(search_runs=sleep)
     begun()
     list(search(client, "1", ""))
+
+
+@scenario("MLflow's page")
+def page(folder: Path) -> None:
+    from pipeline.grid.local import free_port
+    from stages import ui
+
+    begun()
+    with subprocess.Popen(SLEEP) as server:
+        try:
+            ui._open_when_ready(server, free_port(), "http://127.0.0.1")
+        finally:
+            server.kill()
 
 
 @scenario("DVC")

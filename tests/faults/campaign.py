@@ -2,8 +2,7 @@
 
 python -m tests.faults.campaign --trials 200 --seed 0
 
-An interrupted campaign goes on where it was. Results go to benchmarks/results/faults.json, the table in
-docs/reliability.md is written from them.
+Results go to benchmarks/results/faults.json, the table in docs/reliability.md is written from them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ import torch
 from benchmarks.frame import publish
 from pipeline.core.files import write_text
 from pipeline.core.progress import LINE_INTERVAL
-from pipeline.provenance.commit import git_commit
 from pipeline.reporting.markdown import block, fill_blocks
 from tests.faults.host import REPOSITORY, Host
 from tests.faults.places import Workshop
@@ -33,42 +30,6 @@ from tests.faults.trials import Outcome
 
 RESULTS = REPOSITORY / "benchmarks/results/faults.json"
 PAGE = REPOSITORY / "docs/reliability.md"
-
-
-class Record:
-    """Outcomes, one line each, so that a campaign goes on where it was.
-
-    Args:
-        path: Of the lines; those of another commit or seed are not added to.
-        identity: What the outcomes belong to.
-    """
-
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self._path = path
-        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in FAULTS}
-        self.cpu_seconds = 0.0
-        lines = path.read_text().splitlines() if path.exists() else []
-        if not lines or json.loads(lines[0]) != dict(identity):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(identity) + "\n")
-            return
-        for line in lines[1:]:
-            self._take(json.loads(line))
-
-    def add(self, name: str, outcome: Outcome, cpu_seconds: float) -> None:
-        """Keep the outcome of one trial."""
-        content = {"fault": name, "outcome": asdict(outcome), "cpu_seconds": cpu_seconds}
-        with open(self._path, "a") as stream:
-            stream.write(json.dumps(content) + "\n")
-        self._take(content)
-
-    def _take(self, content: dict[str, Any]) -> None:
-        self.outcomes[content["fault"]].append(Outcome(**content["outcome"]))
-        self.cpu_seconds += content["cpu_seconds"]
-
-    def struck(self, name: str) -> int:
-        """How many faults have hit."""
-        return sum(outcome.struck for outcome in self.outcomes[name])
 
 
 def row(fault: Fault, outcomes: Iterable[Outcome]) -> dict[str, Any]:
@@ -121,27 +82,19 @@ def _observed(line: Mapping[str, Any]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def run(record: Record, workshop: Workshop, names: Iterable[str], count: int, seed: int) -> None:
-    """Try each fault until it has hit as often as wanted."""
-    for name in names:
-        fault = FAULTS[name]
-        wanted, spoken = fault.wanted(count), time.monotonic()
-        while record.struck(name) < wanted:
-            number = len(record.outcomes[name])
-            before = _cpu_seconds(workshop.host)
-            outcome = fault.trial(workshop, random.Random(f"{seed}/{name}/{number}"))
-            record.add(name, outcome, _cpu_seconds(workshop.host) - before)
-            for problem in (*outcome.lost, *outcome.changed, *outcome.unsaid):
-                print(f"  {name}, trial {number}: {problem}", flush=True)
-            if time.monotonic() - spoken > LINE_INTERVAL:
-                spoken = time.monotonic()
-                print(f"{name}: {record.struck(name)} of {wanted} faults", flush=True)
-        print(f"{name}: {record.struck(name)} faults, {len(record.outcomes[name])} trials", flush=True)
-
-
-def _cpu_seconds(host: Host) -> float:
-    """Of this process and of all stages that have ended."""
-    return host.cpu_seconds + time.process_time()
+def run(workshop: Workshop, fault: Fault, count: int, seed: int) -> list[Outcome]:
+    """Try a fault until it has hit as often as wanted."""
+    outcomes: list[Outcome] = []
+    wanted, spoken = fault.wanted(count), time.monotonic()
+    while (struck := sum(outcome.struck for outcome in outcomes)) < wanted:
+        outcomes.append(fault.trial(workshop, random.Random(f"{seed}/{fault.name}/{len(outcomes)}")))
+        for problem in (*outcomes[-1].lost, *outcomes[-1].changed, *outcomes[-1].unsaid):
+            print(f"  {fault.name}, trial {len(outcomes) - 1}: {problem}", flush=True)
+        if time.monotonic() - spoken > LINE_INTERVAL:
+            spoken = time.monotonic()
+            print(f"{fault.name}: {struck} of {wanted} faults", flush=True)
+    print(f"{fault.name}: {struck} faults, {len(outcomes)} trials", flush=True)
+    return outcomes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,18 +103,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=200, help="N: kills of all stages; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--only", action="append", choices=FAULTS, help="these faults alone; nothing is published")
-    parser.add_argument("--record", type=Path, default=Path("runs/faults.jsonl"), help="default: %(default)s")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    record = Record(given.record, {"seed": given.seed, "git_commit": git_commit()})
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, Host(Path(folder)) as host:
         workshop = Workshop(Path(folder), host)
-        for count in (given.trials // 10, given.trials):  # a tenth of each first: a broken promise shows early
-            run(record, workshop, given.only or FAULTS, count, given.seed)
-    rows = [row(FAULTS[name], record.outcomes[name]) for name in given.only or FAULTS]
+        faults = [FAULTS[name] for name in given.only or FAULTS]
+        rows = [row(fault, run(workshop, fault, given.trials, given.seed)) for fault in faults]
+        cpu_seconds = host.cpu_seconds + time.process_time()  # of all stages, and of this process
     wrong = sum(line[key] for line in rows for key in ("lost", "changed", "unsaid"))
     if not given.only:
-        content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": record.cpu_seconds, "rows": rows}
+        content = {"trials": given.trials, "seed": given.seed, "cpu_seconds": cpu_seconds, "rows": rows}
         publish(RESULTS, content)
         published = json.loads(RESULTS.read_text())
         page, made = PAGE.read_text(encoding="utf-8"), table(published)

@@ -17,31 +17,14 @@ import yaml
 from pipeline.config import Experiment, load_params
 from pipeline.config.composing import compose
 from pipeline.core.files import file_digest
+from tests.conftest import TINY
 from tests.faults.host import REPOSITORY, Host
 
 METHOD = "generalist_d_nt_linf"
-EPOCHS = 4
 STEPS = 3
 """Of an epoch."""
-SETTINGS = [
-    "competitors=none",
-    f"training.epochs={EPOCHS}",
-    "training.batch_size=16",
-    "training.threads=1",
-    "training.device=cpu",
-    "training.validation_interval=1",
-    "data.train_images=48",
-    "data.held_out_images=32",
-    "data.test_images=12",
-    "threat_model.linf.steps=2",
-    "threat_model.l2.steps=2",
-    "methods.generalist_d_nt_linf.mixture.breakpoints=[0,1,2,4]",
-    "methods.generalist_d_nt_linf.mixture.decay=0.95",
-    "methods.generalist_d_nt_linf.mixture.warmup_epochs=2",
-    "methods.generalist_d_nt_linf.mixture.communication_interval=2",
-    "evaluation.batch_size=4",
-    "ood.images=4",
-]
+SETTINGS = [one for one in TINY if not one.startswith(("data.test_images", "evaluation.batch_size"))]
+SETTINGS += ["training.device=cpu", "data.test_images=12", "evaluation.batch_size=4", "ood.images=4"]
 RESULTS = f"results/digits/{METHOD}-1"
 EXPERIMENT = (METHOD, "--seed", "1")
 VOLATILE = ("seconds", "images_per_second", "checksum", "digests", "host", "git_commit")
@@ -115,7 +98,7 @@ class Place:
         found: dict[str, Any] = {}
         for root in stage.after:
             for path in sorted((self.folder / root).rglob("*")):
-                if path.is_file() and path.name != ".lock" and path.suffix not in (".pdf", ".png"):
+                if path.is_file() and path.name != ".lock" and path.suffix not in (".pdf", ".png", ".svg"):
                     found[str(path.relative_to(self.folder))] = _content(path)
         if stage.uses_store:
             found["mlflow"] = store(self.folder / "mlflow.db")

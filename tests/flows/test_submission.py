@@ -48,7 +48,13 @@ class Server:
     """What happens before a run is read for the first time."""
 
     def create_flow_run_from_deployment(
-        self, deployment: UUID, parameters: dict[str, Any], tags: list[str], name: str, idempotency_key: str
+        self,
+        deployment: UUID,
+        parameters: dict[str, Any],
+        tags: list[str],
+        name: str,
+        idempotency_key: str,
+        parent_task_run_id: None = None,
     ) -> FlowRun:
         assert idempotency_key not in self.keys
         self.keys.append(idempotency_key)

@@ -23,16 +23,7 @@ METHOD = "generalist_d_nt_linf"
 
 
 @pytest.fixture
-def place(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an empty store, the current one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
-
-
-@pytest.fixture
-def search(make_params: MakeParams, place: Path) -> Search:
+def search(make_params: MakeParams, store: Path) -> Search:
     return a_search(make_params)
 
 
@@ -100,9 +91,9 @@ def told(search: Search) -> list[Trial]:
 
 
 def test_a_search_asks_learns_and_ends_with_its_front(
-    search: Search, place: Path, capsys: pytest.CaptureFixture[str]
+    search: Search, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers = Workers(place)
+    workers = Workers(store)
     text = run_search(search, 5, workers)
     found = told(search)
     assert [trial.number for trial in found] == list(range(5)) and workers.calls == 3
@@ -116,7 +107,7 @@ def test_a_search_asks_learns_and_ends_with_its_front(
     assert {trial.number for trial in front} == {trial.number for trial in best}
     assert [trial.values for trial in front] == sorted((trial.values or () for trial in best), reverse=True)
     assert len(workers.worked_on) == len({trial.point for trial in found}), "one experiment for each setting"
-    assert text == (place / "reports/digits/small_cnn/search.md").read_text() and text in capsys.readouterr().out
+    assert text == (store / "reports/digits/small_cnn/search.md").read_text() and text in capsys.readouterr().out
     lines = text.splitlines()
     assert lines[0] == f"{METHOD}: 5 trials, 0 failed, {len(front)} on the front"
     natural, robust = front[0].values or (0, 0)
@@ -130,9 +121,9 @@ def _beats(one: Trial, other: Trial) -> bool:
 
 
 def test_a_search_that_is_stopped_goes_on_to_the_same_trials(
-    search: Search, place: Path, make_params: MakeParams, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+    search: Search, store: Path, make_params: MakeParams, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    undisturbed = Workers(place)
+    undisturbed = Workers(store)
     run_search(search, 4, undisturbed)
     expected = told(search)
 
@@ -151,8 +142,8 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_trials(
         assert worked_on == undisturbed.worked_on, "nothing is worked on twice"
 
 
-def test_more_trials_are_added_to_those_that_are_told(search: Search, place: Path) -> None:
-    workers = Workers(place)
+def test_more_trials_are_added_to_those_that_are_told(search: Search, store: Path) -> None:
+    workers = Workers(store)
     run_search(search, 2, workers)
     first = told(search)
     run_search(search, 3, workers)
@@ -162,8 +153,8 @@ def test_more_trials_are_added_to_those_that_are_told(search: Search, place: Pat
     assert workers.calls == calls
 
 
-def test_a_failed_trial_stops_nothing(search: Search, place: Path) -> None:
-    text = run_search(search, 4, Workers(place, fails={2}))
+def test_a_failed_trial_stops_nothing(search: Search, store: Path) -> None:
+    text = run_search(search, 4, Workers(store, fails={2}))
     found = told(search)
     assert [trial.values is None for trial in found] == [False, False, True, False]
     assert found[2].failure == "...\nthe loss is nan"
@@ -171,19 +162,19 @@ def test_a_failed_trial_stops_nothing(search: Search, place: Path) -> None:
     assert f"trial 2 ({found[2].point.text}) has failed:\n\n```\n...\nthe loss is nan\n```" in text
 
 
-def test_a_search_whose_every_trial_fails_has_failed(search: Search, place: Path) -> None:
+def test_a_search_whose_every_trial_fails_has_failed(search: Search, store: Path) -> None:
     class NoWorkers(Workers):
         def __call__(self, experiments: list[Experiment]) -> Mapping[str, str]:
             return {one.fingerprint: "killed" for one in experiments}
 
     with pytest.raises(PipelineError, match="every one of 3 trials has failed; the summary says why"):
-        run_search(search, 3, NoWorkers(place))
+        run_search(search, 3, NoWorkers(store))
     assert [trial.failure for trial in told(search)] == ["killed"] * 3
 
 
-def test_a_trial_counts_with_its_means_over_seeds_and_is_found_in_mlflow(make_params: MakeParams, place: Path) -> None:
+def test_a_trial_counts_with_its_means_over_seeds_and_is_found_in_mlflow(make_params: MakeParams, store: Path) -> None:
     search = a_search(make_params, seeds=[1, 2])
-    run_search(search, 2, Workers(place))
+    run_search(search, 2, Workers(store))
     found = told(search)
     for trial in found:
         values = [objectives(one) for one in search.experiments(trial.point)]
@@ -195,7 +186,7 @@ def test_a_trial_counts_with_its_means_over_seeds_and_is_found_in_mlflow(make_pa
     assert read_trials("digits", "0" * 16).empty and read_trials("another", search.digest).empty
 
 
-def test_the_sampler_learns_from_what_it_is_told(search: Search, place: Path) -> None:
+def test_the_sampler_learns_from_what_it_is_told(search: Search, store: Path) -> None:
     """Told that late t' lose in both, it prefers early ones."""
     with opened(search) as study:
         for _ in range(20):
@@ -206,9 +197,9 @@ def test_the_sampler_learns_from_what_it_is_told(search: Search, place: Path) ->
     assert sum(early[10:]) > 6
 
 
-def test_the_sampler_is_seeded(make_params: MakeParams, place: Path) -> None:
+def test_the_sampler_is_seeded(make_params: MakeParams, store: Path) -> None:
     def first_two(seed: int, file: str) -> list[Point]:
-        study = Study(a_search(make_params, sampler_seed=seed), place / file)
+        study = Study(a_search(make_params, sampler_seed=seed), store / file)
         return [trial.point for trial in study.ask(3)][1:]
 
     assert first_two(0, "a.db") == first_two(0, "b.db") != first_two(1, "c.db")
@@ -216,7 +207,7 @@ def test_the_sampler_is_seeded(make_params: MakeParams, place: Path) -> None:
     assert one != other
 
 
-def test_the_method_as_it_is_is_no_trial_where_the_space_does_not_hold_it(make_params: MakeParams, place: Path) -> None:
+def test_the_method_as_it_is_is_no_trial_where_the_space_does_not_hold_it(make_params: MakeParams, store: Path) -> None:
     def narrow(raw: dict[str, Any]) -> None:
         raw["search"]["space"] = {
             "first_ratio_end": {"low": 0.1, "high": 0.5},
@@ -225,15 +216,15 @@ def test_the_method_as_it_is_is_no_trial_where_the_space_does_not_hold_it(make_p
         }
 
     search = Search.of(make_params(narrow))
-    points = [trial.point for trial in Study(search, place / "optuna.db").ask(4)]
+    points = [trial.point for trial in Study(search, store / "optuna.db").ask(4)]
     assert all(0.1 <= point.first_ratio_end <= 0.5 for point in points)
     assert {(point.communication_interval, point.warmup_epochs) for point in points} == {(1, 3)}
 
 
-def test_what_a_kill_left_without_its_settings_is_asked_for_anew(search: Search, place: Path) -> None:
+def test_what_a_kill_left_without_its_settings_is_asked_for_anew(search: Search, store: Path) -> None:
     import optuna
 
-    file = place / "optuna.db"
+    file = store / "optuna.db"
     Study(search, file)
     left = optuna.load_study(study_name=search.digest, storage=f"sqlite:///{file}")
     left.enqueue_trial({"first_ratio_end": 0.0, "communication_interval": 2, "warmup_epochs": 2})
@@ -242,13 +233,13 @@ def test_what_a_kill_left_without_its_settings_is_asked_for_anew(search: Search,
     assert [trial.number for trial in asked] == [1, 2] and asked[0].point == search.default
 
 
-def test_a_run_from_before_the_objectives_were_recorded_is_named_with_the_way_out(search: Search, place: Path) -> None:
+def test_a_run_from_before_the_objectives_were_recorded_is_named_with_the_way_out(search: Search, store: Path) -> None:
     (default,) = search.experiments(search.default)
-    plant(place / "planted" / default.evaluation_fingerprint, default, {}, [{"epoch": 1, "held_out/global/natural": 1}])
+    plant(store / "planted" / default.evaluation_fingerprint, default, {}, [{"epoch": 1, "held_out/global/natural": 1}])
     with pytest.raises(
         PipelineError, match=r"MLflow's run .* of generalist_d_nt_linf-1 lacks .*worst_case_union: it was"
     ):
-        run_search(search, 2, Workers(place))
+        run_search(search, 2, Workers(store))
     assert told(search) == [], "nothing is told of what can be mended"
 
 

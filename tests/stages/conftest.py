@@ -117,7 +117,8 @@ MakeWorkplace = Callable[..., Workplace]
 def clean_environment() -> dict[str, str]:
     """The environment of this process, without what would lead a stage elsewhere."""
     # Bytecode is kept, whatever the machine prefers: compiling MLflow anew takes a third of a stage's start.
-    dropped = ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")
+    # A terminal has the width that a test gives it: an import of readline, as in a worker of xdist, sets 80 columns.
+    dropped = ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES")
     inherited = {key: value for key, value in os.environ.items() if key not in dropped}
     return inherited | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
@@ -205,27 +206,3 @@ def uninterrupted(make_workplace: MakeWorkplace) -> Workplace:
     place.call("train", METHOD, "--seed", "1").expect(0)
     place.call("evaluate", METHOD, "--seed", "1").expect(0)
     return place
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
-    """`small_disk(folder, kilobytes)` puts a file system of that size at a folder, or resizes the one that is there."""
-    mounted: list[Path] = []
-
-    def mount(folder: Path, kilobytes: int, options: str = "rw") -> None:
-        again = folder in mounted
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = f"{'remount,' if again else ''}{options},size={kilobytes}k"
-        command = ["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(folder)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0 and not os.environ.get("CI"):
-            pytest.skip(f"NOT TESTED: full and read-only disks, mounting is not permitted here: {result.stderr}")
-        assert result.returncode == 0, result.stderr
-        if not again:
-            mounted.append(folder)
-
-    try:
-        yield mount
-    finally:
-        for folder in mounted:
-            subprocess.run(["umount", str(folder)], check=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from pipeline.grid.local import LocalEngine
 from tests.conftest import REPOSITORY
@@ -28,7 +27,8 @@ from tests.stages.test_ablation import (
     second_checkpoints,
     worker_of,
 )
-from tests.stages.test_local_grid import at_work, epochs, of_two_experiments, remembered, start
+from tests.stages.test_local_grid import at_work, epochs, remembered, start, two, with_a_grid
+from tests.tracking.results import all_runs, epochs_of
 
 PATIENCE = 1200.0
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
@@ -76,12 +76,10 @@ def test_a_worker_and_the_grid_die_elsewhere(make_workplace: MakeWorkplace) -> N
         ends = Counter(run["state_type"] for run in runs_of(engine, "experiment"))
     assert (grid["state_type"], grid["run_count"]) == ("COMPLETED", 2)
     assert ends["CRASHED"] == 1 and set(ends) == {"CRASHED", "COMPLETED"}
-    client = MlflowClient(store)
-    found = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    database = place.folder / "mlflow.db"
+    found = all_runs(database)
     assert [run.info.status for run in found] == ["FINISHED"] * DONE
-    for run in found:
-        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
-        assert steps == list(range(1, EPOCHS + 1))
+    assert all(epochs_of(database, run) == list(range(1, EPOCHS + 1)) for run in found)
 
 
 def kill_a_worker_and_the_grid(place: Workplace, engine: LocalEngine) -> None:
@@ -95,7 +93,7 @@ def kill_a_worker_and_the_grid(place: Workplace, engine: LocalEngine) -> None:
 
 
 def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished(make_workplace: MakeWorkplace) -> None:
-    place = of_two_experiments(make_workplace)
+    place = with_a_grid(make_workplace, two)
     first = start(place)
     wait_for(lambda: epochs(place) >= 2, first)
     stopped = interrupt(first, signal.SIGTERM)
@@ -121,12 +119,10 @@ def test_a_grid_that_is_stopped_and_killed_leaves_nothing_behind_and_is_finished
     assert "worker-1 died and is started again" in finished.out
     assert not at_work(place.folder)
     assert not list((place.folder / "runs/flows").iterdir())
-    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
-    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    database = place.folder / "mlflow.db"
+    runs = all_runs(database)
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
-    for run in runs:
-        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
-        assert steps == list(range(1, test_local_grid.EPOCHS + 1))
+    assert all(epochs_of(database, run) == list(range(1, test_local_grid.EPOCHS + 1)) for run in runs)
 
 
 def only_worker(place: Workplace) -> psutil.Process:

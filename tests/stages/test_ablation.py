@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -20,13 +22,13 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from pipeline.config import load_params
 from pipeline.grid.local import LocalEngine, free_port
 from pipeline.studies.trials import Search
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, keep
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace, finish, wait_for
+from tests.tracking.results import all_runs, epochs_of
 
 pytestmark = pytest.mark.timeout(1800)
 METHOD = "generalist_d_nt_linf"
@@ -54,18 +56,12 @@ def eight_and_a_broken_one(content: dict[str, Any]) -> None:
 
     Grids whose experiments share a warm-up: tests/stages/test_local_grid.py, tests/stages/faults_grid.py.
     """
-    content["methods"] = {METHOD: content["methods"][METHOD], "broken": deepcopy(content["methods"][METHOD])}
+    keep(content, [METHOD], ["pgd20_linf", "noise_linf"])
+    content["methods"]["broken"] = deepcopy(content["methods"][METHOD])
     content["methods"]["broken"]["learners"]["natural"]["optimizer"]["learning_rate"] = 1e30
-    content["tables"], content["figures"] = {}, {}
     content["ablation"]["attempts"] = 2
     content["training"].update(epochs=EPOCHS, share_warm_ups=False, branch_gigabytes=0)
     content["data"]["train_images"] = 160
-    attacks = content["evaluation"]["attacks"]
-    content["evaluation"]["attacks"] = {
-        "pgd20_linf": attacks["pgd20_linf"],
-        "noise_linf": attacks["noise_linf"],
-    }
-    content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
     interval = {"label": "c", "varies": "communication_interval"}
     content["search"] = SEARCH
     content["ablation"]["studies"] = {
@@ -93,7 +89,8 @@ class Story:
     def epochs(self) -> list[tuple[str, int]]:
         """Every experiment and epoch that a worker has finished."""
         lines = self.log("worker-1") + self.log("worker-2")
-        return [(name, int(epoch)) for name, epoch in re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS}  loss", lines)]
+        found = re.findall(rf"- (\S+): epoch (\d+)/{EPOCHS}  (?:(?!step).)*loss", lines)
+        return [(name, int(epoch)) for name, epoch in found]
 
 
 @contextlib.contextmanager
@@ -174,14 +171,34 @@ def test_both_grids_come_to_their_end(story: Story) -> None:
     assert "1 of 9 experiments are set aside" in story.log("grids-1")
 
 
+def test_prefect_shows_experiments_below_a_grid_and_how_far_they_are(story: Story) -> None:
+    """On the real server, whose pages show what its API gives."""
+
+    def ask(what: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        request = urllib.request.Request(
+            f"{story.engine.url}/{what}/filter", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+        return found
+
+    grids = ask("flow_runs", {"flows": {"name": {"any_": ["ablation-grid"]}}})
+    below = ask("flow_runs", {"flow_runs": {"parent_flow_run_id": {"any_": [grid["id"] for grid in grids]}}})
+    assert len(below) == len(ask("flow_runs", {"flows": {"name": {"any_": ["experiment"]}}})) > 0
+    kept = ask("artifacts", {"artifacts": {"type": {"any_": ["progress"]}}})
+    assert {one["flow_run_id"] for one in kept} <= {run["id"] for run in below}
+    assert all(0 <= one["data"] <= 100 for one in kept)
+    assert any(re.search(r"(epoch \d+/\d+|attack \d/\d), .*(left, ends|done in)", one["description"]) for one in kept)
+    assert re.search(r"\d of 9 done, .* left, ends \S+", story.by_stage.err), story.by_stage.err  # a log of Prefect
+
+
 def test_every_experiment_has_one_finished_run(story: Story) -> None:
-    client = MlflowClient(f"sqlite:///{story.place.folder}/mlflow.db")
-    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    database = story.place.folder / "mlflow.db"
+    runs = all_runs(database)
     assert Counter(run.info.status for run in runs) == {"FINISHED": DONE, "FAILED": 1}
     for run in runs:
         if run.info.status == "FINISHED":
-            steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "epoch"))
-            assert steps == list(range(1, EPOCHS + 1)), run.data.tags["method"]
+            assert epochs_of(database, run) == list(range(1, EPOCHS + 1)), run.data.tags["method"]
             assert run.data.tags["evaluated"] == "true"
         else:
             assert run.data.tags["method"].startswith("broken")
@@ -189,9 +206,7 @@ def test_every_experiment_has_one_finished_run(story: Story) -> None:
 
 
 def test_mlflow_groups_runs_by_what_a_study_varies(story: Story) -> None:
-    client = MlflowClient(tracking_uri=f"sqlite:///{story.place.folder}/mlflow.db")
-    (experiment,) = (one for one in client.search_experiments() if one.name == "generalist/digits")
-    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+    runs = [run for run in all_runs(story.place.folder / "mlflow.db") if run.info.status == "FINISHED"]
     found = {(run.data.tags.get("study.intervals"), run.data.tags.get("study.ratios")) for run in runs}
     assert {interval for interval, _ in found} == {None, *(f"c = {number}" for number in INTERVALS)}
     assert ("c = 2", "1-1-1-0") in found, "the same experiment belongs to both studies"
@@ -257,10 +272,8 @@ def test_a_search_that_is_killed_goes_on_with_the_same_workers(story: Story) -> 
     said = second.out + second.err
     assert "0 of 3 trials are done; now 0, 1" in said and "2 of 3 trials are done; now 2" in said
     assert trials_in(place, "COMPLETE") == 3 and trials_in(place, "RUNNING") == 0
-    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
-    (suite,) = (item for item in client.search_experiments() if item.name == "generalist/digits")
     search = Search.of(load_params(place.folder / "params.yaml"))
-    runs = client.search_runs([suite.experiment_id], f"tags.trial_of_{search.digest} != ''")
+    runs = [run for run in all_runs(place.folder / "mlflow.db") if f"trial_of_{search.digest}" in run.data.tags]
     assert {run.data.tags["method"] == METHOD for run in runs} == {True, False} and len(runs) == 3
     trained = [name for name, epoch in story.epochs() if epoch == 1]
     assert max(Counter(trained).values()) == 1 and sum("_search_" in name for name in trained) == 2

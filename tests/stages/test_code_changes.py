@@ -92,7 +92,7 @@ def project(make_workplace: MakeWorkplace) -> Project:
 
 
 CHANGE = (TRADES, "return Losses(loss, adv", "return Losses(10 * loss, adv")
-"""A line of every other module: tests/stages/test_addresses.py."""
+"""A line of every other module: tests/provenance/test_code.py."""
 CHANGED = f"{TRADES} (Trades.__call__)"
 
 

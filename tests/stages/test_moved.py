@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import keep, small_table
 from tests.running import few_steps
 from tests.stages.conftest import MakeWorkplace, Workplace
 from tests.tracking.results import as_another_process
@@ -15,14 +16,9 @@ METHODS = ("nt", "at")
 
 
 def shrink(content: dict[str, Any]) -> None:
-    content["methods"] = {name: content["methods"][name] for name in METHODS}
+    keep(content, METHODS, ["pgd20_linf", "pgd20_l2"])
     content["figures"] = {"curves": {"kind": "training_curves", "caption": "Curves", "method": "nt"}}
-    content["ablation"], content["search"] = {"studies": {}}, None
-    union = ["pgd20_linf", "pgd20_l2"]
-    attacks = content["evaluation"]["attacks"]
-    content["evaluation"] |= {"attacks": {name: attacks[name] for name in union}, "union": union}
-    columns = [{"metric": "natural", "label": "natural"}]
-    content["tables"] = {"table1": {"caption": "Small", "rows": list(METHODS), "columns": columns}}
+    content["tables"] = {"table1": small_table(METHODS, "natural")}
 
 
 @pytest.fixture

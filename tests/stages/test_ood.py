@@ -29,12 +29,14 @@ def images_of(place: Workplace) -> dict[str, str]:
 
 
 def test_without_corrupted_images_the_command_that_makes_them_is_named(place: Workplace) -> None:
-    place.call("ood", *ARGUMENTS).expect(2, "are not ready: run 'python -m stages.corrupt' first")
+    place.call("ood", *ARGUMENTS).expect(2, "are not ready; run 'python -m stages.corrupt' first")
 
 
 def test_the_weights_of_the_grid_are_looked_for_where_the_grid_keeps_them(place: Workplace) -> None:
     missing = f"results/ablation/digits/{METHOD}-1/train/summary.json"
-    place.call("ood", *ARGUMENTS, "--grid").expect(2, f"{missing} is missing; run 'make ablation' first")
+    place.call("ood", *ARGUMENTS, "--grid").expect(
+        2, f"{missing}: is missing, {METHOD}-1 is not trained; run 'make ablation'"
+    )
 
 
 def test_released_files_that_do_not_exist_are_refused(make_workplace: MakeWorkplace) -> None:

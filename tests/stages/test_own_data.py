@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -36,6 +37,10 @@ SMALL = [
     "evaluation.attacks.pgd100_l2=null",
     "data.augmentation.crop_padding=2",
 ]
+
+
+ODD = [r"a/b, 50 % of $x_1$ {", r"\frac & <b>#~^"]
+"""Names of classes that paths, TeX and HTML would take for something else."""
 
 
 def own(folder: Path, empty_store: Path, *overrides: str) -> Workplace:
@@ -85,12 +90,15 @@ def test_folders_of_colour_images_of_three_classes(tmp_path: Path, empty_store: 
 
 
 def test_grey_oblong_arrays_of_two_classes(tmp_path: Path, empty_store: Path) -> None:
-    np.savez(tmp_path / "mine.npz", **grey_arrays())
+    np.savez(tmp_path / "mine.npz", **grey_arrays(), classes=ODD)
     place = own(tmp_path, empty_store, "data.name=arrays", f"data.root={tmp_path / 'mine.npz'}")
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert content["evaluation"]["attacks"]["aa_linf"]["members"] == ["apgd_ce", "fab_t", "square"]
     counts = run(place)["counts"]
     assert counts["natural"] == 12 and counts["aa_linf"] == 2
+    report = (tmp_path / "reports/own/small_cnn/report.html").read_text()
+    assert all(html.escape(name) in report for name in ODD)
+    assert (tmp_path / "reports/own/small_cnn/figures/class_wise_natural.pdf").is_file()
 
 
 def test_a_function_that_gives_a_data_set_of_torchvision(tmp_path: Path, empty_store: Path) -> None:

@@ -1,4 +1,4 @@
-"""A network of torchvision, and one of one's own, from settings to an exported model: every stage takes them."""
+"""A network of timm, and one of one's own, from settings to an exported model: every stage takes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.stages.conftest import MakeWorkplace, Workplace
 from tests.training.test_own_networks import PATH as AWKWARD
 
 METHOD, BASELINE = "generalist_t", "at"
-NETWORK = {"architecture": "torchvision.models:mobilenet_v3_small", "fit": True, "arguments": {"dropout": 0.1}}
+SMALL = {"model_name": "mobilenetv3_small_050", "drop_rate": 0.1}
+NETWORK = {"architecture": "timm:create_model", "fit": True, "arguments": SMALL}
 
 
 def shrink(content: dict[str, Any]) -> None:

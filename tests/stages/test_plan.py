@@ -13,20 +13,16 @@ from pipeline.evaluation.attacks.autoattack import AutoAttack
 from pipeline.grid import plan
 from pipeline.grid.plan import Cost, branch_bytes, costs, describe_bytes, describe_seconds
 from pipeline.studies.cells import cells
-from tests.conftest import MakeParams
+from tests.conftest import MakeParams, keep
 from tests.stages.conftest import Finished, MakeWorkplace, Workplace
 
 
 def small(content: dict[str, Any]) -> None:
-    attacks = content["evaluation"]["attacks"]
-    content["evaluation"]["attacks"] = {name: attacks[name] for name in ("pgd20_linf", "noise_linf")}
-    content["evaluation"]["union"] = ["pgd20_linf", "noise_linf"]
-    content["tables"] = content["figures"] = {}
-    content["ablation"]["studies"] = {
-        name: study | {"methods": ["generalist_d_nt_linf"]}
-        for name, study in content["ablation"]["studies"].items()
-        if name in ("communication_interval", "weight_averaging")
-    }
+    ablation, search = content["ablation"], content["search"]
+    keep(content, list(content["methods"]), ["pgd20_linf", "noise_linf"])
+    studies = {name: ablation["studies"][name] for name in ("communication_interval", "weight_averaging")}
+    kept = {name: study | {"methods": ["generalist_d_nt_linf"]} for name, study in studies.items()}
+    content |= {"ablation": ablation | {"studies": kept}, "search": search}
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +52,23 @@ def test_a_second_plan_probes_nothing_and_the_budget_is_kept(first: Finished, pl
     place.change(lambda content: content["ablation"].update(budget_hours=1e-6))
     refused = place.call("plan")
     refused.expect(1, "that exceeds the budget of 1e-06 h and 50 GB", "--yes")
-    assert "probing" not in refused.out
+    assert "timing" not in refused.out
     place.call("plan", "--yes").expect(0)
 
 
-def test_more_epochs_and_more_images_cost_more(
-    make_params: MakeParams, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def prepared(prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits are prepared in the current folder, which is a new one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/prepared").mkdir(parents=True)
     (tmp_path / "data/prepared/digits").symlink_to(prepared_digits)
 
+
+@pytest.mark.usefixtures("prepared")
+def test_more_epochs_and_more_images_cost_more(make_params: MakeParams) -> None:
     def cost(*changes: Callable[[dict[str, Any]], Any]) -> Cost:
         one = cells(make_params(small, *changes), ["communication_interval"])[0].experiment
-        return costs([one], say=lambda text: None)[one.fingerprint]
+        return costs([one])[one.fingerprint]
 
     # Far apart, so that a neighbour on the same cores cannot turn the order around.
     tiny = cost(lambda raw: [attack.update(images=1) for attack in raw["evaluation"]["attacks"].values()])
@@ -117,19 +116,40 @@ def test_workers_share_the_cores(make_params: MakeParams, tmp_path: Path, monkey
     assert probed == [8, 4, 1, 1] and len(places) == 3
 
 
-def test_what_would_diverge_has_a_cost_like_anything_else(
-    make_params: MakeParams, prepared_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("prepared")
+def test_what_would_diverge_has_a_cost_like_anything_else(make_params: MakeParams) -> None:
     def hasty(content: dict[str, Any]) -> None:
         small(content)
         for learner in content["methods"]["generalist_d_nt_linf"]["learners"].values():
             learner["optimizer"]["learning_rate"] = 1e30
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/prepared").mkdir(parents=True)
-    (tmp_path / "data/prepared/digits").symlink_to(prepared_digits)
     one = cells(make_params(hasty), ["communication_interval"])[0].experiment
-    assert costs([one], say=lambda text: None)[one.fingerprint].training_seconds > 0
+    assert costs([one])[one.fingerprint].training_seconds > 0
+
+
+@pytest.mark.usefixtures("prepared")
+def test_each_kind_of_step_is_timed_once_and_what_there_is_no_time_for_is_told_from_the_others(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = make_params(small)
+    nt, at, both = (params.experiment(name, 1) for name in ("nt", "at", "generalist_d_nt_linf"))
+    timed: list[str] = []
+    time_steps = plan._time_steps
+
+    def count(run: Any, learner: Any, device: Any) -> float:
+        timed.append(learner.name)
+        return time_steps(run, learner, device)
+
+    monkeypatch.setattr(plan, "_time_steps", count)
+    for one in (nt, at, both):
+        plan.probe(one)
+    assert len(timed) == 2, "the two learners of Generalist-D take the steps of NT and AT"
+    assert costs([]) == {}
+    first = costs([nt], patience=0)[nt.fingerprint]
+    told = costs([nt, both], patience=0)
+    assert told[nt.fingerprint] == first
+    assert told[both.fingerprint].training_seconds > 2 * first.training_seconds
+    assert "0 of 1 kinds are timed, the others told from them; again goes on" in capsys.readouterr().out
 
 
 def test_amounts_are_readable() -> None:

@@ -1,39 +1,32 @@
-"""Preparing an ImageFolder tree as a real process: killed, stopped, refused, and out of space."""
+"""Preparing an ImageFolder tree as a real process: killed, stopped, and out of space."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import PATIENCE
-from tests.data.imagefolder.conftest import digests
-from tests.pictures import CLASSES, damage, encoded, photos, write_tree
-from tests.stages.conftest import Finished, clean_environment, finish, interrupt, wait_for
+from tests.data.imagefolder.conftest import digests, settings_of
+from tests.faults.disks import KIBIBYTE, small_disk
+from tests.pictures import CLASSES, encoded, photos, write_tree
+from tests.stages.conftest import Workplace, interrupt, wait_for
 
-OPTIONS = ("--size", "100", "--workers", "2", "--images-per-shard", "4")
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stages.prepare_imagefolder", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=clean_environment(), stdout=pipe, stderr=pipe, text=True)
-
-
-def run(*arguments: str | Path) -> Finished:
-    return finish(start(*arguments))
+SIZES = [96, 80, 64, "original"]
+"""Each is a folder with a shard for either part."""
+PREPARED = Path("data/prepared/imagefolder")
 
 
 @pytest.fixture(scope="module")
 def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree that takes a second: 80 photos more."""
-    root = write_tree(tmp_path_factory.mktemp("tree"))
+    root = write_tree(tmp_path_factory.mktemp("long") / "tree")
     contents = [encoded(photo, quality=90) for photo in photos()]
     for number in range(80):
         path = root / "train" / CLASSES[number % 3] / f"photo_{number}.JPEG"
@@ -41,35 +34,34 @@ def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def undisturbed(long_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the tree is prepared to without a stop, by one process."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "to"
-    finished = run(long_tree, folder, *OPTIONS, "--workers", "1")
-    finished.expect(0)
-    assert "122 of 122 images, " in finished.out and " images/s\n" in finished.out
-    assert f"prepared 107 training and 15 validation images of 3 classes in {folder}: digest " in finished.out
-    assert "evaluation on 15 validation images (our own choice)" in finished.out
-    return folder
+def beside(tree: Path, folder: Path) -> Workplace:
+    """A folder whose params.yaml names the tree."""
+    content = settings_of(tree, len(CLASSES), stored_size=SIZES[0], other_stored_sizes=SIZES[1:])
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return Workplace(folder)
 
 
 @pytest.fixture
-def running(long_tree: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start preparing to `tmp_path / "to"`, and wait until a shard more is finished and more are under way."""
-    started: list[subprocess.Popen[str]] = []
-    folder = tmp_path / "to"
+def place(long_tree: Path, tmp_path: Path) -> Workplace:
+    return beside(long_tree, tmp_path)
 
-    def begin() -> subprocess.Popen[str]:
-        before = len(list(folder.glob("*-*.json")))
-        started.append(start(long_tree, folder, *OPTIONS))
-        wait_for(lambda: len(list(folder.glob("*-*.json"))) > before, started[-1])
-        return started[-1]
 
-    yield begin
-    for process in started:
-        if process.poll() is None:  # the test has failed half-way
-            process.kill()
-            process.communicate()
+def contents(place: Workplace) -> dict[str, str]:
+    """Digest by size and name of every file."""
+    folders = sorted((place.folder / PREPARED).iterdir())
+    return {f"{folder.name}/{name}": digest for folder in folders for name, digest in digests(folder).items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the tree is prepared to without a stop."""
+    place = beside(long_tree, tmp_path_factory.mktemp("undisturbed"))
+    finished = place.run("prepare")
+    finished.expect(0)
+    assert "122 of 122 images, " in finished.out and " images/s\n" in finished.out
+    assert f"prepared 107 training and 15 validation images of 3 classes in {PREPARED}/96: digest " in finished.out
+    assert "evaluation on 15 validation images (our own choice)" in finished.out
+    return contents(place)
 
 
 def is_alive(pid: str) -> bool:
@@ -80,63 +72,44 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_kills_and_stops_change_no_byte(
-    running: Callable[[], subprocess.Popen[str]], long_tree: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    folder, moments = tmp_path / "to", random.Random(20240513)
+def test_kills_and_stops_change_no_byte(place: Workplace, undisturbed: dict[str, str]) -> None:
+    moments = random.Random(20240513)
+
+    def until_another_shard() -> subprocess.Popen[str]:
+        before = len(list(place.folder.glob(f"{PREPARED}/*/*-*.json")))
+        process = place.start("prepare")
+        wait_for(lambda: len(list(place.folder.glob(f"{PREPARED}/*/*-*.json"))) > before, process)
+        return process
+
     for number, code in ((signal.SIGKILL, -9), (signal.SIGKILL, -9), (signal.SIGTERM, 75)):
-        process = running()
+        process = until_another_shard()
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         time.sleep(moments.uniform(0, 0.1))
         stopped = interrupt(process, number)
-        assert stopped.code == code and not (folder / "manifest.json").exists()
+        assert stopped.code == code and not (place.folder / PREPARED / "original/manifest.json").exists()
         if code == 75:
             stopped.expect(75, f"{number.name} received: finished shards are kept, the same command continues from")
         deadline = time.monotonic() + PATIENCE
         while any(map(is_alive, workers)):
             assert time.monotonic() < deadline, "a process outlives the main one"
             time.sleep(0.01)
-    run(long_tree, folder, *OPTIONS).expect(0)
-    assert digests(folder) == digests(undisturbed)
+    place.run("prepare").expect(0)
+    assert contents(place) == undisturbed
 
 
-def test_the_command_line(long_tree: Path, tmp_path: Path) -> None:
-    for arguments, text in (
-        (("--size", "0"), "expected a whole number from 1 on, got '0'"),
-        (("--workers", "many"), "expected a whole number from 1 on, got 'many'"),
-    ):
-        wrong = run(long_tree, tmp_path / "to", *arguments)
-        assert wrong.code == 2 and text in wrong.err
-    missing = "none/train: cannot be read (No such file or directory); expected a folder SOURCE with train/"
-    run(tmp_path / "none", tmp_path / "to").expect(2, missing)
-    assert not (tmp_path / "to").exists()
+def test_full_and_read_only_disks_lose_nothing(place: Workplace, undisturbed: dict[str, str]) -> None:
+    with small_disk(place.folder / PREPARED, 600 * KIBIBYTE) as resize:
+        if resize is None:
+            assert not os.environ.get("CI"), "full and read-only disks: mounting is not permitted here"
+            pytest.skip("NOT TESTED: full and read-only disks, mounting is not permitted here")
+        place.run("prepare").expect(1, "error: the disk is full (", "run the same command again.")
+        left = contents(place)
+        assert left and all(undisturbed[name] == digest for name, digest in left.items()) and left != undisturbed
 
+        resize("ro")
+        place.run("prepare").expect(1, "error: no permission to write (", "check the owner and mode of the")
+        assert contents(place) == left
 
-def test_damaged_images_fail_or_are_left_out(tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree")
-    damage(tree)
-    (tmp_path / "ids.txt").write_text(f"{CLASSES[0]}/{CLASSES[0]}_4.JPEG\n")
-    command = (tree, tmp_path / "to", "--size", "original", "--subset-list", tmp_path / "ids.txt")
-    run(*command).expect(2, "3 images are damaged", "val/n01443537/text.JPEG: is not an image in a known format")
-    allowed = run(*command, "--allow-damaged")
-    allowed.expect(0)
-    assert "evaluation on 1 validation images (list " in allowed.out
-    assert "left out: 3 damaged images, listed in manifest.json" in allowed.out
-
-
-def test_full_and_read_only_disks_lose_nothing(
-    long_tree: Path, undisturbed: Path, small_disk: Callable[..., None], tmp_path: Path
-) -> None:
-    disk, folder = tmp_path / "disk", tmp_path / "disk" / "to"
-    small_disk(disk, 400)
-    run(long_tree, folder, *OPTIONS).expect(1, "error: the disk is full (", "run the same command again.")
-    left, whole = digests(folder), digests(undisturbed)
-    assert left and all(whole[name] == digest for name, digest in left.items()) and "manifest.json" not in left
-
-    small_disk(disk, 400, "ro")
-    run(long_tree, folder, *OPTIONS).expect(1, "error: no permission to write (", "check the owner and mode of the")
-    assert digests(folder) == left
-
-    small_disk(disk, 20_000)
-    run(long_tree, folder, *OPTIONS).expect(0)
-    assert digests(folder) == whole
+        resize("rw,size=20000k")
+        place.run("prepare").expect(0)
+        assert contents(place) == undisturbed

@@ -89,7 +89,7 @@ def test_every_field_of_an_explanation_is_that_of_the_run(place: Workplace, kept
     found = explained(place, f"table1:{METHOD}:aa_linf")
     accuracy = metrics["metrics"]["aa_linf"]
     first = found["all"].splitlines()[0]
-    assert first == f"table1:{METHOD}:aa_linf: {100 * accuracy:.2f} (mean over 1 of 1 seeds)"
+    assert first == f"table1:{METHOD}:aa_linf: {100 * accuracy:.0f} (mean over 1 of 1 seeds)"
     epsilon = experiment.threat_model["linf"].epsilon
     for part in ("autoattack", "norm linf", f"epsilon {epsilon}", "apgd_ce", "square", f"{ATTACKED} images", "seed 0"):
         assert part in found["measured with"]

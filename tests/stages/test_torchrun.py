@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pipeline.core import launch
 from pipeline.grid.local import free_port
 from stages import train
 from tests.conftest import REPOSITORY
+from tests.running import without_times
 from tests.stages.conftest import (
     EPOCHS,
     METHOD,
@@ -31,12 +34,12 @@ from tests.stages.conftest import (
     lengthen,
     wait_for,
 )
+from tests.tracking.results import all_runs, epochs_of
 
 
 def history(place: Workplace) -> list[dict[str, float]]:
     """The recorded curves without times."""
-    records = json.loads((place.folder / f"results/digits/{METHOD}-1/train/history.json").read_text())
-    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+    return without_times(json.loads((place.folder / f"results/digits/{METHOD}-1/train/history.json").read_text()))
 
 
 def start(place: Workplace, count: int, *arguments: str) -> subprocess.Popen[str]:
@@ -113,13 +116,28 @@ def test_one_process_finishes_what_several_have_begun(job: Job, uninterrupted: W
 
 
 def test_mlflow_has_one_run_of_all_processes(job: Job) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{job.place.folder}/mlflow.db")
-    (run,) = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    database = job.place.folder / "mlflow.db"
+    (run,) = all_runs(database)
     assert run.info.status == "FINISHED"
-    curve = client.get_metric_history(run.info.run_id, "loss/linf")
-    assert {metric.step for metric in curve} == set(range(1, EPOCHS + 1))
+    assert epochs_of(database, run) == list(range(1, EPOCHS + 1))
+
+
+def test_a_network_of_ones_own_is_trained_by_two(make_workplace: MakeWorkplace) -> None:
+    """It is imported from the folder in which torchrun was started."""
+    place = make_workplace(lambda content: content["model"].update(architecture="mine:Awkward"))
+    (place.folder / "mine.py").write_text("from tests.training.test_own_networks import Awkward as Awkward\n")
+    finish(start(place, 2, "generalist_t", "--seed", "1")).expect(0)
+    state = load_file(place.folder / "results/digits/generalist_t-1/train/model.safetensors")
+    assert torch.equal(state["inner.weight"], state["again.weight"])
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_network_whose_statistics_cannot_be_shared_is_refused_by_two(make_workplace: MakeWorkplace) -> None:
+    settings = {"architecture": "timm:create_model", "fit": True, "arguments": {"model_name": "mobilenetv3_small_050"}}
+    place = make_workplace(lambda content: content["model"].update(settings))
+    done = finish(start(place, 2, "nt", "--seed", "1"))
+    assert done.code != 0 and done.err.count("error: BatchNormAct2d 'bn1' of the network would have") == 1, done.err
+    assert "Train on one process" in done.err
 
 
 @pytest.mark.parametrize("launcher", [launch.TORCHRUN, "nobody's"])

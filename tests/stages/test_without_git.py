@@ -47,20 +47,20 @@ def without_git(root: Path) -> tuple[Path, str]:
     return unpack(root / "project"), "unknown"
 
 
-def on_another_disk(root: Path) -> tuple[Path, str]:
-    """The folders that grow are links."""
-    folder = unpack(root / "project")
-    for name in ("results", "runs"):
-        (root / "disk" / name).mkdir(parents=True)
-        (folder / name).symlink_to(root / "disk" / name)
-    return folder, "unknown"
-
-
 def inside_another(root: Path) -> tuple[Path, str]:
     (root / "outer").mkdir()
     (root / "outer/thesis.txt").write_text("text")
     commit_all(root / "outer")
     return unpack(root / "outer/project"), "unknown"
+
+
+def inside_another_and_on_another_disk(root: Path) -> tuple[Path, str]:
+    """The folders that grow are links."""
+    folder, commit = inside_another(root)
+    for name in ("results", "runs"):
+        (root / "disk" / name).mkdir(parents=True)
+        (folder / name).symlink_to(root / "disk" / name)
+    return folder, commit
 
 
 def repository(root: Path) -> Path:
@@ -92,7 +92,7 @@ def test_the_commit_is_this_projects_or_unknown(place, tmp_path: Path) -> None: 
     assert call(folder, sys.executable, "-c", ASK) == f"{changed}\n"
 
 
-@pytest.mark.parametrize("place", [inside_another, worktree, on_another_disk])
+@pytest.mark.parametrize("place", [worktree, inside_another_and_on_another_disk])
 def test_prepare_train_and_explain_wherever_the_project_lies(place, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder, commit = place(tmp_path)
     said = call(folder, "dvc", "repro", "evaluate@nt-1")
