@@ -5,15 +5,18 @@ This is the only package that imports mlflow, and it does so when a run is opene
 What is written goes through a spool on the disk (`spool`), from which a thread delivers it (`delivery`): a store that
 is out of reach stops nothing. What is read needs the store.
 
+All that asks the store raises `RequestError` where `MLFLOW_TRACKING_URI` is no address that MLflow takes, and
+`PipelineError` where the store is missing, out of reach, damaged, or fails.
+
 A run's tags `evaluated` and `evaluation_fingerprint` say which numbers it holds, whatever its status: a run that is
 trained or evaluated again is open meanwhile, and what it held before stays valid until its replacement begins.
 """
 
 from pipeline.tracking.browsing import list_of_runs
+from pipeline.tracking.condition import deleted_suites, describe_store
 from pipeline.tracking.delivery import DeliveryReport, count_left, deliver_left
 from pipeline.tracking.frames import (
     StoredRun,
-    describe_store,
     download,
     finished_runs,
     read_artifacts,
@@ -25,6 +28,7 @@ from pipeline.tracking.frames import (
     read_trials,
     runs_of_other_protocols,
 )
+from pipeline.tracking.home import sqlite_uri
 from pipeline.tracking.origin import (
     CODE_TAGS,
     OTHER_CODE,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import Experiment, Params
+from pipeline.core.digits import decimals
+from pipeline.provenance.commit import user_name
 from pipeline.tracking.store import open_store, reported
 
 MODE = "workflowType=machine_learning"
@@ -48,13 +49,9 @@ def _view(params: Params) -> dict[str, Any]:
 
 def own_tags(experiment: Experiment) -> dict[str, str]:
     """Tags that MLflow's pages have columns for: what made the run, and who."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in containers
-        user = "unknown"
     made_by = "python -m stages.ablation" if experiment.grid else f"dvc repro evaluate@{experiment.identifier}"
     return {
-        "mlflow.user": user,
+        "mlflow.user": user_name(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": made_by,
         "mlflow.note.content": note(experiment, {}),
@@ -62,12 +59,7 @@ def own_tags(experiment: Experiment) -> dict[str, str]:
 
 
 def note(experiment: Experiment, evaluation: Mapping[str, Any]) -> str:
-    """The description of a run, in Markdown.
-
-    Args:
-        experiment: Whose run.
-        evaluation: The content of its `metrics.json`; empty before the evaluation.
-    """
+    """The description of a run, in Markdown; `evaluation` is the content of its `metrics.json`, empty before that."""
     lines = [
         f"**{experiment.name}**: {experiment.architecture} on {experiment.data.name}, seed {experiment.seed}, "
         f"{experiment.training.epochs} epochs, protocol {experiment.protocol}.",
@@ -83,8 +75,10 @@ def note(experiment: Experiment, evaluation: Mapping[str, Any]) -> str:
 
 def _line(name: str, evaluation: Mapping[str, Any]) -> str:
     low, high = evaluation["intervals"][name]
-    numbers = f"{100 * evaluation['metrics'][name]:.1f} | {100 * low:.1f} to {100 * high:.1f}"
-    return f"| {name} | {numbers} | {evaluation['counts'].get(name, ''):,} |"
+    images = evaluation["counts"][name]
+    digits = decimals(images)
+    numbers = f"{100 * evaluation['metrics'][name]:.{digits}f} | {100 * low:.{digits}f} to {100 * high:.{digits}f}"
+    return f"| {name} | {numbers} | {images:,} |"
 
 
 def page_of(server: str, experiment_id: str, run_id: str) -> str:

@@ -41,8 +41,6 @@ class Delivery:
     seconds apart.
 
     Args:
-        experiment: Whose records they are.
-        commit: Of the code that works on it.
         sampled: Whether the use of CPU, memory, disk, network and GPUs is logged every ten seconds.
     """
 
@@ -78,7 +76,6 @@ class Delivery:
         """Post the last record, attempt a last time, and say what is left.
 
         Raises:
-            OSError, PipelineError: as `Spool.append`.
             Interrupted: a signal came, and the store did not take the last records within seconds.
         """
         try:
@@ -98,7 +95,7 @@ class Delivery:
         patience = STALL + self._spool.bytes_of_files() / SLOWEST
         until(
             DELIVERY,
-            f"MLflow at {mask(self._uri)} to take {_records(len(self._spool))} ({patience:.0f} s without progress)",
+            f"MLflow at {mask(self._uri)} to take {_records(len(self._spool))} (at most {patience:.0f} s for each)",
             lambda: self._is_over(patience),
             poll=0,
         )
@@ -182,11 +179,6 @@ class Delivery:
 def send(experiment: Experiment, update: Update, folder: Path = Path()) -> None:
     """Tell the run of an experiment, if there is one; where the store does not take it, that is said, and it waits.
 
-    Args:
-        experiment: Whose run.
-        update: What is told.
-        folder: Has the update's files.
-
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
         OSError: as `Spool.append`.
@@ -222,18 +214,18 @@ class DeliveryReport:
         return "\n".join(lines)
 
 
-def count_left(folder: Path = RUNS) -> int:
-    """How many records of any experiment in this folder wait to be delivered."""
-    return sum(map(len, spools(folder)))
+def count_left() -> int:
+    """How many records of any experiment wait to be delivered."""
+    return sum(map(len, spools(RUNS)))
 
 
-def deliver_left(folder: Path = RUNS) -> DeliveryReport:
-    """Deliver what outages and kills have left of any experiment in this folder.
+def deliver_left() -> DeliveryReport:
+    """Deliver what outages and kills have left of any experiment.
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
     """
-    found, reasons, uri = spools(folder), list[str](), tracking_uri()
+    found, reasons, uri = spools(RUNS), list[str](), tracking_uri()
     before = sum(map(len, found))
     for spool in found:
         try:

@@ -23,10 +23,8 @@ from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.store import (
     existing_store,
     find_runs,
-    is_absent,
     mask,
     require_store,
-    search,
     tagged,
     tracking_uri,
 )
@@ -52,10 +50,9 @@ def finished_runs(experiments: Iterable[Experiment], of_this_code: bool = False)
     """The runs that hold the numbers of `experiments`: same fingerprint, same evaluation fingerprint, evaluated.
 
     Args:
-        experiments: Whose runs.
-        of_this_code: Leave out all that other code has made. What works on results asks for this; what shows them says
-            of every one that other code made it. Where there is a run of this code, those of other code are left out
-            in any case.
+        of_this_code: Leave out all that other code has made. What works on results asks for this; what shows results
+            says which ones other code made. Where there is a run of this code, those of other code are left out in any
+            case.
 
     Returns:
         One row per run and experiment (several where an experiment was run on several machines), the latest last:
@@ -128,11 +125,12 @@ def read_run(run_id: str) -> StoredRun:
         raise RequestError(f"run {run_id} of MLflow at {uri} is not one of this project: it has no tag 'suite'")
     end = run.info.end_time
     ended = "" if end is None else pd.Timestamp(end, unit="ms").strftime("%Y-%m-%dT%H:%M:%SZ")
-    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, run.data.metrics)
+    return StoredRun(run.info.run_id, run.info.status, ended, run.data.tags, numbers(run))
 
 
 def read_experiment(run: StoredRun) -> Experiment:
-    """The settings that gave an evaluated run its numbers.
+    """The settings that gave an evaluated run its numbers; refused where the run holds those of another evaluation by
+    now.
 
     Raises:
         PipelineError: the run holds the settings of another evaluation by now, or none; or as `read_artifacts`.
@@ -187,22 +185,6 @@ def _evaluated_runs(
     return frame.sort_values("end_time", kind="stable", ignore_index=True)
 
 
-def describe_store() -> str:
-    """Where runs are kept and how many of this project's are in there, found by reading them.
-
-    Raises:
-        RequestError: the tracking URI is not one of a database or a server.
-        PipelineError: the store is out of reach, damaged, or has the schema of another version of MLflow.
-    """
-    uri = tracking_uri()
-    if is_absent(uri):
-        return f"{mask(uri)} does not exist yet: the first run makes it"
-    with existing_store() as client:
-        suites = [item for item in client.search_experiments() if item.name.startswith("generalist/")]
-        runs = sum(1 for item in suites for _ in search(client, item.experiment_id, ""))
-    return f"{mask(uri)}: {runs} runs of {len(suites)} suites"
-
-
 def read_histories(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
     """The training of runs, epoch by epoch.
 
@@ -239,11 +221,7 @@ def read_selected_epochs(run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
 
 
 def read_trials(suite: str, digest: str) -> pd.DataFrame:
-    """The runs of the trials of a search, as `mark_trial` has marked them.
-
-    Args:
-        suite: Of its experiments.
-        digest: Of the search.
+    """The runs of the trials of a search, known by its digest, as `mark_trial` has marked them.
 
     Returns:
         One row per run: `run_id`, `seed`, `trial` (its number, from 0), and the settings of a `Point` by name.
@@ -274,12 +252,11 @@ def read_class_accuracies(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
 
 
 def read_artifacts(run_ids: Iterable[str], name: str, read: Callable[[Path], T]) -> dict[str, T]:
-    """A file of many runs, several at a time: a server answers many requests as fast as one.
+    """One file of many runs, such as `history.json`; several are fetched at a time, since a server answers many
+    requests as fast as one.
 
     Args:
-        run_ids: As `finished_runs` gives them.
-        name: For example `history.json`.
-        read: Gives its content; a ValueError says that it is damaged.
+        read: Gives the content of the file; a ValueError says that it is damaged.
 
     Returns:
         The content by run. Runs that have no such file are left out, which is said once of each.
@@ -317,9 +294,18 @@ def has_files(run: Run, names: Iterable[str]) -> bool:
         return set(names) <= {item.path for item in client.list_artifacts(run.info.run_id)}
 
 
+def numbers(run: Run) -> dict[str, float]:
+    """The metrics of a run, with what it has as tags, lest MLflow draw a chart of one bar: `summary/...` of its
+    training and `test_images/...` of its evaluation, which older runs have as metrics."""
+    tags = run.data.tags
+    found = {f"summary/{key}": float(tags[key]) for key in ("epochs", "seconds", "selected_epoch") if key in tags}
+    counts = json.loads(tags.get("test_images", "{}"))
+    return {**run.data.metrics, **found, **{f"test_images/{name}": float(count) for name, count in counts.items()}}
+
+
 def _row(uri: str, experiment: Experiment, run: Run) -> dict[str, Any]:
     # What MLflow keeps in place of infinity, and what is not a number, measures nothing.
-    metrics = {key: value for key, value in run.data.metrics.items() if abs(value) < sys.float_info.max}
+    metrics = {key: value for key, value in numbers(run).items() if abs(value) < sys.float_info.max}
     tags = run.data.tags
     same = tags.get("fingerprint") == experiment.fingerprint
     return {

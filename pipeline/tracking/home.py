@@ -1,4 +1,4 @@
-"""Where a sqlite store keeps its artifacts: in `mlartifacts/` beside the database, wherever that is moved or copied.
+"""Where a sqlite store is, and its artifacts: in `mlartifacts/` beside the database, wherever that is moved or copied.
 
 MLflow keeps absolute paths. Left as they are, a checkout that was moved would lose its artifacts, and a copy would read
 those of its original, write into them and delete them.
@@ -10,9 +10,11 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+SQLITE = ("sqlite:///", "sqlite+pysqlite:///")
+"""How addresses of sqlite files begin."""
 FOLDER = "mlartifacts"
 PATHS = (
     ("experiments", "artifact_location"),
@@ -26,6 +28,20 @@ WAY_OUT = (
     "'python -m stages.tables' logs again what results/ has; of a checkout that was moved or copied, its mlartifacts/ "
     "belongs beside the database, too."
 )
+
+
+def sqlite_uri(database: Path) -> str:
+    """The address of a sqlite file; in its path, SQLAlchemy reads `%` and `?` as in any other address.
+
+    MLflow does not, and makes the folder that it reads, unless the address names the driver, too.
+    """
+    quoted = str(database).replace("%", "%25").replace("?", "%3F")
+    return SQLITE[quoted != str(database)] + quoted
+
+
+def database_of(uri: str) -> Path:
+    """The file of such an address."""
+    return Path(unquote(uri.partition(":///")[2]))
 
 
 def artifacts_beside(database: Path) -> str:
@@ -89,7 +105,7 @@ def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _holds(root: str, database: Path) -> bool:
-    """Whether the store lies beside `root`, too: through a link, another mount, or under another name."""
+    """Whether the store also lies beside `root`: through a link, another mount, or under another name."""
     parent = _path(root).parent
     if not parent.is_absolute() or not parent.is_dir():
         return False

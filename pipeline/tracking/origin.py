@@ -21,13 +21,8 @@ THIS_CODE, OTHER_CODE, UNKNOWN_CODE = "this code", "other code", "unknown code"
 
 
 def made_by(experiment: Experiment, tags: Mapping[str, str], *stages: Stage) -> str:
-    """Whether this code has made what a run holds.
-
-    Args:
-        experiment: That the run is of.
-        tags: Of the run.
-        stages: What is asked about; all of them must be of this code.
-    """
+    """Whether this code has made what a run with these tags holds of an experiment: all of the stages that are asked
+    about."""
     recorded = {stage: tags.get(CODE_TAGS[stage], UNKNOWN) for stage in stages}
     statements = json.loads(tags.get("vouched", "[]"))
     wanted = {stage: digest_of(stage, experiment) for stage in stages}
@@ -39,11 +34,8 @@ def made_by(experiment: Experiment, tags: Mapping[str, str], *stages: Stage) -> 
 
 
 def tags_of_latest(experiment: Experiment, training_code: str | None) -> tuple[str, Mapping[str, str]] | None:
-    """Id and tags of the latest run with the experiment's fingerprint; None where there is none.
-
-    Args:
-        experiment: Whose run.
-        training_code: Digest of the code that trained it; None: whichever it was.
+    """Id and tags of the latest run with the experiment's fingerprint, and by this training code where it is given;
+    None where there is none.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file.
@@ -55,11 +47,7 @@ def tags_of_latest(experiment: Experiment, training_code: str | None) -> tuple[s
 
 
 def log_vouchers(run_id: str, statements: Sequence[Mapping[str, str]]) -> None:
-    """Keep on a run that changes of the code move none of its numbers: tag `vouched`.
-
-    Args:
-        run_id: Of the run.
-        statements: As `pipeline.provenance.vouchers.Voucher` has them.
+    """Keep on a run, as its tag `vouched`, that changes of the code move none of its numbers; see `Voucher`.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`.

@@ -33,7 +33,7 @@ class RegisteredModel:
 
 
 def register_model(
-    run_id: str, model: nn.Module, example: np.ndarray, name: str, alias: str, tags: Mapping[str, str]
+    run_id: str, model: nn.Module, example: np.ndarray, name: str, alias: str, tags: Mapping[str, str], card: str
 ) -> RegisteredModel:
     """Save a network with its run and register it, once: equal `tags` of the same run give the version that is there.
 
@@ -41,15 +41,12 @@ def register_model(
     with either flavour it gives logits for float32 images, which is checked on the example.
 
     Args:
-        run_id: Where it is saved.
         model: In eval mode, on the CPU.
         example: Two or more images, float32 in [0, 1], of shape (batch, channels, height, width).
-        name: In the registry; it is created where it is missing.
-        alias: Is given to the version.
-        tags: Of the version.
+        alias: Moves to this version.
 
     Raises:
-        PipelineError: the store is out of reach, or the loaded network gives other logits; the version is then gone.
+        PipelineError: the loaded network gives other logits; the version is then gone.
     """
     uri = tracking_uri()
     check_reachable(uri)
@@ -78,6 +75,9 @@ def register_model(
             client.delete_model_version(name, registered.version)
             raise
         client.set_registered_model_alias(name, alias, registered.version)
+        client.log_text(run_id, card, "README.md")
+        client.update_model_version(name, registered.version, card)
+        client.update_registered_model(name, card)
     return registered
 
 

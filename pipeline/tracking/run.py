@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Experiment
-from pipeline.core.errors import Interrupted, PipelineError
+from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.provenance.code import digest_of
 from pipeline.provenance.commit import git_commit
 from pipeline.studies.trials import Point
@@ -21,7 +22,6 @@ from pipeline.tracking.origin import THIS_CODE, made_by
 from pipeline.tracking.spool import spool_of
 from pipeline.tracking.store import check_address, is_absent, tracking_uri
 from pipeline.tracking.updates import Update, commit_tags, run_name
-from pipeline.tracking.variables import check_variables
 
 PARAMETER_LENGTH = 500
 TAG_LENGTH = 4000
@@ -70,7 +70,7 @@ class _Nowhere:
 @contextmanager
 def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled: bool) -> Iterator[TrackedRun]:
     check_address(tracking_uri())
-    check_variables()  # which imports MLflow, not from the thread that delivers: others import beside it
+    _check_variables()  # which imports MLflow, not from the thread that delivers: others import beside it
     delivery = Delivery(experiment, commit, sampled)
     delivery.post(_description(experiment, data))
     try:
@@ -83,6 +83,18 @@ def _opened(experiment: Experiment, data: DataDescription, commit: str, sampled:
             error.add_note(str(unwritten))  # what stopped the block is what the person must learn first
         raise
     delivery.finish(Update(status="FINISHED"))
+
+
+def _check_variables() -> None:
+    """Refuse values that MLflow does not take: it would ask for them, and fail, in the middle of work."""
+    from mlflow import environment_variables
+
+    for variable in vars(environment_variables).values():
+        if isinstance(name := getattr(variable, "name", None), str) and name in os.environ:
+            try:
+                variable.get()
+            except ValueError as error:
+                raise RequestError(f"{error}; correct or unset this variable of the environment") from None
 
 
 @dataclass(frozen=True)
@@ -108,8 +120,8 @@ class TrackedRun:
         self.delivery.post(_training(folder), folder)
 
     def log_evaluation(self, folder: Path) -> None:
-        """Log what `evaluate` left in `folder`: metrics `test/...` with the ends of their intervals, `test_low/...` and
-        `test_high/...`, numbers of images `test_images/...`, verdicts, accuracies by class, signs of masking.
+        """Log what `evaluate` left in `folder`: metrics `test/...`, numbers of images as the tag `test_images`,
+        verdicts, accuracies by class, signs of masking; intervals are in the description of the run.
 
         Until all of it is there, the run is not marked as evaluated."""
         self.delivery.post(_evaluation(self.experiment, folder), folder)
@@ -155,12 +167,12 @@ def _description(experiment: Experiment, data: DataDescription) -> Update:
 
 def _training(folder: Path) -> Update:
     summary = _flatten(_read(folder / "summary.json"))
-    texts = {key: value for key, value in summary.items() if isinstance(value, str) and key != "git_commit"}
+    # Numbers, too: each as a metric would be a chart of one bar.
+    texts = {key: str(value) for key, value in summary.items() if key != "git_commit"}
     return Update(
         withdraw=("evaluated", "ood_fingerprint", "stability_fingerprint"),
         unless={"weights_sha256": summary["weights_sha256"]},
         epochs=_read(folder / "history.json"),
-        metrics={f"summary/{key}": value for key, value in summary.items() if isinstance(value, int | float)},
         files=("history.json", "model.safetensors", "summary.json", "code.json"),
         tags={**texts, **commit_tags(summary["git_commit"]), "trained": "true"},
     )
@@ -169,10 +181,8 @@ def _training(folder: Path) -> Update:
 def _evaluation(experiment: Experiment, folder: Path) -> Update:
     content, suspicious = _read(folder / "metrics.json"), _read(folder / "trust.json")["suspicious"]
     numbers = {f"test/{name}": value for name, value in content["metrics"].items()}
-    numbers |= {f"test_images/{name}": count for name, count in content["counts"].items()}
-    for end, place in (("low", 0), ("high", 1)):
-        numbers |= {f"test_{end}/{name}": interval[place] for name, interval in content["intervals"].items()}
     tags = {key: content[key] for key in ("evaluation_fingerprint", "evaluation_code")} | {"evaluated": "true"}
+    tags["test_images"] = json.dumps(content["counts"])
     tags["mlflow.note.content"] = note(experiment, content)
     return Update(
         withdraw=("evaluated",),
@@ -213,17 +223,11 @@ def _read(path: Path) -> Any:
 
 
 def ensure_logged(experiment: Experiment, directory: Path) -> bool:
-    """Log an experiment from its files, where they are of it and of this code, and MLflow does not have all of it.
+    """Log an experiment from its files, unless MLflow has all of it; whether something was logged.
 
-    So results reach MLflow that DVC restored from its cache, and artifacts that were lost. Where records of the
-    experiment wait to be delivered, nothing is logged: they are on their way already.
-
-    Args:
-        experiment: What the files must belong to; files of other settings or other code are left alone.
-        directory: `results/<suite>/<method>-<seed>`, with `train` and `evaluate` in it.
-
-    Returns:
-        Whether something was logged.
+    So results reach MLflow that DVC restored from its cache, and artifacts that were lost. Files of other settings or
+    other code are left alone. Where records of the experiment wait to be delivered, nothing is logged: they are on
+    their way.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file yet.
@@ -250,14 +254,8 @@ def ensure_logged(experiment: Experiment, directory: Path) -> bool:
 
 
 def ensure_ood_logged(experiment: Experiment, folder: Path) -> bool:
-    """Log accuracies on corrupted images from their files, where MLflow has the same weights and not these numbers.
-
-    Args:
-        experiment: What the files must belong to; files of other settings, weights or code are left alone.
-        folder: What `pipeline.experiments.ood.measure_ood` left.
-
-    Returns:
-        Whether something was logged.
+    """Log accuracies on corrupted images from the files that `measure_ood` left, where MLflow has the same weights and
+    not these numbers; whether something was logged. Files of other settings, weights or code are left alone.
 
     Raises:
         RequestError, PipelineError: as `finished_runs`, except that there need not be a sqlite file yet.
@@ -348,11 +346,8 @@ def mark_failed(experiment: Experiment, reason: str) -> None:
 
 
 def mark_cells(experiment: Experiment, settings: Mapping[str, str]) -> None:
-    """Let MLflow filter and group the run of an experiment, if there is one, by what the ablation grid varies.
-
-    Args:
-        experiment: In one or several studies.
-        settings: What it is in each of them, as a reader calls it; the tag of a study is `study.<name>`.
+    """Let MLflow filter and group the run of an experiment by what the ablation grid varies: by study (the tag
+    `study.<name>`), the experiment's setting as a reader calls it.
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.
@@ -361,13 +356,9 @@ def mark_cells(experiment: Experiment, settings: Mapping[str, str]) -> None:
 
 
 def mark_trial(experiment: Experiment, digest: str, number: int, point: Point) -> None:
-    """Let the run of an experiment, if there is one, be found as that of a trial.
+    """Let the run of an experiment be found as that of a trial, which counts from 0, of the search with this digest.
 
-    Args:
-        experiment: Of the trial.
-        digest: Of the search.
-        number: Of the trial, from 0; a run of several trials with equal settings is found as the last one's.
-        point: Its settings.
+    A run that belongs to several trials with equal settings is found as the last one's.
 
     Raises:
         RequestError: the tracking URI is not one of a database or a server.

@@ -54,12 +54,11 @@ class Spool:
 
         Args:
             content: JSON; passwords in its addresses are masked.
-            files: Of which the record keeps the present content: as hard links, since files that stages leave are
-                replaced and never changed, or as copies where they are on another file system.
+            files: The record keeps their present content: as hard links, since files that stages leave are replaced and
+                never changed, or as copies where they are on another file system.
 
         Raises:
             OSError: the disk is full or read-only, or a file is missing; there is no such record then.
-            PipelineError: another process is at the spool for too long.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._turn("append.lock"):
@@ -74,14 +73,11 @@ class Spool:
             write_text(path, mask(json.dumps(content, indent=2, allow_nan=False)))
 
     def deliver(self, receive: Callable[[Record], None], said: Callable[[], None] = lambda: None) -> int:
-        """Hand over every record, the oldest first, each removed once `receive` returns.
+        """Hand over every record, the oldest first, each removed once `receive` returns; how many there were.
 
         Args:
-            receive: Takes a record, for good, before it returns.
+            receive: Takes a record, for good, before it returns. Where it raises, that record stays, and all behind it.
             said: Called after each.
-
-        Returns:
-            How many there were.
 
         Raises:
             PipelineError: a record is damaged, or another process is at the spool for too long.

@@ -24,14 +24,15 @@ from filelock import FileLock
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import atomic_write
 from pipeline.core.waiting import kind, speaking, taken, until
-from pipeline.tracking.home import artifacts_beside, bring_home, runs_without_files
+from pipeline.tracking.home import SQLITE, artifacts_beside, bring_home, database_of, runs_without_files, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-SQLITE = "sqlite:///"
+PREFIX = "generalist/"
+"""What the name of a suite's MLflow experiment begins with."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 PATIENCE = 5.0
 """Seconds that a server may take to answer at all; afterwards MLflow's own, longer patience holds."""
@@ -63,7 +64,7 @@ _doubted: set[Path] = set()
 def tracking_uri() -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the current folder; sqlite paths made absolute."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    return f"{SQLITE}{_database(uri).absolute()}" if uri.startswith(SQLITE) else uri
+    return sqlite_uri(database_of(uri).absolute()) if uri.startswith(SQLITE) and "?" not in uri else uri
 
 
 def tagged(tags: Mapping[str, str]) -> str:
@@ -112,7 +113,7 @@ def open_store(uri: str, suite: str, create: bool) -> tuple[MlflowClient, str | 
 
     client = MlflowClient(tracking_uri=uri)
     if uri.startswith(SQLITE):
-        _sound.setdefault(_database(uri), _identity(_database(uri)))
+        _sound.setdefault(database_of(uri), _identity(database_of(uri)))
     experiment_id = _find_experiment(client, suite)
     if experiment_id is None and create:
         experiment_id = _create_experiment(client, uri, suite)
@@ -132,11 +133,11 @@ def make_store(uri: str) -> None:
     check_address(uri)
     if not is_absent(uri):
         return
-    database = _database(uri).resolve()  # a link may lead to a disk with more room
+    database = database_of(uri).resolve()  # a link may lead to a disk with more room
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         making = f"the process that makes {database}"
-        with taken(FileLock(f"{_database(uri)}.lock"), MAKING, making), reported(uri):
+        with taken(FileLock(f"{database_of(uri)}.lock"), MAKING, making), reported(uri):
             if is_absent(uri):
                 _make_database(database)
     except OSError as error:
@@ -152,7 +153,7 @@ def _make_database(database: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(prefix=prefix, dir=database.parent) as folder:
         draft, whole = Path(folder) / "draft.db", Path(folder) / "whole.db"
-        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
         with atomic_write(whole) as stream:  # a copy: MLflow keeps the draft open
             stream.write(draft.read_bytes())
         try:
@@ -167,7 +168,7 @@ def _make_database(database: Path) -> None:
 
 
 def _find_experiment(client: MlflowClient, suite: str) -> str | None:
-    found = client.get_experiment_by_name(f"generalist/{suite}")
+    found = client.get_experiment_by_name(f"{PREFIX}{suite}")
     if found is None:
         return None
     if found.lifecycle_stage == "deleted":
@@ -183,22 +184,18 @@ def _create_experiment(client: MlflowClient, uri: str, suite: str) -> str | None
 
     artifacts = None
     if uri.startswith(SQLITE):
-        artifacts = f"{artifacts_beside(_database(uri))}/{suite}"
+        artifacts = f"{artifacts_beside(database_of(uri))}/{suite}"
     try:
-        return str(client.create_experiment(f"generalist/{suite}", artifact_location=artifacts))
+        return str(client.create_experiment(f"{PREFIX}{suite}", artifact_location=artifacts))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return _find_experiment(client, suite)  # another machine was faster
 
 
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE))
-
-
 def is_absent(uri: str) -> bool:
     """Whether it is a sqlite file that is not there, which MLflow would make, even to read it."""
-    return uri.startswith(SQLITE) and not _database(uri).exists()
+    return uri.startswith(SQLITE) and not database_of(uri).exists()
 
 
 def require_store(uri: str) -> None:
@@ -234,11 +231,11 @@ def lost_runs() -> list[str]:
     """The trained runs of a store that can be read whose files are gone from beside it; of a server nobody knows."""
     uri = tracking_uri()
     known = uri.startswith(SQLITE) and not is_absent(uri)
-    return runs_without_files(_database(uri), DATABASE_PATIENCE) if known else []
+    return runs_without_files(database_of(uri), DATABASE_PATIENCE) if known else []
 
 
 def check_address(uri: str) -> SplitResult:
-    """Refuse what MLflow does not take as an address, without asking anybody; gives its parts.
+    """Refuse a folder, a sqlite file with options and what is no address, without asking anybody; gives its parts.
 
     Raises:
         RequestError: it is none, it is a folder, or a sqlite file with options.
@@ -259,7 +256,7 @@ def check_address(uri: str) -> SplitResult:
 
 
 def check_reachable(uri: str) -> None:
-    """Find out within seconds what MLflow would retry for minutes.
+    """Find out within seconds what MLflow would retry for minutes; refuse a sqlite file that is no sound database.
 
     Raises:
         RequestError: not an address that MLflow takes.
@@ -279,12 +276,13 @@ def check_reachable(uri: str) -> None:
 
 
 def check_unchanged(uri: str) -> None:
-    """Find out that a sqlite file is still the one that MLflow has open: what is written to a lost one is lost.
+    """Refuse a sqlite file that is not the one which MLflow has open any more: what is written to a lost one is
+    lost.
 
     Raises:
         PipelineError: it was emptied, replaced or removed.
     """
-    database = _database(uri)
+    database = database_of(uri)
     if not uri.startswith(SQLITE) or database not in _sound:
         return
     if not database.exists() or _identity(database) != _sound[database]:
@@ -302,7 +300,7 @@ def _check_database(uri: str) -> None:
     keeps no checksums.
     """
     check_unchanged(uri)
-    database = _database(uri)
+    database = database_of(uri)
     if not database.exists() or (database in _sound and database not in _doubted):
         return
     _refuse_empty(database)
@@ -375,7 +373,7 @@ def reported(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
-        _doubted.add(_database(uri))
+        _doubted.add(database_of(uri))
         what = mask(str(error)).partition("\n")[0].rstrip(".")  # what follows is SQL, with all of its parameters
         if "database schema" in what:
             raise PipelineError(
@@ -387,7 +385,7 @@ def reported(uri: str) -> Iterator[None]:
 
 def _way_out(uri: str) -> str:
     if uri.startswith(SQLITE):
-        return f"Check the file {_database(uri)}, or point MLFLOW_TRACKING_URI elsewhere."
+        return f"Check the file {database_of(uri)}, or point MLFLOW_TRACKING_URI elsewhere."
     return "Start the server, or correct or unset MLFLOW_TRACKING_URI."
 
 

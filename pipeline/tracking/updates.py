@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Experiment
+from pipeline.config.writing import readable_yaml
 from pipeline.core.errors import PipelineError
 from pipeline.provenance.code import digest_of
+from pipeline.tracking.pictures import curves
 from pipeline.tracking.spool import Record
 from pipeline.tracking.store import check_reachable, check_unchanged, mask, open_store, reported, search, tagged
 
@@ -45,7 +47,7 @@ class Update:
     data: Mapping[str, Any] = field(default_factory=dict)
     """The run's input, without a copy of the images: `name`, `digest` and `counts` of images by split."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The artifact `experiment.json`."""
+    """The artifact `experiment.json`, and as `params.yaml` what runs this experiment alone."""
     epochs: Sequence[Mapping[str, float]] = ()
     """Rows of the history, each logged at step `epoch`; those that the run has already stay."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -67,13 +69,8 @@ class Update:
 
 
 def record(experiment: Experiment, update: Update, commit: str | None = None) -> dict[str, Any]:
-    """The content of a record.
-
-    Args:
-        experiment: Whose run is meant.
-        update: What is told.
-        commit: Of the code, for a run that is not there yet; None: without a run there is nothing to tell.
-    """
+    """The content of a record; `commit` is the code's, for a run that is not there yet (None: then there is nothing to
+    tell)."""
     address = run_address(experiment)
     return {
         "run": {
@@ -109,9 +106,6 @@ class Receiver:
 
     After a failure a new one is needed: the store may have become another.
 
-    Args:
-        uri: Of the store.
-
     Raises:
         RequestError, PipelineError: as `check_reachable`.
     """
@@ -142,9 +136,9 @@ class Receiver:
                     _tell(*found, update, run["time"], record.files)
         except (PipelineError, OSError):
             raise
-        except Exception as error:  # MLflow trusts that an answer is one: a login page with status 200 is none
+        except Exception as error:  # MLflow believes any answer with status 200, a login page for example
             what = f"{type(error).__name__}: {mask(str(error))}".partition("\n")[0]
-            raise PipelineError(f"MLflow at {mask(self._uri)} gave an answer that is none ({what}).") from error
+            raise PipelineError(f"MLflow at {mask(self._uri)} answered what MLflow never answers ({what}).") from error
 
     def run_id(self, address: Mapping[str, str]) -> str | None:
         """The run with these tags, fingerprint and code, once a record of it was received."""
@@ -178,15 +172,27 @@ def _tell(client: MlflowClient, run_id: str, update: Update, moment: int, folder
         _log_input(client, run_id, update.data)
     if update.settings:
         client.log_dict(run_id, update.settings, "experiment.json")
+        client.log_text(run_id, readable_yaml(_alone(update.settings)), "params.yaml")
     metrics = _of_epochs(client, run_id, update.epochs, moment) + _metrics(update.metrics, moment, 0)
     for start in range(0, len(metrics), METRICS_AT_A_TIME):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_A_TIME])
     for name in update.files:
         client.log_artifact(run_id, str(folder / name))
+    if "history.json" in update.files and (history := json.loads((folder / "history.json").read_text())):
+        client.log_figure(run_id, curves(history), "curves.png")
     if update.tags:
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in update.tags.items()])
     if update.status:
         client.set_terminated(run_id, update.status, end_time=moment)
+
+
+def _alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The params.yaml of a suite of one experiment, which has the fingerprints that it has."""
+    shared = {key: value for key, value in settings.items() if key not in ("method", "name", "grid", "seed")}
+    name, seed = settings["name"], settings["seed"]
+    own = {"seeds": [seed], "methods": {name: settings["method"]}, "tables": {}}
+    described = {"description": f"{name} with seed {seed}, alone", "reports_folder": f"reports/{name}-{seed}"}
+    return {**shared, **own, **described}
 
 
 def _withdraw_and_add(client: MlflowClient, run_id: str, update: Update) -> None:

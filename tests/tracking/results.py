@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import OOD_METRICS, Experiment, parse_params
 from pipeline.provenance.code import code_of, digest_of
-from pipeline.tracking import DataDescription, store, track, tracking_uri
+from pipeline.tracking import DataDescription, sqlite_uri, store, track, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -27,7 +27,7 @@ def experiments(epsilon: float = 0.1, label: str = "NT") -> list[Experiment]:
     learner = {
         "objective": {"name": "natural"},
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
-        "schedule": {"epochs": [0.01 * step for step in range(200)], "values": [1.0] * 200},
+        "schedule": {"epochs": [step / 400 for step in range(1200)], "values": [1.0] * 1200},
     }
     attack = {"name": "pgd", "epsilon": epsilon, "step_size": 0.1, "steps": 1}
     raw = {
@@ -54,11 +54,20 @@ def experiments(epsilon: float = 0.1, label: str = "NT") -> list[Experiment]:
 EXPERIMENT = experiments()[0]
 
 
-def all_runs() -> list[Run]:
+def all_runs(database: Path | None = None) -> list[Run]:
+    """Every run of a database, or of the store that this process uses."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri())
+    client = MlflowClient(tracking_uri() if database is None else sqlite_uri(database))
     return list(client.search_runs([item.experiment_id for item in client.search_experiments()]))
+
+
+def epochs_of(database: Path, run: Run) -> list[int]:
+    """The epochs that a run was told of."""
+    from mlflow import MlflowClient
+
+    history = MlflowClient(sqlite_uri(database)).get_metric_history(run.info.run_id, "epoch")
+    return sorted(metric.step for metric in history)
 
 
 def only_run() -> Run:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.errors import PipelineError
 from pipeline.tracking import register_model, tracking_uri
-from tests.tracking.results import only_run, train_and_evaluate, write_results
+from tests.tracking.results import artifacts, only_run, train_and_evaluate, write_results
 
 
 def test_a_model_that_loads_as_another_one_is_not_registered(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +27,14 @@ def test_a_model_that_loads_as_another_one_is_not_registered(store: Path, monkey
             pytest.raises(PipelineError, match=r"differs .* was taken off the registry"),
         ):
             patch.setattr(mlflow.pytorch, "load_model", lambda uri: other)
-            register_model(run, model, example, "small-nt", "seed-0", {})
+            register_model(run, model, example, "small-nt", "seed-0", {}, "# A card")
         assert client.search_model_versions("name = 'small-nt'") == []
         with pytest.raises(MlflowException, match="alias"):
             client.get_model_version_by_alias("small-nt", "seed-0")
-        registered = register_model(run, model, example, "small-nt", "seed-0", {})
-        assert str(client.get_model_version_by_alias("small-nt", "seed-0").version) == registered.version
+        registered = register_model(run, model, example, "small-nt", "seed-0", {}, "# A card")
+        found = client.get_model_version_by_alias("small-nt", "seed-0")
+        assert str(found.version) == registered.version and found.description == "# A card"
+        assert client.get_registered_model("small-nt").description == "# A card"
+        assert "README.md" in artifacts(only_run())
     finally:
         mlflow.set_tracking_uri(before)
