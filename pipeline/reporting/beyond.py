@@ -9,14 +9,14 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
-from pipeline.reporting.reproduction.intervals import (
+from pipeline.reporting.intervals import (
     Contrast,
     Estimate,
     bracketed,
     estimate,
     half_width,
 )
+from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
 from pipeline.reporting.reproduction.record import Record
 
 PAGE = Path("docs/findings.md")

@@ -6,22 +6,21 @@ import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pipeline.config import Experiment, FigureSettings, FigureSource, Params
+from pipeline.config.figures import NothingToShow
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
 from pipeline.core.files import write_json
-from pipeline.reporting.style import note_below, save, style
+from pipeline.reporting.style import KINDS, figure_text, save, style
 from pipeline.studies.cells import Cell, cells
 from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, tracking_uri
 
 if TYPE_CHECKING:
     from pipeline.reporting.examples import Pictures
 
-COMPARED = 2
-"""Experiments from which on a study has something to compare."""
 COVERAGE = "coverage.json"
 """Says beside the figures how much of each is measured: a picture does not tell a program."""
 
@@ -31,17 +30,17 @@ def write_figures(
     names: Sequence[str],
     destination: Path,
     pictures: Pictures | None = None,
-    skip: Callable[[str, list[int]], None] | None = None,
+    skip: Callable[[str, str], None] = lambda name, why: None,
 ) -> Iterator[Path]:
-    """Write figures of `params` to `destination` as `<name>.pdf` and `<name>.png`; equal runs give equal bytes.
+    """Write figures of `params` to `destination` as `<name>.pdf`, `.png` and `.svg`; equal runs give equal bytes.
 
     Args:
         params: Which figures there are, and what they show.
         names: Keys of `figures`.
         destination: A folder; it is created where it is missing.
-        pictures: The test images, which Grad-CAM figures show; None: those figures say that they are missing.
-        skip: Told the name and coverage of every study and search that has nothing to compare yet: it is left out, and
-            what was drawn of it before is removed. None: all are drawn, with what is missing marked.
+        pictures: The test images, which Grad-CAM figures show; None: those figures are left out.
+        skip: Told the name of every figure that has nothing to show, and why: it is left out, and what was drawn of it
+            before is removed.
 
     Yields:
         Each file as soon as it is written.
@@ -64,18 +63,46 @@ def write_figures(
     source = FigureSource(params, runs, grid, pictures)
     for name, settings in figures.items():
         last = runs[runs["fingerprint"].isin(shown[name])].drop_duplicates("fingerprint", keep="last")
-        coverage = settings.coverage(source, len(last), len(shown[name]))
-        if skip and settings.is_study and coverage[0] < COMPARED:
-            for ending in ("pdf", "png"):
-                (destination / f"{name}.{ending}").unlink(missing_ok=True)
-            skip(name, coverage)
-            continue
+        measured, of_all = settings.coverage(source, len(last), len(shown[name]))
         gc.freeze()  # what was there before is not looked through, which takes longer than most figures
-        paths = _write(settings, source, last, destination / name)
+        try:
+            if measured < settings.fewest:
+                raise NothingToShow(f"{measured} of {of_all} are measured; '{settings.command}' measures the others")
+            paths = _write(settings, source, last, destination / name)
+            write_coverage(destination, {name: [measured, of_all]})
+        except NothingToShow as reason:
+            paths = []
+            for ending in KINDS:
+                (destination / f"{name}.{ending}").unlink(missing_ok=True)
+            skip(name, str(reason))
         gc.collect()  # artists refer to each other, so that a figure's pixels would stay
         gc.unfreeze()
-        write_coverage(destination, {name: coverage})
         yield from paths
+
+
+def check_figures(params: Params) -> None:
+    """Refuse what no run could mend.
+
+    Raises:
+        RequestError: cells of a study that a figure shows are impossible, or matplotlib does not know a label's math.
+    """
+    studies = dict.fromkeys(study for figure in params.figures.values() for study in figure.studies_shown)
+    settings = [cell.setting for cell in cells(params, list(studies))] if studies else []
+    content = params.model_dump(include={"methods", "figures", "ablation"})
+    for text in dict.fromkeys([*settings, *_labels(content)]):
+        figure_text(text)
+
+
+def _labels(value: Any, key: str = "") -> Iterator[str]:
+    """What figures call things, in the content of a file."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _labels(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _labels(part, key)
+    elif key in ("label", "labels") and isinstance(value, str):
+        yield value
 
 
 def read_coverage(folder: Path) -> dict[str, list[int]]:
@@ -92,11 +119,9 @@ def write_coverage(folder: Path, found: Mapping[str, list[int]]) -> None:
 
 def _write(settings: FigureSettings, source: FigureSource, last: pd.DataFrame, path: Path) -> list[Path]:
     """Draw and save one figure, and say below it which of its numbers other code than this has made."""
-    with style():
+    older = int(last["made_by"].isin((OTHER_CODE, UNKNOWN_CODE)).sum())
+    with style(f"{older} of {len(last)} experiments were run by other code than this checkout's." if older else ""):
         figure = settings.draw(source)
-        older = int(last["made_by"].isin((OTHER_CODE, UNKNOWN_CODE)).sum())
-        if older:
-            note_below(figure, f"{older} of {len(last)} experiments were run by other code than this checkout's.")
         title = f"{settings.paper}: {settings.caption}" if settings.paper else settings.caption
         return save(figure, path.parent, path.name, title)
 

@@ -59,7 +59,7 @@ def explain(params: Params, address: str) -> str:
     found = find(params, table, runs, others)[method]
     results = fill(params, table, runs, others)
     (cell,) = results[results["method"].eq(method) & results["metric"].eq(metric.name)].to_dict("records")
-    shown = printed(cell["mean"], table.digits) or "not measured yet"
+    shown = printed(cell["mean"], cell["digits"]) or "not measured yet"
     lines = [f"{address}: {shown} (mean over {cell['seeds']} of {cell['seeds_expected']} seeds)"]
     lines += _lines(("measured with", text) for text in _measure(params, column))
     lines += _lines(("note", note) for note in cell["notes"])

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +112,7 @@ def fragment(layout: Layout) -> str:
             *_headings(layout),
             _row(["Method", *map(_label, layout.header)]),
             r"\midrule",
-            *map(_row, zip(labels, *columns, strict=True)),
+            *_rows(layout, zip(labels, *columns, strict=True)),
             r"\bottomrule",
             r"\end{tabular}}",
             *([NOTES % " \\\\\n".join(notes)] if notes else []),
@@ -120,6 +120,13 @@ def fragment(layout: Layout) -> str:
             "",
         ]
     )
+
+
+def _rows(layout: Layout, cells: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The rows, with a rule between groups of methods."""
+    for row, shown in zip(layout.rows, cells, strict=True):
+        yield from [r"\midrule"] * row.begins_group
+        yield _row(shown)
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from pipeline.config import TRAINING_SECONDS, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
 
 Rank = Literal["", "best", "second"]
+MOST_SHARING = 3
 NORM_SYMBOLS = {"linf": r"\infty", "l2": "2", "l1": "1"}
 
 
@@ -58,6 +59,8 @@ class Row:
 
     label: Label
     cells: list[Cell]
+    begins_group: bool = False
+    """Whether it is set apart from the row above, whose method is of another group."""
 
 
 @dataclass(frozen=True)
@@ -84,31 +87,29 @@ class Layout:
 
 def number_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
     """The numbers with their marks, by method and `column` of the results."""
-    accuracies = results[[metric_named(name).is_accuracy for name in results["metric"]]]
-    ranks = {column: _ranks(numbers, table) for column, numbers in accuracies.groupby("column")}
     return {
         (row["method"], row["column"]): Cell(
-            value=printed(row["mean"], table.digits),
-            std=printed(row["std"], table.digits) if table.uncertainty == "seeds" else "",
-            interval=_interval(row, table.digits),
-            rank=ranks.get(row["column"], {}).get(row["method"], ""),
+            value=printed(row["mean"], row["digits"]),
+            std=printed(row["std"], row["digits"]) if table.uncertainty == "seeds" else "",
+            interval=_interval(row),
+            rank=row["mark"],
         )
         for _, row in results.iterrows()
     }
 
 
-def difference_cells(table: TableSettings, results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
+def difference_cells(results: pd.DataFrame) -> dict[tuple[str, str], Cell]:
     """Reproduced minus paper, by method and `column` of the results."""
     return {
-        (row["method"], row["column"]): Cell(value=printed(row["difference"], table.digits, signed=True))
+        (row["method"], row["column"]): Cell(value=printed(row["difference"], row["digits"], signed=True))
         for _, row in results.iterrows()
     }
 
 
-def _interval(row: pd.Series, digits: int) -> tuple[str, str] | None:
+def _interval(row: pd.Series) -> tuple[str, str] | None:
     if math.isnan(row["low"]):
         return None
-    return printed(row["low"], digits), printed(row["high"], digits)
+    return printed(row["low"], row["digits"]), printed(row["high"], row["digits"])
 
 
 def printed(value: float, digits: int, signed: bool = False) -> str:
@@ -119,16 +120,31 @@ def printed(value: float, digits: int, signed: bool = False) -> str:
     return (("±" if float(text) == 0 else "+" if value > 0 else "-") if signed else "") + text
 
 
-def _ranks(column: pd.DataFrame, table: TableSettings) -> dict[str, Rank]:
-    """Best and second best of a column as it is printed; ties share. One number alone is neither."""
-    filled = column[~column["missing"]]
-    values = {row["method"]: Decimal(printed(row["mean"], table.digits)) for _, row in filled.iterrows()}
+def ranks(column: pd.DataFrame, table: TableSettings) -> dict[str, Rank]:
+    """The marks of a column's methods: of the best as it is printed, with whatever cannot be told from it, and of the
+    best of the others. One that says nothing is left out: which more than `MOST_SHARING` have, but for what a test has
+    found, or all. One number alone is neither.
+
+    Args:
+        column: `method`, `mean`, `digits`, `missing` and `like_best` of its cells.
+        table: Says which marks are wanted.
+    """
+    filled = column[~column["missing"]].set_index("method")
+    values = {str(name): Decimal(printed(row["mean"], row["digits"])) for name, row in filled.iterrows()}
     if len(values) < 2:
         return {}
-    order = sorted(set(values.values()), reverse=True)
-    names: tuple[Rank, ...] = ("best", "second")
-    ranks = dict(zip(order, names, strict=False))
-    return {method: ranks[value] for method, value in values.items() if ranks.get(value) in table.marks}
+    tested = set(filled.index[filled["like_best"]])
+    best = tested | {method for method, value in values.items() if value == max(values.values())}
+    others = {method: value for method, value in values.items() if method not in best}
+    second = {method for method, value in others.items() if value == max(others.values())}
+    most = {"best": len(values) - 1 if tested else MOST_SHARING, "second": MOST_SHARING}
+    marked: dict[Rank, set[str]] = {"best": best, "second": second}
+    return {
+        method: mark
+        for mark, methods in marked.items()
+        if mark in table.marks and len(methods) <= most[mark]
+        for method in methods
+    }
 
 
 def details(params: Params, table: TableSettings, results: pd.DataFrame) -> Iterator[str]:

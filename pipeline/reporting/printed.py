@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -16,7 +17,13 @@ from pipeline.tracking import runs_of_other_protocols
 COMMAND = "python -m stages.printed"
 
 
-def fill_printed(name: str, printed: PrintedTables, suites: Mapping[str, Params], runs: pd.DataFrame) -> FilledTable:
+def fill_printed(
+    name: str,
+    printed: PrintedTables,
+    suites: Mapping[str, Params],
+    runs: pd.DataFrame,
+    verdicts: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+) -> FilledTable:
     """Fill printed table `name`.
 
     Args:
@@ -24,6 +31,7 @@ def fill_printed(name: str, printed: PrintedTables, suites: Mapping[str, Params]
         printed: The file.
         suites: What the suites of the table are composed to, by their names in the file.
         runs: As `finished_runs` gives them for the experiments of all these suites.
+        verdicts: As `read_verdicts` gives them for `runs`.
 
     Raises:
         RequestError: no suite has a row's method, or a suite lacks the table or a column's metric.
@@ -41,7 +49,7 @@ def fill_printed(name: str, printed: PrintedTables, suites: Mapping[str, Params]
         shown = table.model_copy(update={"rows": there, "columns": _columns_of(suite, columns)})
         _check_columns(name, suite, params, shown)
         others = runs_of_other_protocols(params.experiments()) if table.other_protocols else None
-        results = _with_commands(fill(params, shown, runs, others), printed.suites[suite])
+        results = _with_commands(fill(params, shown, runs, others, verdicts), printed.suites[suite])
         parts[suite] = Part(printed.suites[suite].label, params, shown, results)
     first = next(iter(own.values()))
     return FilledTable(name, settings.caption, labels, columns, parts, first, COMMAND)

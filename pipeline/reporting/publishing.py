@@ -26,7 +26,8 @@ REPORTS = Path("reports")
 PUBLISHED = REPORTS / "published"
 """All that is committed of results."""
 KEPT_OUT = ("report.html", "tables.pdf", COVERAGE)
-"""What is not copied: the report is large and follows from the rest, the others are written anew."""
+"""What is not copied, as SVG is not beside PDF: the report is large and follows from the rest, the others are written
+anew."""
 Parts = dict[str, list[Path]]
 """Files that are published together or not at all, relative to the suite's folder, by the name of their part."""
 
@@ -71,7 +72,7 @@ def _parts(source: Path) -> Parts:
     found: Parts = {}
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
-        if path.is_dir() or path.name in KEPT_OUT or path.name.startswith("."):
+        if path.is_dir() or path.name in KEPT_OUT or path.name.startswith(".") or path.suffix == ".svg":
             continue
         in_record = relative.parts[0] in RECORD_KINDS or relative.name == RECORD
         name = "record" if in_record else str(relative.with_suffix("")).removesuffix(WIDE)

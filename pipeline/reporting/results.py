@@ -7,19 +7,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from pipeline.config import TRAINING_SECONDS, Experiment, Metric, Params, TableColumn, TableSettings
 from pipeline.config.metrics import metric_named
+from pipeline.core.digits import decimals
 from pipeline.core.errors import PipelineError
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
+from pipeline.reporting.intervals import Verdicts, by_image, like_best
 from pipeline.reporting.papers import CELL, TITLES, cells_on
-from pipeline.tracking import OTHER_CODE, UNKNOWN_CODE, finished_runs, mask, runs_of_other_protocols, tracking_uri
+from pipeline.tracking import (
+    OTHER_CODE,
+    UNKNOWN_CODE,
+    finished_runs,
+    mask,
+    read_artifacts,
+    runs_of_other_protocols,
+    tracking_uri,
+)
 
 REGENERATED = "Regenerated images, not the released files."
 OTHER_ATTACKS = "Attacked with other settings than the caption's: see `experiment.json` of its run."
@@ -55,10 +67,39 @@ def collect(params: Params, runs: pd.DataFrame | None = None) -> dict[str, pd.Da
             "params.yaml, so every cell would be empty: nothing was written. 'make repro' trains and evaluates; "
             "MLFLOW_TRACKING_URI names another store."
         )
-    return {name: fill(params, table, runs, others) for name, table in params.tables.items()}
+    verdicts = read_verdicts(runs if others is None else pd.concat([runs, others]))
+    return {name: fill(params, table, runs, others, verdicts) for name, table in params.tables.items()}
 
 
-def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.DataFrame | None = None) -> pd.DataFrame:
+def read_verdicts(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
+    """Whether images were correct, by run: the last of every experiment.
+
+    Raises:
+        RequestError, PipelineError: as `pipeline.tracking.read_artifacts`.
+    """
+    last = runs.drop_duplicates(["fingerprint", "evaluation_fingerprint"], keep="last")["run_id"]
+    return read_artifacts(last, "verdicts.parquet", if_whole(lambda path: by_image(pd.read_parquet(path))))
+
+
+def if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """None instead of a failure, so that a damaged file is one that is missing."""
+
+    def attempt(path: Path) -> Any:
+        try:
+            return read(path)
+        except ValueError:
+            return None
+
+    return attempt
+
+
+def fill(
+    params: Params,
+    table: TableSettings,
+    runs: pd.DataFrame,
+    others: pd.DataFrame | None = None,
+    verdicts: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+) -> pd.DataFrame:
     """The cells of a table.
 
     Only a run with the experiment's fingerprint and evaluation fingerprint fills a cell; of several, the last that
@@ -69,17 +110,50 @@ def fill(params: Params, table: TableSettings, runs: pd.DataFrame, others: pd.Da
         table: What to fill.
         runs: As `finished_runs` gives them.
         others: As `runs_of_other_protocols` gives them; used where the table asks for it.
+        verdicts: As `read_verdicts` gives them.
 
     Returns:
         One row per method and metric, in the table's order: `method`; `metric`; `mean` and `std` (over seeds, sample
         standard deviation; percent, seconds or a ratio; NaN where there is none); `low` and `high` (Wilson's 95%
         interval, percent; NaN where it was not asked for or the metric is no share of images); `seeds` found and
         `seeds_expected`; `images` (NA where unknown); `missing` (no seed has a number); `command` that measures the
-        missing seeds ("" when none is); `notes` for the reader, a tuple.
+        missing seeds ("" when none is); `notes` for the reader, a tuple; `digits`, how many decimals are shown; and
+        `like_best`, whether it is the best of its column or cannot be told from it on the same images.
     """
     found = find(params, table, runs, others)
     cells = [_cell(params, table, method, column, found) for method in table.rows for column in table.columns]
-    return pd.DataFrame(cells).astype({"images": "Int64"})
+    results = pd.DataFrame(cells).astype({"images": "Int64"})
+    counts = results.groupby("metric")["images"].max()
+    metrics = [metric_named(column.metric) for column in table.columns]
+    digits = {metric.name: _digits(metric, table, counts[metric.name]) for metric in metrics}
+    best = {metric.name: _like_best(params, table, metric, found, verdicts) for metric in metrics}
+    like_best = [method in best[metric] for method, metric in zip(results["method"], results["metric"], strict=True)]
+    return results.assign(digits=results["metric"].map(digits), like_best=like_best)
+
+
+def _digits(metric: Metric, table: TableSettings, images: int | None) -> int:
+    return table.digits if not metric.is_accuracy or pd.isna(images) else min(table.digits, decimals(images))
+
+
+def _like_best(
+    params: Params,
+    table: TableSettings,
+    metric: Metric,
+    found: dict[str, dict[int, Candidates]],
+    verdicts: Mapping[str, pd.DataFrame],
+) -> set[str]:
+    """Methods whose numbers cannot be told from the best of their column; none where there are no verdicts."""
+    members = tuple(params.evaluation.union)
+    views: dict[str, tuple[tuple[str, ...], ...]] = {
+        name: ((name,),) for name in ("natural", *params.evaluation.attacks)
+    }
+    views |= {"union": tuple((name,) for name in members), "worst_case_union": (members,)}
+    judged: Verdicts = {}
+    for method in table.rows if metric.name in views else ():  # what another metric is made of only that knows
+        last = {seed: runs[-1]["run_id"] for seed, one in found[method].items() if (runs := measured(one, metric))}
+        if own := {seed: verdicts[run_id] for seed, run_id in last.items() if run_id in verdicts}:
+            judged[method] = own
+    return like_best(judged, list(judged), views[metric.name]) if judged else set()
 
 
 def measure(
@@ -94,7 +168,8 @@ def measure(
 
     Returns:
         One row per name and metric, in order: `name`, and `metric`, `mean`, `std`, `seeds`, `seeds_expected`, `images`,
-        `missing` as `fill`.
+        `missing` as `fill`; `below` and `above`, how far its error bar reaches: one standard deviation over seeds, or
+        Wilson's 95% interval where one seed is all that is expected; NaN where there is neither.
     """
     wanted, addresses = [metric_named(metric) for metric in metrics], _addresses(runs)
     rows = []
@@ -103,7 +178,9 @@ def measure(
         for metric in wanted:
             last = [found[-1] for one in candidates if (found := measured(one, metric))]
             row = {"name": name, "metric": metric.name, "seeds_expected": len(seeded)}
-            rows.append(row | _over_seeds(metric, last, [metric.value(run) * metric.scale for run in last]))
+            shown = _over_seeds(metric, last, [metric.value(run) * metric.scale for run in last])
+            below, above = _error_bar(metric, shown, len(seeded))
+            rows.append(row | shown | {"below": below, "above": above})
     return pd.DataFrame(rows).astype({"images": "Int64"})
 
 
@@ -212,6 +289,18 @@ def _cell(
         "command": f"dvc repro {' '.join(missing)}" if missing else "",
         "notes": tuple(notes),
     }
+
+
+def _error_bar(metric: Metric, shown: Mapping[str, Any], seeds: int) -> tuple[float, float]:
+    mean, std = shown["mean"], shown["std"]
+    if not metric.is_accuracy:
+        return std, std
+    if seeds > 1:
+        return min(std, mean), min(std, 100 - mean)
+    if shown["missing"] or not shown["images"]:
+        return math.nan, math.nan
+    low, high = wilson(mean / 100, shown["images"])
+    return max(mean - 100 * low, 0.0), max(100 * high - mean, 0.0)  # rounding may leave less than 0
 
 
 def _over_seeds(metric: Metric, runs: list[Run], values: list[float]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline.config.params import Params
+
 COLUMN_WIDTH = 3.35
 """Inches: one column of a two-column paper."""
 PAGE_WIDTH = 6.95
 """Inches: both columns."""
 RESOLUTION = 300
 """Pixels per inch of the PNG."""
+KINDS = ("pdf", "png", "svg")
+"""The files of a figure, by their endings."""
 MISSING = "#8a8a8a"
 """Colour of what marks that a number is not there."""
 MISSING_TEXT = "#5f5f5f"
@@ -94,6 +99,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.borderaxespad": 0.2,
     "legend.columnspacing": 1.2,
     "pdf.fonttype": 42,  # TrueType: what journals ask for, and text that can be searched and copied
+    "svg.hashsalt": "figure",  # the names of parts follow from what they are
     "savefig.dpi": RESOLUTION,
     "figure.dpi": RESOLUTION,
 }
@@ -106,16 +112,21 @@ class Look:
     colour: str
     marker: str
     line: str | tuple[int, tuple[float, ...]]
-    hatch: str
+    hatch: str = ""
 
     @property
     def curve(self) -> dict[str, Any]:
         """The options of `Axes.plot`."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
 
+    @property
+    def point(self) -> dict[str, Any]:
+        """The same without a line."""
+        return self.curve | {"linestyle": ""}
+
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, in order; no two of up to 60 share both marker and line, nor both colour and hatch."""
+    """A look for each name, in order; no two of up to 60 share both marker and line."""
     return {
         name: Look(
             COLOURS[number % len(COLOURS)],
@@ -127,23 +138,45 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     }
 
 
+def method_looks(params: Params) -> dict[str, Look]:
+    """The look of every method, the same in all figures of a suite.
+
+    Methods of one of the suite's groups share a colour, and differ in marker and line. A method without a group has a
+    colour of its own.
+    """
+    together = [group.methods for group in params.groups]
+    together += [[name] for name in params.methods if not any(name in methods for methods in together)]
+    return {
+        name: replace(look, colour=COLOURS[number % len(COLOURS)])
+        for number, methods in enumerate(together)
+        for name, look in looks(methods).items()
+    }
+
+
 def learner_looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for the global learner, which is black and solid, and one for each learner, in order."""
     black = COLOURS.index("#000000")
     own = (look for number, look in enumerate(looks(map(str, range(len(COLOURS)))).values()) if number != black)
-    return {"global": Look("#000000", MARKERS[black], "-", ""), **dict(zip(names, cycle(own), strict=False))}
+    return {"global": Look("#000000", MARKERS[black], "-"), **dict(zip(names, cycle(own), strict=False))}
+
+
+_remark = ContextVar("remark", default="")
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw in this look, whatever matplotlib is set to elsewhere on the machine."""
+def style(remark: str = "") -> Iterator[None]:
+    """Draw in this look, whatever matplotlib is set to elsewhere on the machine, with a remark below every figure."""
     import matplotlib
 
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the dates in matplotlib's own fonts
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
-        yield
+        token = _remark.set(remark)
+        try:
+            yield
+        finally:
+            _remark.reset(token)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -153,6 +186,7 @@ def new_figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    note_below(figure, _remark.get())
     return figure
 
 
@@ -244,6 +278,13 @@ def deviations(means: ArrayLike, stds: ArrayLike, percent: bool = True) -> NDArr
     return np.stack([np.minimum(std, mean), np.minimum(std, np.maximum(100 - mean, 0))])
 
 
+def bars_note(seeds: int) -> str:
+    """What error bars are; `seeds`: the most that a number rests on."""
+    if seeds > 1:
+        return "Bars: standard deviation over seeds."
+    return "Bars: 95% interval of Wilson over test images, one seed."
+
+
 def keep_percentages(axes: Axes, along: Literal["x", "y"]) -> None:
     """Cut off what an axis of accuracies shows below 0 and above 100 %."""
     low, high = axes.get_xlim() if along == "x" else axes.get_ylim()
@@ -251,7 +292,7 @@ def keep_percentages(axes: Axes, along: Literal["x", "y"]) -> None:
 
 
 def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[Path]:
-    """Write `<name>.pdf` (vector) and `<name>.png` to the folder `destination`; equal figures give equal bytes.
+    """Write `<name>.pdf`, `.png` and `.svg` to the folder `destination`; equal figures give equal bytes.
 
     Call it inside `style()`. The title is in the files' metadata, not on the page.
     """
@@ -259,9 +300,10 @@ def save(figure: Figure, destination: Path, name: str, title: str = "") -> list[
     metadata: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None, **titled},
         "png": {"Software": None, **titled},
+        "svg": {"Date": None, "Creator": None, **titled},
     }
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: both files look the same
+    figure.set_layout_engine("none")  # laid out once: all files look the same
     for kind, entries in metadata.items():
         with atomic_write(destination / f"{name}.{kind}") as stream:
             figure.savefig(stream, format=kind, metadata=entries)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.config import Params, TableColumn, TableSettings
+from pipeline.config.metrics import metric_named
 from pipeline.core.files import write_text
 from pipeline.reporting import latex
 from pipeline.reporting.footnotes import Footnotes
@@ -23,6 +24,7 @@ from pipeline.reporting.layout import (
     difference_cells,
     number_cells,
     printed,
+    ranks,
     remarks,
     sentence,
 )
@@ -31,6 +33,10 @@ from pipeline.reporting.papers import TITLES
 from pipeline.reporting.results import beside_paper
 
 WIDE = "_wide"
+LIKE_BEST = (
+    "Bold: the best of a column and what cannot be told from it on the same images (McNemar's exact test, p of at "
+    "least 0.05; of several seeds and of the Union 95% intervals of differences, over images and over seeds)."
+)
 ENDINGS = (".tex", ".csv", f"{WIDE}.csv", ".md")
 
 
@@ -86,14 +92,17 @@ class FilledTable:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The results of all parts row by row, with `group`, `column`, `panel` (the heading) and `suite` of each."""
+        """The results of all parts row by row, with `group`, `column`, `panel` (the heading), `suite` and `mark`."""
         frames = [
             part.results[part.results["metric"] == column.settings.metric].assign(
-                group=column.group, column=column.key, panel=column.heading, suite=column.suite
+                group=column.group, column=column.key, panel=column.heading, suite=column.suite, mark=""
             )
             for column in self.columns
             for part in [self.parts[column.suite]]
         ]
+        for frame, column in zip(frames, self.columns, strict=True):
+            if metric_named(column.settings.metric).is_accuracy and not self.is_difference:
+                frame["mark"] = frame["method"].map(ranks(frame, self.settings)).fillna("")
         joined, order = pd.concat(frames, ignore_index=True), list(self.labels)
         return joined.sort_values(
             "method", key=lambda methods: methods.map(order.index), kind="stable", ignore_index=True
@@ -142,13 +151,14 @@ def minus_paper(table: FilledTable) -> FilledTable | None:
 def lay_out(table: FilledTable) -> Layout:
     """A table with its caption, marks and footnotes."""
     results = table.cells
-    cells = difference_cells(table.settings, results) if table.is_difference else number_cells(table.settings, results)
+    cells = difference_cells(results) if table.is_difference else number_cells(table.settings, results)
     footnotes = Footnotes(results)
 
     def cell(method: str, column: Column) -> Cell:
         marks = footnotes.marks("cell", method, column.key)
         return replace(cells.get((method, column.key), Cell("")), marks=marks)
 
+    first = _begin_groups(table)
     headings = groupby(table.columns, key=lambda column: (column.group, column.heading))
     return Layout(
         name=table.name,
@@ -156,7 +166,11 @@ def lay_out(table: FilledTable) -> Layout:
         details=" ".join(map(sentence, _details(table, is_whole=len(cells) == len(table.labels) * len(table.columns)))),
         header=[Label(column.settings.label, footnotes.marks("column", column.key)) for column in table.columns],
         rows=[
-            Row(Label(label, footnotes.marks("method", method)), [cell(method, column) for column in table.columns])
+            Row(
+                Label(label, footnotes.marks("method", method)),
+                [cell(method, column) for column in table.columns],
+                method in first,
+            )
             for method, label in table.labels.items()
         ],
         notes={letter: note for note, letter in footnotes.letters.items()},
@@ -168,6 +182,13 @@ def lay_out(table: FilledTable) -> Layout:
         ],
         command=table.command,
     )
+
+
+def _begin_groups(table: FilledTable) -> set[str]:
+    """The methods that are of another group than the one in the row above."""
+    groups = [group for part in table.parts.values() for group in part.params.groups]
+    label_of = {method: group.label for group in groups for method in group.methods}
+    return {below for above, below in pairwise(table.labels) if label_of.get(above) != label_of.get(below)}
 
 
 def _details(table: FilledTable, is_whole: bool) -> list[str]:
@@ -184,7 +205,8 @@ def _details(table: FilledTable, is_whole: bool) -> list[str]:
 def _remarks(table: FilledTable) -> list[str]:
     """What stands below the table: what holds for all suites, then what holds for one."""
     below = {part.label: list(remarks(part.params, part.table)) for part in table.parts.values()}
-    return [*_common(below), *(f"{label}: {text}" for label, own in _alone(below).items() for text in own)]
+    marked = [LIKE_BEST] if (table.cells["mark"].eq("best") & table.cells["like_best"]).any() else []
+    return [*marked, *_common(below), *(f"{label}: {text}" for label, own in _alone(below).items() for text in own)]
 
 
 def _common(texts: Mapping[str, list[str]]) -> list[str]:
@@ -216,7 +238,8 @@ def write_table(table: FilledTable, destination: Path) -> list[Path]:
 
 
 def _csv_rows(table: FilledTable) -> str:
-    """One line per cell, those of several suites with `panel` and `suite`."""
+    """One line per cell, those of several suites with `panel` and `suite`: numbers as data, with all the table's
+    decimals, and as `shown` what the other forms print."""
     cells, digits = table.cells, table.settings.digits
     numbers = [key for key in ("std", "low", "high", "paper", "difference") if key in cells]
     shown = {
@@ -225,6 +248,8 @@ def _csv_rows(table: FilledTable) -> str:
         "metric": cells["metric"],
         "value": [printed(value, digits) for value in cells["mean"]],
         **{key: [printed(value, digits) for value in cells[key]] for key in numbers},
+        "shown": _shown(table),
+        "mark": cells["mark"],
         "seeds": cells["seeds"],
         "images": cells["images"],
         "missing": cells["missing"].map({True: "true", False: "false"}),
@@ -237,17 +262,19 @@ def _csv_rows(table: FilledTable) -> str:
 
 def _wide_rows(table: FilledTable) -> str:
     """One line per method, of several suites for each of them, and one column per metric, with what is printed."""
-    numbers = table.cells["difference" if "difference" in table.cells else "mean"]
-    cells = table.cells.assign(
-        label=table.cells["method"].map(table.labels).map(plain_text),
-        value=[printed(value, table.settings.digits) for value in numbers],
-    )
+    cells = table.cells.assign(value=_shown(table))
+    cells["label"] = cells["method"].map(table.labels).map(plain_text)
     index = [*(["panel", "suite"] if table.columns[0].group else []), "method", "label"]
     order = cells[index].drop_duplicates()
     wide = cells.pivot_table(index=index, columns="metric", values="value", aggfunc="first", sort=False)
     metrics = list(dict.fromkeys(cells["metric"]))
     wide = wide.reindex(pd.MultiIndex.from_frame(order)).reindex(columns=metrics)
     return wide.to_csv(lineterminator="\n")
+
+
+def _shown(table: FilledTable) -> list[str]:
+    numbers = table.cells["difference" if table.is_difference else "mean"]
+    return [printed(value, digits) for value, digits in zip(numbers, table.cells["digits"], strict=True)]
 
 
 def write_pictures(fragments: Sequence[Path], output: Path) -> Iterator[str]:

@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from pipeline.config import FigureSource, Params, parse_params
-from pipeline.config.figures import Group
+from pipeline.config.figures import Group, NothingToShow
 from pipeline.core.errors import RequestError
 from pipeline.evaluation.attacks.cw import CWAttack
-from pipeline.reporting.drawing import COVERAGE, read_coverage, write_figures
+from pipeline.reporting.drawing import COVERAGE, check_figures, read_coverage, write_figures
 from pipeline.reporting.figures.protocols import ProtocolsFigure
 from pipeline.reporting.figures.theory import TheoryFigure
 from pipeline.reporting.figures.trade_off import frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
 from pipeline.reporting.results import fill
-from pipeline.reporting.style import learner_looks, style
+from pipeline.reporting.style import KINDS, learner_looks, method_looks, style
 from pipeline.studies.cells import Cell, cells
 from pipeline.studies.trials import Point, Search
 from pipeline.tracking import finished_runs, mark_trial, read_class_accuracies
 from stages.figures import main
 from tests.conftest import TINY, content_of
+from tests.reporting.overlaps import check_layout, texts, xs, ys
 from tests.reporting.planting import plant
 
 NATURAL = {"nt": 0.99, "at": 0.8, "at_l2": 0.82, "generalist_d_nt_linf": 0.9, "generalist_t": 0.85}
 ROBUST = {"nt": 0.0, "at": 0.5, "at_l2": 0.4, "generalist_d_nt_linf": 0.48, "generalist_t": 0.52}
 EPOCHS = 4
 LOW_CLASSES = [0.1 * label for label in range(10)]
+BARS = "Bars: standard deviation over seeds."
 TRIALS = {Point(0.1, 1, 2): (0.5, 0.1), Point(0.2, 2, 2): (0.4, 0.3), Point(0.3, 1, 3): (0.3, 0.2)}
 """Natural accuracy and worst-case union on held-out images of the settings that a search has tried."""
 
@@ -160,17 +160,9 @@ def lines(axes: Axes, gid: str) -> list[Line2D]:
     return [line for line in axes.get_lines() if line.get_gid() == gid]
 
 
-def xs(line: Line2D) -> list[float]:
-    return [float(value) for value in np.asarray(line.get_xdata())]
-
-
-def ys(line: Line2D) -> list[float]:
-    return [float(value) for value in np.asarray(line.get_ydata())]
-
-
 def points(axes: Axes) -> set[tuple[float, float]]:
     """Where error bars and markers are, in data coordinates."""
-    data = [container[0] for container in axes.containers if not isinstance(container, BarContainer)]
+    data = [container[0] for container in axes.containers]
     return {
         (round(float(x), 6), round(float(y), 6))
         for line in data
@@ -182,20 +174,6 @@ def points(axes: Axes) -> set[tuple[float, float]]:
 
 def remark(figure: Figure) -> str:
     return " ".join(figure.get_supxlabel().split())
-
-
-def texts(figure: Figure) -> list[Text]:
-    """What can be read: ticks beyond the limits of their axis exist, but are not drawn."""
-    hidden = {
-        label
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-        for label in (tick.label1, tick.label2)
-        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
-    }
-    found = [item for item in figure.findobj(Text) if isinstance(item, Text)]
-    return [text for text in found if text not in hidden and text.get_visible() and text.get_text().strip()]
 
 
 def test_methods_are_points_at_their_means_and_the_frontier_joins_the_best(suite: Params, runs: pd.DataFrame) -> None:
@@ -210,7 +188,7 @@ def test_methods_are_points_at_their_means_and_the_frontier_joins_the_best(suite
     assert ys(best) == pytest.approx([53, 49, 1])
     said = {text.get_text() for text in texts(figure)}
     assert {r"AT ($\ell_\infty$)", "Generalist-T", "NT (98.5, 1.0)", "natural accuracy (%)", "frontier"} <= said
-    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
+    assert remark(figure) == rf"{BARS} Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
 
 
 def test_error_bars_are_standard_deviations_over_seeds(suite: Params, runs: pd.DataFrame) -> None:
@@ -222,12 +200,10 @@ def test_error_bars_are_standard_deviations_over_seeds(suite: Params, runs: pd.D
     assert round(2 * math.sqrt(2), 4) in heights, "50 and 52 %: one sample standard deviation to each side"
 
 
-def test_without_any_run_the_axes_say_so(suite: Params, runs: pd.DataFrame) -> None:
-    for name in ("trade_off_natural", "class_wise_natural", "training_curves_t", "communication_interval"):
-        figure = drawn(name, suite, runs.iloc[:0])
-        said = " ".join(text.get_text() for text in texts(figure)).lower()
-        assert "measured" in said
-        assert not any(points(axes) for axes in figure.axes)
+def test_a_figure_that_would_show_nothing_is_refused(suite: Params, runs: pd.DataFrame) -> None:
+    for name in ("trade_off_natural", "class_wise_natural", "training_curves_t"):
+        with pytest.raises(NothingToShow, match="'make repro figures'"):
+            drawn(name, suite, runs.iloc[:0])
 
 
 coordinates = st.integers(0, 6)
@@ -241,7 +217,7 @@ def test_the_settings_of_studies_are_points_too(suite: Params, runs: pd.DataFram
     assert points(axes) == {(60, 30), (84.5, 53), (79.5, 51)}
     assert xs(lines(axes, "frontier")[0]) == pytest.approx([84.5])
     assert {"c = 1", "c = 2", r"AT ($\ell_\infty$)"} <= {text.get_text() for text in texts(figure)}
-    assert remark(figure) == "Not measured: c = 3."
+    assert remark(figure) == f"{BARS} Not measured: c = 3."
 
 
 def test_a_group_is_of_methods_or_of_a_study(tiny_content: dict[str, Any]) -> None:
@@ -301,29 +277,24 @@ def test_the_frontier_is_what_nothing_beats(places: list[tuple[int, int]], x_sig
     assert kept["x"].is_monotonic_increasing
 
 
-def test_bars_are_the_accuracies_of_the_classes(suite: Params, runs: pd.DataFrame) -> None:
+def test_points_are_the_accuracies_of_the_classes(suite: Params, runs: pd.DataFrame) -> None:
     methods = ["at", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
     figure = drawn("class_wise_natural", suite, runs, methods=methods)
     (axes,) = figure.axes
-    bars = [container for container in axes.containers if isinstance(container, BarContainer)]
     labels = [r"AT ($\ell_\infty$)", r"Generalist-D (NT + $\ell_\infty$)", "Generalist-T"]
-    assert [container.get_label() for container in bars] == labels
-    for container in bars:
-        heights = [bar.get_height() for bar in container]
-        assert heights == pytest.approx([10 * label + 7.5 for label in range(10)])
+    assert [container.get_label() for container in axes.containers] == labels
+    for container in axes.containers:
+        assert ys(container[0]) == pytest.approx([10 * label + 7.5 for label in range(10)])
     assert [label.get_text() for label in axes.get_xticklabels()] == [str(digit) for digit in range(10)]
-    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
-    assert len({bar.patches[0].get_hatch() for bar in bars}) == 3
+    assert remark(figure) == rf"{BARS} Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
 
 
 def test_union_by_class_is_the_mean_of_its_attacks(suite: Params, runs: pd.DataFrame) -> None:
     figure = drawn("class_wise_union", suite, runs, methods=["at", "generalist_d_linf_l2"])
     (axes,) = figure.axes
-    (bars,) = (container for container in axes.containers if isinstance(container, BarContainer))
-    assert [bar.get_height() for bar in bars] == pytest.approx([5 * label + 10 for label in range(10)]), (
-        "of linf 4 x + 4.5, of l2 6 x + 15.5"
-    )
-    assert remark(figure) == r"Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
+    (own,) = axes.containers
+    assert ys(own[0]) == pytest.approx([5 * label + 10 for label in range(10)]), "of linf 4 x + 4.5, of l2 6 x + 15.5"
+    assert remark(figure) == rf"{BARS} Not measured: Generalist-D ($\ell_\infty$ + $\ell_2$)."
     assert axes.get_ylabel() == "Union (%)"
 
 
@@ -334,15 +305,14 @@ def test_without_one_of_its_attacks_there_is_no_union_by_class(
         return {run: table[table["attack"] != "aa_l2"] for run, table in read_class_accuracies(run_ids).items()}
 
     monkeypatch.setattr("pipeline.tracking.read_class_accuracies", one)
-    figure = drawn("class_wise_union", suite, runs)
-    assert not figure.axes[0].containers
-    assert remark(figure).startswith(r"Not measured: AT")
+    with pytest.raises(NothingToShow, match="no accuracies by class under union"):
+        drawn("class_wise_union", suite, runs)
 
 
 def test_many_classes_are_curves_sorted_by_the_first_method(
     suite: Params, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.POINTS_UP_TO", 5)
     (axes,) = drawn("class_wise_natural", suite, runs).axes
     for line in axes.get_lines():
         assert ys(line) == sorted(ys(line))
@@ -355,7 +325,7 @@ def test_classes_without_test_images_are_left_out_of_the_curves(
     def seven(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
         return {run: table[table["label"] < 7] for run, table in read_class_accuracies(run_ids).items()}
 
-    monkeypatch.setattr("pipeline.reporting.figures.class_wise.BARS_UP_TO", 5)
+    monkeypatch.setattr("pipeline.reporting.figures.class_wise.POINTS_UP_TO", 5)
     monkeypatch.setattr("pipeline.tracking.read_class_accuracies", seven)
     (axes,) = drawn("class_wise_natural", suite, runs).axes
     assert {len(ys(line)) for line in axes.get_lines()} == {7}
@@ -422,7 +392,7 @@ def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
     settings = TheoryFigure(kind="theory", caption="", method="generalist_t")
     with style():
         figure = settings.draw(FigureSource(suite, runs))
-    regret, term, cosine, minibatches, barrier = figure.axes
+    regret, term, cosine = figure.axes
     assert {line.get_label() for line in regret.get_lines()} == {"linf", "natural", "l2", "mean"}
     curve = regret.get_lines()[0]
     assert xs(curve) == [2, 4]
@@ -430,8 +400,7 @@ def test_theory_has_a_panel_for_each_quantity_and_says_which_was_not_measured(
     assert [line.get_label() for line in term.get_lines()] == ["previous iterate", "last restart"]
     assert ys(term.get_lines()[0]) == [4, 2]
     assert [line.get_label() for line in cosine.get_lines()] == ["linf, natural"]
-    for axes in (minibatches, barrier):
-        assert [text.get_text() for text in axes.texts] == ["not measured"]
+    assert remark(figure).endswith("Not measured: cosine, of minibatches; loss barrier to global.")
 
 
 def test_the_only_learner_is_drawn_once_as_the_result(suite: Params, runs: pd.DataFrame) -> None:
@@ -467,9 +436,39 @@ def test_a_study_of_ratios_has_its_schedules_above_and_a_row_for_each(suite: Par
     assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold"]
 
 
-def test_a_study_that_does_not_vary_the_method_is_refused(suite: Params, runs: pd.DataFrame) -> None:
-    with pytest.raises(RequestError, match=r"'gamma_trend' varies none of generalist_d_nt_linf\. Valid: generalist_t"):
-        drawn("gamma_trend", suite, runs, methods=["generalist_d_nt_linf"])
+@pytest.mark.parametrize(
+    ("figure", "change", "message"),
+    [
+        ("gamma_trend", {"methods": ["nt"]}, r"study 'gamma_trend' does not vary nt: .*generalist_t"),
+        ("framework", {"method": "at"}, r"'at' cannot be drawn: .*Valid: generalist_d_nt_linf, .*generalist_t"),
+        ("pareto", {}, r"figures\.pareto: params\.yaml has no section 'search'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_the_file(
+    tiny_content: dict[str, Any], figure: str, change: dict[str, Any], message: str
+) -> None:
+    content = deepcopy(tiny_content)
+    content["figures"][figure].update(change)
+    if figure == "pareto":
+        content["search"] = None
+    with pytest.raises(RequestError, match=message):
+        parse_params(content)
+
+
+@pytest.mark.parametrize("place", ["method", "axis", "study", "setting"])
+def test_math_that_cannot_be_drawn_is_refused_before_anything_is_trained(
+    tiny_content: dict[str, Any], place: str
+) -> None:
+    content, wrong = deepcopy(tiny_content), r"$\nosuchthing$"
+    study = content["ablation"]["studies"]["gamma_trend"]
+    named = {"method": content["methods"]["nt"], "axis": content["figures"]["gamma_trend"]["metrics"][0]}
+    if place == "setting":
+        study["labels"][0] = wrong
+    else:
+        named.get(place, study)["label"] = wrong
+    with pytest.raises(RequestError, match=r"the label '\$.nosuchthing\$' has math that figures cannot show"):
+        check_figures(parse_params(content))
+    check_figures(parse_params(tiny_content))
 
 
 def test_a_search_is_its_trials_with_their_frontier_and_the_setting_in_the_tables(
@@ -487,18 +486,6 @@ def test_a_search_is_its_trials_with_their_frontier_and_the_setting_in_the_table
     markers = {line.get_marker() for line in figure.legends[0].get_lines()}
     assert markers == {"o", "s", "*", "None"}, "all three differ without colour"
     assert remark(figure).startswith("Generalist-T, 3 settings") and "over seeds" in remark(figure)
-
-
-def test_a_search_without_trials_says_so(suite: Params, runs: pd.DataFrame) -> None:
-    assert suite.search is not None
-    another = suite.model_copy(update={"search": suite.search.model_copy(update={"sampler_seed": 9})})
-    figure = drawn("pareto", another, runs)
-    assert points(figure.axes[0]) == {(43, 16)}
-    assert "No trial is measured: 'make search'." in remark(figure)
-    without = suite.model_copy(update={"search": suite.search.model_copy(update={"method": "generalist_d_linf_l2"})})
-    figure = drawn("pareto", without, runs)
-    assert "nothing is measured" in {text.get_text() for text in texts(figure)}
-    assert "Not measured: the setting in the tables." in remark(figure)
 
 
 def test_the_framework_is_that_of_the_resolved_experiment(suite: Params, runs: pd.DataFrame) -> None:
@@ -521,83 +508,54 @@ def test_the_framework_is_that_of_the_resolved_experiment(suite: Params, runs: p
     assert list(ratios.values()) == [0, 0.5, 0.5]
 
 
-def test_a_method_without_a_mixture_has_no_framework(tiny_content: dict[str, Any]) -> None:
-    content = deepcopy(tiny_content)
-    content["figures"]["framework"]["method"] = "at"
-    with pytest.raises(RequestError, match=r"'at' cannot be drawn: .*Valid: generalist_d_nt_linf, .*generalist_t"):
-        parse_params(content)
-
-
 @pytest.mark.parametrize("everything", [True, False])
-def test_nothing_leaves_the_page_and_curves_differ_without_colour(
+def test_no_text_of_any_kind_of_figure_touches_another_or_a_marker(
     suite: Params, runs: pd.DataFrame, everything: bool
 ) -> None:
-    for name in (name for name, settings in suite.figures.items() if settings.kind != "grad_cam"):
-        figure = drawn(name, suite, runs if everything else runs.iloc[:4])
-        page = figure.bbox.padded(2)
-        for text in texts(figure):
-            box = text.get_window_extent()
-            inside = page.x0 <= box.x0 and page.y0 <= box.y0 and box.x1 <= page.x1 and box.y1 <= page.y1
-            assert inside, f"{name}: '{text.get_text()}' leaves the page"
-        for axes in figure.axes:
-            curves = [line for line in axes.get_lines() if line.get_gid() is None and line.get_linestyle() != "None"]
-            curves = [line for line in curves if len(xs(line)) > 2]
-            looks = [(line.get_marker(), str(line.get_linestyle()), line.is_dashed()) for line in curves]
-            assert len(set(looks)) == len(looks), name
-
-
-def test_labels_of_all_methods_do_not_overlap(tiny_content: dict[str, Any], runs: pd.DataFrame) -> None:
-    """24 methods as crowded as on digits: natural accuracies within three points, many of them equal."""
-    content = content_with_two_seeds(tiny_content)
-    content["seeds"] = [1]
-    method = content["methods"]["nt"]
-    names = [f"method_{number}" for number in range(24)]
-    content["methods"] |= {
-        name: {**method, "label": f"Method {name[7:]}", "batch_size": 3 + number} for number, name in enumerate(names)
+    known = runs if everything else runs.iloc[:4]
+    shown = dict(suite.figures) | {
+        "theory": TheoryFigure(kind="theory", caption="", method="generalist_t"),
+        "protocols": ProtocolsFigure(
+            kind="protocols", caption="", method="generalist_t", protocols=["paper", "reference_code"]
+        ),
     }
-    content["figures"]["trade_off_natural"]["groups"] = [{"label": "all", "methods": names}]
-    params = parse_params(content)
-    frame = pd.DataFrame(
-        {
-            "fingerprint": params.experiment(name, 1).fingerprint,
-            "evaluation_fingerprint": params.experiment(name, 1).evaluation_fingerprint,
-            "run_id": name,
-            "made_by": "this code",
-            "end_time": pd.Timestamp(0, tz="UTC"),
-            "metric.natural": 0.97 + 0.0028 * (number * 7 % 11),
-            "metric.aa_linf": 0.70 + 0.0313 * (number % 5),
-        }
-        for number, name in enumerate(names)
-    )
-    figure = drawn("trade_off_natural", params, frame)
-    named = [text for text in texts(figure) if text.get_text().startswith("Method ")]
-    assert sum(len(text.get_text().splitlines()) for text in named) == 24
-    boxes = [text.get_window_extent() for text in named]
-    overlapping = [
-        (one, other)
-        for number, one in enumerate(boxes)
-        for other in boxes[:number]
-        if min(one.x1, other.x1) > max(one.x0, other.x0) + 1 and min(one.y1, other.y1) > max(one.y0, other.y0) + 1
-    ]
-    assert not overlapping
+    seen = set()
+    for name, settings in shown.items():
+        with style(), contextlib.suppress(NothingToShow):
+            figure = settings.draw(FigureSource(suite, known, grid(suite)))
+            figure.draw_without_rendering()
+            check_layout(name, figure)
+            seen.add(settings.kind)
+    kinds = {"trade_off", "class_wise", "training_curves", "framework", "ablation", "pareto", "theory", "protocols"}
+    assert not everything or seen == kinds, "stability is checked where it is measured; Grad-CAM is not"
 
 
-def test_a_study_with_nothing_to_compare_is_left_out_where_a_caller_asks_for_it(suite: Params, tmp_path: Path) -> None:
-    skipped: dict[str, list[int]] = {}
+def test_a_method_looks_the_same_in_every_figure(suite: Params, runs: pd.DataFrame) -> None:
+    look = method_looks(suite)["generalist_t"]
+    wanted = {"trade_off_natural": (84.5, 53), "communication_interval": (2, 84.5)}
+    for name, place in wanted.items():
+        lines = [line for axes in drawn(name, suite, runs).axes[:1] for line in axes.get_lines()]
+        (own,) = [one for one in lines if one.get_gid() is None and place in set(zip(xs(one), ys(one), strict=True))]
+        assert (own.get_marker(), own.get_color()) == (look.marker, look.colour), name
+    assert len({(one.colour, one.marker) for one in method_looks(suite).values()}) == len(suite.methods)
+
+
+def test_a_study_with_nothing_to_compare_is_left_out(suite: Params, tmp_path: Path) -> None:
+    skipped: dict[str, str] = {}
     content = suite.model_dump(mode="json")
     content["search"]["sampler_seed"] = 99  # a search that nobody has run
     (tmp_path / "pareto.png").write_text("drawn when there were trials")
     names = ["trade_off_natural", "pareto"]
     written = list(write_figures(parse_params(content), names, tmp_path, skip=skipped.__setitem__))
-    assert [path.stem for path in written] == ["trade_off_natural"] * 2
-    assert list(skipped) == ["pareto"] and skipped["pareto"][0] == 0 < skipped["pareto"][1]
+    assert [path.stem for path in written] == ["trade_off_natural"] * len(KINDS)
+    assert list(skipped) == ["pareto"] and re.fullmatch(r"0 of \d+ are measured; 'make search' .*", skipped["pareto"])
     assert not (tmp_path / "pareto.png").exists()
 
 
 def test_files_are_equal_however_often_they_are_written(suite: Params, tmp_path: Path) -> None:
     names = ["gamma_trend", "pareto"]
     written = [list(write_figures(suite, names, tmp_path / folder)) for folder in ("first", "second")]
-    expected = [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
+    expected = [f"{name}.{kind}" for name in names for kind in KINDS]
     assert [path.name for path in written[0]] == expected
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
@@ -644,7 +602,7 @@ def test_the_command_draws_what_is_asked_for(
 ) -> None:
     arguments = ["--params", str(params_file), "--output", str(tmp_path / "out")]
     assert main(["framework", *arguments]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path}/out/framework.{kind}" for kind in ("pdf", "png")]
+    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path}/out/framework.{kind}" for kind in KINDS]
     assert main(["frame", *arguments]) == 2
     assert "unknown figure 'frame': did you mean 'framework'?" in capsys.readouterr().err
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.reporting.figures.trade_off import draw_points, frontier
-from pipeline.reporting.style import COLUMN_WIDTH, figure_text, looks, new_figure, style
+from pipeline.reporting.figures.trade_off import REACH, draw_points, frontier
+from pipeline.reporting.style import COLUMN_WIDTH, Look, figure_text, looks, new_figure, style
 from tests.conftest import REPOSITORY, composed
 
 PUBLISHED = REPOSITORY / "reports/published/digits/small_cnn/tables/table1_wide.csv"
@@ -21,30 +21,31 @@ def of_published(x: str, y: str) -> pd.DataFrame:
     labels = {name: figure_text(one.label) for name, one in composed("suite=digits", "competitors=all").methods.items()}
     wide = pd.read_csv(PUBLISHED).assign(label=lambda cells: cells["method"].map(labels)).sort_values("label")
     frame = wide.set_index("label")[[x, y]].set_axis(["x", "y"], axis=1).reset_index()
-    return frame.assign(x_std=np.nan, y_std=np.nan, group=[f"group {number % 4}" for number in range(len(frame))])
+    return frame.assign(**dict.fromkeys(REACH, np.nan), look=pd.Series(looks_of(len(frame))))
 
 
 def crowd(count: int, deviation: float) -> pd.DataFrame:
-    """Points that lie close together, many at the same place, and as many groups as looks."""
+    """Points that lie close together, many at the same place."""
     numbers = np.arange(count)
     return pd.DataFrame(
         {
             "x": 97 + 0.28 * (numbers * 7 % 11),
             "y": 70 + 3.13 * (numbers % 5),
-            "x_std": deviation,
-            "y_std": deviation,
             "label": [f"Method {number}" for number in numbers],
-            "group": [f"group {number % 4}" for number in numbers],
+            "look": looks_of(count),
         }
-    )
+    ).assign(**dict.fromkeys(REACH, deviation))
+
+
+def looks_of(count: int) -> list[Look]:
+    return list(looks(map(str, range(count))).values())
 
 
 def drawn(points: pd.DataFrame) -> tuple[Figure, Axes]:
     with style():
         figure = new_figure(COLUMN_WIDTH, 2.0 + 0.1 * len(points))
         axes = figure.add_subplot(xlabel="natural accuracy (%)", ylabel="AutoAttack accuracy (%)")
-        grouped = looks(points["group"].drop_duplicates())
-        draw_points(figure, axes, points, frontier(points, 1, 1), grouped, (True, True))
+        draw_points(figure, axes, points, frontier(points, 1, 1), looks(["one", "other"]), (True, True))
         figure.draw_without_rendering()
     return figure, axes
 
@@ -121,9 +122,7 @@ def test_all_that_share_a_place_are_seen_and_named_together() -> None:
     assert below.get_markersize() > 1.4 * above.get_markersize(), "the lower one is a ring around the upper one"
 
 
-def test_axes_of_accuracies_end_at_100_percent_and_bars_too() -> None:
-    frame = crowd(3, 4.0).assign(x=[99.5, 98.0, 100.0], y=[1.0, 0.0, 50.0])
+def test_axes_of_accuracies_end_at_0_and_100_percent() -> None:
+    frame = crowd(3, 1.0).assign(x=[99.5, 98.0, 99.0], y=[1.0, 2.0, 50.0])
     _, axes = drawn(frame)
     assert axes.get_xlim()[1] == 100 and axes.get_ylim()[0] == 0
-    ends = np.concatenate([path for bar in axes.collections for path in bar.get_segments()])  # type: ignore[attr-defined]
-    assert ends.min() >= 0 and ends.max() <= 100 and ends[:, 0].max() == 100

@@ -103,9 +103,9 @@ def test_rows_are_those_of_all_suites_and_ranks_those_of_each_column(both: Fille
     header = ["Method", "First & foremost: Natural", f"First & foremost: {aa}<sup>a</sup>"]
     assert markdown_lines(markdown) == [
         [*header, "Second: Natural", f"Second: {aa}"],
-        ["NT", "**90.00**", "**40.00**", "50.00", "40.00<sup>a</sup>"],
-        [AT, "<u>80.00</u>", "**40.00**", "--<sup>b</sup>", "--<sup>b</sup>"],
-        [SLOW, "70.00", "**40.00**", "--", "--"],
+        ["NT", "**90**", "**40**", "50", "40<sup>a</sup>"],
+        [AT, "<u>80</u>", "**40**", "--<sup>b</sup>", "--<sup>b</sup>"],
+        [SLOW, "70", "**40**", "--", "--"],
         ["Late", "--", "--", "--<sup>b</sup>", "--<sup>b</sup>"],
     ]
 
@@ -145,7 +145,7 @@ def test_columns_of_one_heading_may_be_of_several_suites(
     _, _, markdown = texts(table, tmp_path)
     header, first, *_ = markdown_lines(markdown)
     assert header == ["Method", "Clean: f", "Clean: s<sup>a</sup>", "Corrupted: f", "Corrupted: s<sup>a</sup>"]
-    assert first[1::2] == ["50.00", "25.00<sup>b</sup>"]
+    assert first[1::2] == ["50", "25<sup>b</sup>"]
     assert f"<sup>a</sup> Not measured yet: `{COMPOSE} && make repro`." in markdown
     images = "One epoch: Accuracy (%) of `small_cnn` on test images of `digits` (n = 360: Clean; n = 64: Corrupted)."
     assert images in markdown, "a suite's columns are told apart by their headings"
@@ -245,7 +245,7 @@ def test_table_i_stands_beside_the_papers_for_both_networks(run_row: RunRow, tmp
     markdown = written[7].read_text()
     assert markdown.startswith("**Reproduced minus paper (Table I of Generalist++): CIFAR-10, natural accuracy")
     (line,) = (line for line in markdown_lines(markdown) if line[0].startswith("FAT"))
-    assert line[1].startswith("-37.72") and line[7].startswith("--<sup>")
+    assert line[1].startswith("-38") and line[7].startswith("--<sup>")
 
 
 def test_a_table_without_any_number_has_no_second_form(suites: dict[str, Params], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Params, parse_params
 from pipeline.core.values import Norm
-from pipeline.reporting.layout import NORM_SYMBOLS
+from pipeline.reporting.layout import NORM_SYMBOLS, ranks
 from pipeline.reporting.results import fill
 from pipeline.reporting.tables import ENDINGS, of_suite, remove_leftovers, write_table
 
@@ -28,7 +28,8 @@ def planted(params: Params, means: dict[str, list[float | None]], table: str = "
             row = {"method": method, "metric": column.metric, "mean": float("nan") if mean is None else mean}
             row |= {"std": float("nan"), "seeds": int(mean is not None), "seeds_expected": 1, "images": 64}
             row |= {"missing": mean is None, "command": "" if mean is not None else f"dvc repro evaluate@{method}-0"}
-            rows.append({**row, "low": float("nan"), "high": float("nan"), "notes": (), **columns})
+            row |= {"low": float("nan"), "high": float("nan"), "notes": (), "like_best": False}
+            rows.append({**row, "digits": params.tables[table].digits, **columns})
     return pd.DataFrame(rows).astype({"images": "Int64"})
 
 
@@ -54,32 +55,32 @@ def test_known_results_give_known_cells(params: Params, runs: pd.DataFrame, tmp_
         return rf"{{\scriptsize\,$\pm$\,{std}}}"
 
     a, b = r"\rlap{\textsuperscript{b}}", r"\rlap{\textsuperscript{c}}"
-    hidden = rf"\phantom{{{spread('1.41')}}}", rf"\phantom{{{spread('0.00')}}}", rf"\phantom{{{spread('14.14')}}}"
+    hidden = rf"\phantom{{{spread('1')}}}", rf"\phantom{{{spread('0')}}}", rf"\phantom{{{spread('14')}}}"
     assert tex_rows(tex) == [
         [
             "NT",
-            rf"\textbf{{99.00}}{spread('1.41')}",
-            rf"\phantom{{0}}\underline{{0.00}}{spread('0.00')}",
-            rf"\textbf{{20.00}}{spread('14.14')}",
-            rf"\underline{{10.00}}{spread('7.07')}",
+            rf"\textbf{{99}}{spread('1')}",
+            rf"\phantom{{0}}\underline{{0}}{spread('0')}",
+            rf"\textbf{{20}}{spread('14')}",
+            rf"\underline{{10}}{spread('7')}",
         ],
         [
             r"AT$_{\infty}$ 100\% \textbar{} $\ell_\infty$",
-            rf"\underline{{90.00}}{hidden[0]}{a}",
-            rf"\textbf{{41.25}}{hidden[1]}{a}",
-            rf"\textbf{{20.00}}{hidden[2]}{a}",
-            rf"\textbf{{30.63}}\phantom{{{spread('7.07')}}}{a}",
+            rf"\underline{{90}}{hidden[0]}{a}",
+            rf"\textbf{{41}}{hidden[1]}{a}",
+            rf"\textbf{{20}}{hidden[2]}{a}",
+            rf"\textbf{{31}}\phantom{{{spread('7')}}}{a}",
         ],
         [r"slow\_at", *(f"--{b}" for _ in range(4))],
     ]
     assert markdown_rows(markdown) == [
-        ["NT", "**99.00** ± 1.41", "<u>0.00</u> ± 0.00", "**20.00** ± 14.14", "<u>10.00</u> ± 7.07"],
+        ["NT", "**99** ± 1", "<u>0</u> ± 0", "**20** ± 14", "<u>10</u> ± 7"],
         [
             r"AT<sub>∞</sub> 100% \| " + "\N{SCRIPT SMALL L}<sub>∞</sub>",
-            "<u>90.00</u><sup>b</sup>",
-            "**41.25**<sup>b</sup>",
-            "**20.00**<sup>b</sup>",
-            "**30.63**<sup>b</sup>",
+            "<u>90</u><sup>b</sup>",
+            "**41**<sup>b</sup>",
+            "**20**<sup>b</sup>",
+            "**31**<sup>b</sup>",
         ],
         [r"slow\_at", *("--<sup>c</sup>" for _ in range(4))],
     ]
@@ -116,17 +117,17 @@ def test_the_csv_has_the_printed_numbers(params: Params, runs: pd.DataFrame, tmp
     _, table, _ = write(params, fill(params, params.tables["main"], runs), tmp_path)
     header, *rows = csv.reader(table.splitlines())
     assert header[:7] == ["method", "label", "metric", "value", "std", "low", "high"]
-    assert header[7:] == ["seeds", "images", "missing", "command", "notes"]
+    assert header[7:] == ["shown", "mark", "seeds", "images", "missing", "command", "notes"]
     assert len(rows) == 12
-    assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "", "", "2", "360", "false", "", ""]
+    assert rows[0] == ["nt", "NT", "natural", "99.00", "1.41", "", "", "99", "best", "2", "360", "false", "", ""]
     assert rows[5][:7] == ["at", "AT∞ 100% | \N{SCRIPT SMALL L}∞", "aa_linf", "41.25", "", "", ""]
-    assert rows[5][7:] == ["1", "64", "false", "dvc repro evaluate@at-1", "64 of 360 test images."]
-    assert rows[11][:10] == ["slow_at", "slow_at", "union", "", "", "", "", "0", "", "true"]
-    assert rows[11][10] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
+    assert rows[5][7:] == ["41", "best", "1", "64", "false", "dvc repro evaluate@at-1", "64 of 360 test images."]
+    assert rows[11][:12] == ["slow_at", "slow_at", "union", *6 * [""], "0", "", "true"]
+    assert rows[11][12] == "dvc repro evaluate@slow_at-0 evaluate@slow_at-1"
     wide = pd.read_csv(next(tmp_path.glob("*_wide.csv")))
     metrics = list(dict.fromkeys(row[2] for row in rows))
     assert list(wide.columns) == ["method", "label", *metrics] and list(wide["method"]) == ["nt", "at", "slow_at"]
-    numbers = [float(row[3]) if row[3] else float("nan") for row in rows]
+    numbers = [float(row[7]) if row[7] else float("nan") for row in rows]
     assert wide[metrics].to_numpy().ravel().tolist() == pytest.approx(numbers, nan_ok=True)
 
 
@@ -149,7 +150,7 @@ def test_one_filled_row_has_no_mark(params: Params, tmp_path: Path) -> None:
     tex, table, markdown = write(params, results, tmp_path, "one_column")
     assert tex_rows(tex)[0][1] == "12.3"
     assert markdown_rows(markdown)[0][1] == "12.3"
-    assert "at,AT∞ 100% | \N{SCRIPT SMALL L}∞,worst_case_union,12.3,,,,1,64,false,," in table
+    assert "at,AT∞ 100% | \N{SCRIPT SMALL L}∞,worst_case_union,12.3,,,,12.3,,1,64,false,," in table
 
 
 def test_one_seed_and_one_number_of_images_are_said_plainly(raw: dict[str, Any], tmp_path: Path) -> None:
@@ -270,6 +271,42 @@ def test_marks_are_those_that_the_table_asks_for(
     }
     _, _, markdown = write(params, planted(params, means), tmp_path)
     assert [row[1] for row in markdown_rows(markdown)] == shown
+
+
+def test_a_mark_that_many_share_is_left_out(params: Params) -> None:
+    column = pd.DataFrame({"method": list("abcdef"), "mean": [3.0, 3.0, 2.0, 2.0, 2.0, 2.0]})
+    column = column.assign(missing=False, digits=2, like_best=False)
+    assert ranks(column, params.tables["main"]) == {"a": "best", "b": "best"}
+
+
+def test_what_cannot_be_told_from_the_best_is_marked_as_the_best_is(params: Params, tmp_path: Path) -> None:
+    results = planted(params, {"nt": [90.0] * 4, "at": [80.0] * 4, "slow_at": [70.0] * 4}, digits=0)
+    results["like_best"] = results["method"].isin(["nt", "at"])
+    tex, table, markdown = write(params, results, tmp_path)
+    assert [row[1] for row in tex_rows(tex)] == [r"\textbf{90}", r"\textbf{80}", r"\underline{70}"]
+    assert [row[1] for row in markdown_rows(markdown)] == ["**90**", "**80**", "<u>70</u>"]
+    assert list(pd.read_csv(io.StringIO(table))["mark"][::4]) == ["best", "best", "second"]
+    assert all("cannot be told from it on the same images" in text for text in (tex, markdown))
+    results["like_best"] = True
+    tex, _, markdown = write(params, results, tmp_path)  # a mark that all have says nothing
+    assert "textbf{9" not in tex and "cannot be told" not in tex + markdown
+
+
+def test_no_more_digits_are_shown_than_the_images_tell(params: Params, runs: pd.DataFrame) -> None:
+    many = runs.assign(**{"count.natural": 10_000})
+    found = fill(params, params.tables["main"], many).set_index(["method", "metric"])["digits"]
+    assert found["nt", "natural"] == 1 and found["nt", "aa_linf"] == 0
+
+
+def test_groups_of_methods_are_set_apart(raw: dict[str, Any], tmp_path: Path) -> None:
+    axis = {"metric": "natural", "label": "natural"}
+    groups = [{"label": "natural", "methods": ["nt"]}, {"label": "adversarial", "methods": ["at", "slow_at"]}]
+    raw["figures"] = {"points": {"kind": "trade_off", "caption": "", "x": axis, "y": axis, "groups": groups}}
+    params = parse_params(raw)
+    means: dict[str, list[float | None]] = {name: [1.0] * 4 for name in ("nt", "at", "slow_at")}
+    tex, *_ = write(params, planted(params, means), tmp_path)
+    body = tex.split(r"\midrule")
+    assert [part.count(r"\\") for part in body[1:3]] == [1, 2] and len(body) == 3
 
 
 Means = st.lists(st.one_of(st.none(), st.floats(0, 100)), min_size=4, max_size=4)

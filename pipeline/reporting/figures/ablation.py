@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from pipeline.config.figures import Axis, FigureSettings, FigureSource, Kind, Methods
+from pipeline.config.figures import Axis, FigureSource, Kind, StudyFigure
 from pipeline.config.metrics import metric_named
 from pipeline.config.mixtures.moving_average import MovingAverageSettings
 from pipeline.config.studies import FirstRatioStudy
-from pipeline.core.errors import RequestError
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
     MISSING_NOTE,
     ROW,
     Look,
-    deviations,
+    bars_note,
     figure_text,
     keep_percentages,
     legend_above,
     looks,
     mark_missing,
+    method_looks,
     new_figure,
     note_below,
 )
@@ -48,34 +48,24 @@ class Setting:
 
     text: str
     value: float | None
-    numbers: dict[str, tuple[float, float]]
-    """Mean and standard deviation by metric; NaN where there is none."""
+    numbers: dict[str, tuple[float, float, float]]
+    """Mean by metric, and how far its error bar reaches below and above; NaN where there is none."""
     cell: Cell
     """That of the first seed."""
     is_default: bool
     """Whether it is what the method has in `methods`."""
 
 
-class AblationFigure(FigureSettings):
+class AblationFigure(StudyFigure):
     """What a study of the ablation grid varies, against metrics."""
 
-    is_study: ClassVar[bool] = True
     kind: Literal["ablation"]
-    study: str
-    methods: Methods | None = None
-    """The study's methods that are drawn (null: all)."""
     metrics: Annotated[list[Axis], Field(min_length=1)]
 
     @override
     def names(self) -> Iterator[tuple[Kind, str]]:
-        yield "study", self.study
-        yield from (("method", method) for method in self.methods or [])
+        yield from super().names()
         yield from (("metric", axis.metric) for axis in self.metrics)
-
-    @property
-    @override
-    def methods_shown(self) -> list[str]:
-        return []
 
     @override
     def draw(self, source: FigureSource) -> Figure:
@@ -87,8 +77,8 @@ class AblationFigure(FigureSettings):
         default = "Grey band: the setting in the tables." if numbered else "Bold: the setting in the tables."
         remarks = [
             default if any(setting.is_default for setting in drawn) else "",
-            "Bars: standard deviation over seeds." if any(not math.isnan(std) for _, std in numbers) else "",
-            MISSING_NOTE if any(math.isnan(mean) for mean, _ in numbers) else "",
+            bars_note(len(source.params.seeds)) if any(below == below for _, below, _ in numbers) else "",
+            MISSING_NOTE if any(math.isnan(mean) for mean, *_ in numbers) else "",
         ]
         note_below(figure, " ".join(filter(None, remarks)))
         return figure
@@ -98,19 +88,16 @@ class AblationFigure(FigureSettings):
         from pipeline.reporting.results import measure
 
         found: dict[str, list[Cell]] = {}
-        cells: list[Cell] = [cell for cell in source.grid if cell.study == self.study]
-        for cell in cells:
-            if self.methods is None or cell.method in self.methods:
+        for cell in source.grid:
+            if cell.study == self.study and (self.methods is None or cell.method in self.methods):
                 found.setdefault(f"{cell.method} {cell.setting}", []).append(cell)
-        if not found:
-            valid = ", ".join(dict.fromkeys(cell.method for cell in cells))
-            raise RequestError(f"study '{self.study}' varies none of {', '.join(self.methods or [])}. Valid: {valid}")
         experiments = {name: {cell.experiment.seed: cell.experiment for cell in own} for name, own in found.items()}
         frame = measure(experiments, [axis.metric for axis in self.metrics], source.runs)
         methods: dict[str, list[Setting]] = {}
         for name, (first, *_) in found.items():
             own = frame[frame["name"] == name]
-            numbers = dict(zip(own["metric"], zip(own["mean"], own["std"], strict=True), strict=True))
+            reach = zip(own["mean"], own["below"], own["above"], strict=True)
+            numbers = dict(zip(own["metric"], reach, strict=True))
             is_default = first.experiment.name == first.method
             setting = Setting(first.setting, first.value, numbers, first, is_default)
             methods.setdefault(first.method, []).append(setting)
@@ -121,13 +108,14 @@ class AblationFigure(FigureSettings):
         figure = new_figure(COLUMN_WIDTH, 0.8 + 1.05 * len(self.metrics))
         panels: list[Axes] = figure.subplots(len(self.metrics), sharex=True, squeeze=False)[:, 0].tolist()
         drawn = [setting for own in methods.values() for setting in own]
+        chosen = method_looks(params)
         for axes, metric in zip(panels, self.metrics, strict=True):
             percent = metric_named(metric.metric).is_accuracy
-            for (method, own), look in zip(methods.items(), looks(methods).values(), strict=True):
+            for method, own in methods.items():
                 values = [setting.value or 0 for setting in own]
-                means, stds = zip(*(setting.numbers[metric.metric] for setting in own), strict=True)
-                label = figure_text(params.methods[method].label)
-                axes.errorbar(values, means, deviations(means, stds, percent), **look.curve, label=label, clip_on=False)
+                means, *reach = zip(*(setting.numbers[metric.metric] for setting in own), strict=True)
+                options = chosen[method].curve | {"label": figure_text(params.methods[method].label), "clip_on": False}
+                axes.errorbar(values, means, reach, **options, elinewidth=0.7)
                 mark_missing(axes, [one for one, mean in zip(values, means, strict=True) if math.isnan(mean)], "x")
             if percent:
                 keep_percentages(axes, "y")
@@ -146,7 +134,7 @@ class AblationFigure(FigureSettings):
         """A column per metric, each with its own scale; a row per setting, the methods one above the other."""
         schedules = isinstance(params.ablation.studies[self.study], FirstRatioStudy)
         texts = [setting.text for own in methods.values() for setting in own]
-        varied = looks(texts) if schedules else looks(methods)
+        varied = looks(texts) if schedules else method_looks(params)
         heights = [1.1] * schedules + [ROW * (len(own) + 0.6) for own in methods.values()]
         figure = new_figure(COLUMN_WIDTH, 0.85 + 0.18 * len(methods) + sum(heights))
         grid = figure.add_gridspec(len(heights), len(self.metrics), height_ratios=heights)
@@ -171,18 +159,10 @@ class AblationFigure(FigureSettings):
 def _draw_column(axes: Axes, own: list[Setting], metric: str, chosen: list[Look]) -> None:
     """The settings of one method under one metric, the first at the top."""
     numbers = [setting.numbers[metric] for setting in own]
-    percent = metric_named(metric).is_accuracy
-    for row, ((mean, std), look) in enumerate(zip(numbers, chosen, strict=True)):
-        error = deviations([mean], [std], percent)
-        bar: dict[str, Any] = {
-            "fmt": look.marker,
-            "color": look.colour,
-            "elinewidth": 0.8,
-            "gid": "point",
-            "clip_on": False,
-        }
-        axes.errorbar([mean], [row], xerr=error, **bar)
-    mark_missing(axes, [row for row, (mean, _) in enumerate(numbers) if math.isnan(mean)], "y")
+    for row, ((mean, below, above), look) in enumerate(zip(numbers, chosen, strict=True)):
+        bar: dict[str, Any] = look.point | {"elinewidth": 0.8, "gid": "point", "clip_on": False}
+        axes.errorbar([mean], [row], xerr=[[below], [above]], **bar)
+    mark_missing(axes, [row for row, (mean, *_) in enumerate(numbers) if math.isnan(mean)], "y")
     axes.set(ylim=(len(own) - 0.4, -0.6))
     axes.set_yticks(range(len(own)), [figure_text(setting.text) for setting in own])
     for label, setting in zip(axes.get_yticklabels(), own, strict=True):

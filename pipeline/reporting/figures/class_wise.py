@@ -1,4 +1,4 @@
-"""Accuracy by class: bars for a few classes, sorted curves for many."""
+"""Accuracy by class: points with error bars for a few classes, sorted curves for many."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from typing_extensions import override
 
-from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
+from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods, NothingToShow
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
+    Look,
+    bars_note,
     deviations,
     figure_text,
+    keep_percentages,
     legend_above,
-    looks,
+    method_looks,
     new_figure,
     note_below,
     plain_text,
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BARS_UP_TO = 20
+POINTS_UP_TO = 20
 """Classes; more of them are curves, sorted by the first method's accuracy."""
+TOGETHER = 0.72
+"""The share of a class's place that the points of all methods take."""
 
 
 class ClassWiseFigure(FigureSettings):
@@ -47,23 +52,26 @@ class ClassWiseFigure(FigureSettings):
     def draw(self, source: FigureSource) -> Figure:
         """Raises as `pipeline.tracking.read_class_accuracies`."""
         accuracies = self._accuracies(source)
-        labels = {method: figure_text(source.params.methods[method].label) for method in self.methods}
-        classes = tuple(map(plain_text, source.params.data.facts.classes))
-        figure = new_figure(COLUMN_WIDTH, 2.3)
+        if not accuracies:
+            raise NothingToShow(f"no accuracies by class under {self.attack}; '{self.command}' measures them")
+        params = source.params
+        labels = {method: figure_text(params.methods[method].label) for method in self.methods}
+        classes = tuple(map(plain_text, params.data.facts.classes))
+        figure = new_figure(COLUMN_WIDTH, 2.5)
         axes = figure.add_subplot()
-        (_draw_bars if len(classes) <= BARS_UP_TO else _draw_curves)(axes, accuracies, labels, classes)
-        axes.set(ylabel=figure_text(self.label), ylim=(0, 100))
+        few = len(classes) <= POINTS_UP_TO
+        (_draw_points if few else _draw_curves)(axes, accuracies, labels, classes, method_looks(params))
+        axes.set_ylabel(figure_text(self.label))
         axes.grid(False, axis="x")
-        if accuracies:
-            legend_above(figure, axes.get_legend_handles_labels()[0])
+        keep_percentages(axes, "y")
+        legend_above(figure, axes.get_legend_handles_labels()[0])
         missing = [label for method, label in labels.items() if method not in accuracies]
-        note_below(figure, f"Not measured: {', '.join(missing)}." if missing else "")
+        bars = bars_note(len(params.seeds)) if few else ""
+        note_below(figure, f"{bars} Not measured: {', '.join(missing)}." if missing else bars)
         return figure
 
     def _accuracies(self, source: FigureSource) -> dict[str, pd.DataFrame]:
-        """By method that is measured, for each class `mean` and `std` over seeds, in percent."""
-        import pandas as pd
-
+        """By method that is measured, for each class `mean`, and how far its error bar reaches, in percent."""
         from pipeline.reporting.results import latest_runs
         from pipeline.tracking import read_class_accuracies
 
@@ -77,38 +85,55 @@ class ClassWiseFigure(FigureSettings):
         found = {}
         for method, runs in counting.items():
             measured = [_by_class(tables[run], attacks) for run in runs if run in tables]
-            measured = [series for series in measured if len(series)]
+            measured = [table for table in measured if len(table)]
             if measured:
-                seeds = 100 * pd.concat(measured, axis="columns")
-                found[method] = pd.DataFrame({"mean": seeds.mean(axis="columns"), "std": seeds.std(axis="columns")})
+                found[method] = _over_seeds(measured, len(params.seeds))
         return found
 
 
-def _by_class(table: pd.DataFrame, attacks: list[str]) -> pd.Series:
-    """The mean over the attacks of each class's accuracy; empty where one of them was not measured."""
-    wide = table.pivot(index="label", columns="attack", values="accuracy").reindex(columns=attacks)
-    return wide.dropna().mean(axis="columns")
+def _by_class(table: pd.DataFrame, attacks: list[str]) -> pd.DataFrame:
+    """The mean over the attacks of each class's `accuracy`, and its `images`; empty where one was not measured."""
+    wide = table.pivot(index="label", columns="attack", values=["accuracy", "images"])
+    named = [(value, attack) for value in ("accuracy", "images") for attack in attacks]
+    whole = wide.reindex(columns=named).dropna()
+    return whole.T.groupby(level=0).mean().T
 
 
-def _draw_bars(
-    axes: Axes, accuracies: dict[str, pd.DataFrame], labels: dict[str, str], classes: tuple[str, ...]
+def _over_seeds(tables: list[pd.DataFrame], expected: int) -> pd.DataFrame:
+    """`mean`, `below` and `above` of each class; of the one seed that is expected, Wilson's 95% interval."""
+    import pandas as pd
+
+    from pipeline.evaluation.statistics import wilson
+
+    shares = 100 * pd.concat([table["accuracy"] for table in tables], axis="columns")
+    mean = shares.mean(axis="columns")
+    if expected > 1:
+        below, above = deviations(mean, shares.std(axis="columns"))
+    else:
+        counts = tables[0]["images"].astype(int)
+        ends = 100 * np.array([wilson(share / 100, count) for share, count in zip(mean, counts, strict=True)])
+        below, above = (mean - ends[:, 0]).clip(lower=0), (ends[:, 1] - mean).clip(lower=0)
+    return pd.DataFrame({"mean": mean, "below": below, "above": above})
+
+
+def _draw_points(
+    axes: Axes,
+    accuracies: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    classes: tuple[str, ...],
+    chosen: dict[str, Look],
 ) -> None:
+    """The methods of a class beside each other."""
     places = np.arange(len(classes))
-    width = 0.84 / max(len(accuracies), 1)
-    for number, ((method, table), look) in enumerate(zip(accuracies.items(), looks(accuracies).values(), strict=True)):
+    shifts = TOGETHER * (np.arange(len(accuracies)) - (len(accuracies) - 1) / 2) / len(accuracies)
+    for shift, (method, table) in zip(shifts, accuracies.items(), strict=True):
         table = table.reindex(places)
-        axes.bar(
-            places + width * (number - (len(accuracies) - 1) / 2),
-            table["mean"],
-            width,
-            yerr=deviations(table["mean"], table["std"]),
-            label=labels[method],
-            color=look.colour,
-            hatch=look.hatch,
-            edgecolor="white",
-            linewidth=0.3,
-            error_kw={"elinewidth": 0.6, "capsize": 1, "capthick": 0.6},
+        options = chosen[method].point | {"markersize": 3, "label": labels[method], "clip_on": False}
+        axes.errorbar(
+            places + shift, table["mean"], table[["below", "above"]].to_numpy().T, **options, elinewidth=0.6, capsize=0
         )
+    for edge in places[1:] - 0.5:
+        axes.axvline(edge, color="#e4e4e4", linewidth=0.5, zorder=0)
     long = max(map(len, classes)) > 2
     turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
     axes.set_xticks(places, classes, **turned)
@@ -117,18 +142,19 @@ def _draw_bars(
 
 
 def _draw_curves(
-    axes: Axes, accuracies: dict[str, pd.DataFrame], labels: dict[str, str], classes: tuple[str, ...]
+    axes: Axes,
+    accuracies: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    classes: tuple[str, ...],
+    chosen: dict[str, Look],
 ) -> None:
-    first = next(iter(accuracies), None)
-    order = accuracies[first]["mean"].sort_values(kind="stable").index if first else None
-    for (method, table), look in zip(accuracies.items(), looks(accuracies).values(), strict=True):
+    first = next(iter(accuracies))
+    order = accuracies[first]["mean"].sort_values(kind="stable").index
+    for method, table in accuracies.items():
         values = table["mean"].reindex(order)
-        marked = max(len(classes) // 12, 1)
-        axes.plot(
-            range(1, len(values) + 1), values, **look.curve, markersize=2.5, markevery=marked, label=labels[method]
-        )
-    judge = labels[first] if first else "accuracy"
-    axes.set(xlabel=f"classes, from least to most accurate with {judge}", xlim=(0, len(classes) + 1))
+        options = chosen[method].curve | {"markersize": 2.5, "markevery": max(len(classes) // 12, 1)}
+        axes.plot(range(1, len(values) + 1), values, **options, label=labels[method])
+    axes.set(xlabel=f"classes, from least to most accurate with {labels[first]}", xlim=(0, len(classes) + 1))
 
 
 FIGURE = ClassWiseFigure

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
+from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods, NothingToShow
 from pipeline.core.errors import PipelineError
 from pipeline.core.values import Whole
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
-    MISSING_TEXT,
     PAGE_WIDTH,
     figure_text,
     new_figure,
@@ -41,7 +38,7 @@ RIGHT, WRONG = "#00704e", "#b3261e"
 class GradCAMFigure(FigureSettings):
     """What networks look at in images that some methods get right and others get wrong.
 
-    Networks are those of the first seed. Where something is not at hand, the figure says which command brings it.
+    Networks are those of the first seed.
     """
 
     kind: Literal["grad_cam"]
@@ -88,22 +85,22 @@ class GradCAMFigure(FigureSettings):
         lacking = ", ".join(label for name, label in labels.items() if name not in runs)
         remark = f"Not measured: {lacking}." if lacking else ""
         if not right or not wrong:
-            return _message(remark)
+            raise NothingToShow(f"{lacking} not measured; '{self.command}' runs them")
         chosen = self._choose(runs)
         if not chosen:
             ours, others = " and ".join(labels[name] for name in right), ", ".join(labels[name] for name in wrong)
-            return _message(f"There is no test image that {ours} get right and any of {others} gets wrong.")
+            raise NothingToShow(f"there is no test image that {ours} get right and any of {others} gets wrong")
         if source.pictures is None:
-            return _message("The test images are not at hand.")
+            raise NothingToShow("the test images are not at hand")
         try:
             seen: dict[str, View] = {
                 labels[name]: source.pictures.seen(experiments[name], run, chosen, [self.view])[self.view]
                 for name, run in runs.items()
             }
         except PipelineError as error:
-            return _message(figure_text(str(error)))
+            raise NothingToShow(str(error)) from None
         if blind := [label for label, view in seen.items() if not view.maps.any()]:
-            return _message(f"No feature maps, which Grad-CAM is made of, in the networks of {', '.join(blind)}.")
+            raise NothingToShow(f"the networks of {', '.join(blind)} have no feature maps, which Grad-CAM is made of")
         shown = source.pictures.split(experiments[right[0]]).test.subset(torch.tensor(chosen))
         classes = tuple(map(plain_text, experiments[right[0]].data.facts.classes))
         return _draw(shown, classes, seen, remark)
@@ -124,16 +121,6 @@ class GradCAMFigure(FigureSettings):
             return []
         labels = tables[right[0]].set_index("image")["label"]
         return disputed(correctness(tables), labels, right, self.images)
-
-
-def _message(text: str) -> Figure:
-    """A figure that says why it shows nothing."""
-    figure = new_figure(COLUMN_WIDTH, 1.0)
-    # Math without spaces is not broken; {} ends a command as a space does.
-    whole = re.sub(r"\$[^$]*\$", lambda math: math[0].replace(" ", "{}"), text)
-    lines = fill(whole, 62, break_long_words=False, break_on_hyphens=False)
-    figure.text(0.5, 0.5, lines, ha="center", va="center", fontsize=6.5, color=MISSING_TEXT)
-    return figure
 
 
 def _draw(shown: ImageSet, classes: tuple[str, ...], seen: Mapping[str, View], remark: str) -> Figure:

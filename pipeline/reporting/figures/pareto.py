@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource
+from pipeline.core.errors import RequestError
 from pipeline.reporting.figures.trade_off import draw_points, frontier
-from pipeline.reporting.style import COLOURS, COLUMN_WIDTH, Look, figure_text, new_figure, note_below
+from pipeline.reporting.style import (
+    COLOURS,
+    COLUMN_WIDTH,
+    Look,
+    bars_note,
+    deviations,
+    figure_text,
+    new_figure,
+    note_below,
+)
 from pipeline.studies.trials import OBJECTIVES, Point, Search
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from pipeline.config.params import Params
+
 TRIAL, FRONT, TABLES = "trial", "on the frontier", "as in the tables"
 LOOKS = {
-    TRIAL: Look(COLOURS[3], "o", "", ""),
-    FRONT: Look(COLOURS[0], "s", "", ""),
-    TABLES: Look("#000000", "*", "", ""),
+    TRIAL: Look(COLOURS[3], "o", ""),
+    FRONT: Look(COLOURS[0], "s", ""),
+    TABLES: Look("#000000", "*", ""),
 }
 SETTINGS = [field.name for field in fields(Point)]
 
@@ -29,8 +41,16 @@ SETTINGS = [field.name for field in fields(Point)]
 class ParetoFigure(FigureSettings):
     """Every trial of the search between its two objectives, and the frontier of those that no other one beats."""
 
-    is_study: ClassVar[bool] = True
+    fewest: ClassVar[int] = 2
+    command: ClassVar[str] = "make search"
     kind: Literal["pareto"]
+
+    @override
+    def misfits(self, params: Params) -> Iterator[str]:
+        try:
+            Search.of(params)
+        except RequestError as error:
+            yield str(error)
 
     @override
     def coverage(self, source: FigureSource, measured: int, shown: int) -> list[int]:
@@ -40,7 +60,7 @@ class ParetoFigure(FigureSettings):
 
     @override
     def draw(self, source: FigureSource) -> Figure:
-        """Raises RequestError where the file declares no search; and as `pipeline.tracking.finished_runs`."""
+        """Raises as `pipeline.tracking.finished_runs`."""
         import pandas as pd
 
         search = Search.of(source.params)
@@ -53,6 +73,7 @@ class ParetoFigure(FigureSettings):
         axes.set(xlabel="natural accuracy, held-out images (%)", ylabel="worst-case union, held-out images (%)")
         note_below(figure, _remark(search, trials, default))
         points = pd.concat([trials.sort_values("group", ascending=False), default], ignore_index=True)
+        points["look"] = points["group"].map(LOOKS)
         draw_points(figure, axes, points, best, LOOKS, percent=(True, True))
         return figure
 
@@ -63,7 +84,7 @@ def _trials(search: Search) -> pd.DataFrame:
 
     runs = read_trials(search.params.suite, search.digest).astype(dict.fromkeys(SETTINGS, float))
     by_trial = runs.merge(_accuracies(runs["run_id"]), on="run_id").groupby("trial")
-    found = by_trial[[*SETTINGS, "x", "y"]].mean().join(by_trial[["x", "y"]].std().add_suffix("_std"))
+    found = _with_bars(by_trial[[*SETTINGS, "x", "y"]].mean(), by_trial[["x", "y"]].std())
     found = found.drop_duplicates(SETTINGS).reset_index()
     found["label"] = [
         rf"$\gamma_1$ {ratio:g}, $c$ {interval:g}, $t'$ {warmup:g}"
@@ -79,8 +100,16 @@ def _as_in_the_tables(search: Search) -> pd.DataFrame:
 
     experiments = search.experiments(search.default)
     found = _accuracies(latest_runs(experiments, finished_runs(experiments)).values())[["x", "y"]]
-    means, stds = found.mean().to_frame().T, found.std().add_suffix("_std").to_frame().T
-    return means.join(stds).assign(group=TABLES, label="").dropna(subset=["x", "y"])
+    points = _with_bars(found.mean().to_frame().T, found.std().to_frame().T)
+    return points.assign(group=TABLES, label="").dropna(subset=["x", "y"])
+
+
+def _with_bars(means: pd.DataFrame, stds: pd.DataFrame) -> pd.DataFrame:
+    """Points with how far their error bars reach."""
+    reach = {}
+    for axis in ("x", "y"):
+        reach[f"{axis}_below"], reach[f"{axis}_above"] = deviations(means[axis], stds[axis])
+    return means.assign(**reach)
 
 
 def _accuracies(run_ids: Iterable[str]) -> pd.DataFrame:
@@ -101,10 +130,8 @@ def _remark(search: Search, trials: pd.DataFrame, default: pd.DataFrame) -> str:
     """What the points are, and what is missing."""
     label, count = figure_text(search.method.label), len(trials)
     parts = [
-        f"{label}, {count} {'setting' if count == 1 else 'settings'}; $\\gamma_1$ at the last breakpoint."
-        if count
-        else f"{label}. No trial is measured: 'make search'.",
-        "Bars: standard deviation over seeds." if len(search.settings.seeds) > 1 else "",
+        f"{label}, {count} settings; $\\gamma_1$ at the last breakpoint.",
+        bars_note(2) if len(search.settings.seeds) > 1 else "",
         "Not measured: the setting in the tables." if default.empty else "",
     ]
     return " ".join(filter(None, parts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
-from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods
+from pipeline.config.figures import FigureSource, StudyFigure
 from pipeline.config.studies import ReplacedExampleStudy
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
@@ -44,39 +44,33 @@ Numbers = dict[str, dict[str, float]]
 """By fingerprint of the experiment with the replaced example, and name; what is not measured is left out."""
 
 
-class StabilityFigure(FigureSettings):
+class StabilityFigure(StudyFigure):
     """How far losses lie apart whose networks' training sets differ in one example, beside the bound and the gap.
 
-    A row for every replaced example, the methods one above the other, and a column for every attack. Every seed has a
-    mark of each kind.
+    The study varies `replaced_example`. A row for every replaced example, the methods one above the other, and a column
+    for every attack. Every seed has a mark of each kind.
     """
 
-    is_study: ClassVar[bool] = True
+    command: ClassVar[str] = "python -m stages.stability"
     kind: Literal["stability"]
-    study: str
-    """One that varies `replaced_example`."""
-    methods: Methods | None = None
-    """The study's methods that are drawn (null: all)."""
     loss: Literal["error_probability", "cross_entropy"] = "error_probability"
     """1 - p of the true class, or the cross-entropy in nats."""
-
-    @override
-    def names(self) -> Iterator[tuple[Kind, str]]:
-        yield "study", self.study
-        yield from (("method", method) for method in self.methods or [])
 
     @override
     def misfits(self, params: Params) -> Iterator[str]:
         study = params.ablation.studies[self.study]
         if not isinstance(study, ReplacedExampleStudy):
             yield f"a stability figure shows a study that varies replaced_example, '{self.study}' varies {study.varies}"
-        elif self.methods and not set(self.methods) & set(study.methods):
-            yield f"study '{self.study}' has none of {', '.join(self.methods)}. Valid: {', '.join(study.methods)}"
+        yield from super().misfits(params)
 
-    @property
     @override
-    def methods_shown(self) -> list[str]:
-        return []
+    def coverage(self, source: FigureSource, measured: int, shown: int) -> list[int]:
+        """How many pairs are compared, and of how many."""
+        numbers, pairs = _numbers(source.runs), self._pairs(source)
+        found = [
+            cell.experiment.fingerprint in numbers for own in pairs.values() for cells in own.values() for cell in cells
+        ]
+        return [sum(found), len(found)]
 
     @override
     def draw(self, source: FigureSource) -> Figure:
@@ -93,11 +87,11 @@ class StabilityFigure(FigureSettings):
         for axes, attack in zip(grid[-1], attacks, strict=True):
             axes.set_xlabel(_label(attack))
         legend_above(figure, grid[0][0].lines[: len(MARKS)])
-        shown = [cell for own in methods.values() for seeds in own.values() for cell in seeds]
+        compared, pairs = self.coverage(source, 0, 0)
         remarks = [
             f"{LOSSES[self.loss]} of networks whose training sets differ in one image.",
             "Grey line: the largest that it can be." if self.loss == "error_probability" else "",
-            "" if all(cell.experiment.fingerprint in numbers for cell in shown) else MISSING_NOTE,
+            "" if compared == pairs else MISSING_NOTE,
         ]
         note_below(figure, " ".join(filter(None, remarks)))
         return figure

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import override
 
-from pipeline.config.figures import FigureSettings, FigureSource, Kind
+from pipeline.config.figures import FigureSettings, FigureSource, Kind, NothingToShow
 from pipeline.reporting.figures.training_curves import draw_curves, read_curves
-from pipeline.reporting.style import COLUMN_WIDTH, learner_looks, new_figure, note_below, say_missing
+from pipeline.reporting.style import COLUMN_WIDTH, learner_looks, new_figure, note_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL_HEIGHT = 1.15
+PANEL_HEIGHT = 1.25
 MEAN = "mean"
 """Over the tasks: R_T of Definition 1, in black."""
 
@@ -36,20 +36,22 @@ class TheoryFigure(FigureSettings):
         """Raises as `pipeline.tracking.read_histories`."""
         experiment = source.params.experiment(self.method, source.params.seeds[0])
         curves = read_curves(source, self.method)
-        drawn = _columns(list(experiment.method.learners))
+        columns_of = _columns(list(experiment.method.learners))
+        drawn = {label: columns for label, columns in columns_of.items() if curves.measured(columns)}
+        if not drawn:
+            raise NothingToShow(f"no run of {self.method} measured the theorems' terms (`training.theory`)")
         figure = new_figure(COLUMN_WIDTH, 0.5 + len(drawn) * PANEL_HEIGHT)
-        panels: list[Axes] = figure.subplots(len(drawn), sharex=True).tolist()
+        panels: list[Axes] = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0].tolist()
         for axes, (label, columns) in zip(panels, drawn.items(), strict=True):
             axes.set_ylabel(label)
-            if not curves.measured(columns):
-                say_missing(axes)
-                continue
             looks = learner_looks(name for name in columns if name != MEAN)
             draw_curves(axes, curves, columns, looks | {MEAN: looks["global"]})
-            axes.legend(fontsize="x-small", ncols=2, loc="best")
+            axes.legend(fontsize="x-small", ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
         panels[-1].set(xlabel="epoch", xlim=(0, 1.015 * experiment.training.epochs))
         figure.align_ylabels(panels)
-        note_below(figure, f"Error probabilities on held-out images.{curves.seeds_note}" if curves.runs else "")
+        missing = [" ".join(label.split()) for label in columns_of if label not in drawn]
+        remark = f"Error probabilities on held-out images.{curves.seeds_note}"
+        note_below(figure, f"{remark} Not measured: {'; '.join(missing)}." if missing else remark)
         return figure
 
 

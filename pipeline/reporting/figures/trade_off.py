@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -10,21 +12,20 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from typing_extensions import override
 
-from pipeline.config.figures import Axis, FigureSettings, FigureSource, Group, Kind
+from pipeline.config.figures import Axis, FigureSettings, FigureSource, Group, Kind, NothingToShow
 from pipeline.config.metrics import metric_named
 from pipeline.core.values import unique
 from pipeline.reporting.labels import SAME_PLACE, place_labels
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
     Look,
-    deviations,
+    bars_note,
     figure_text,
     keep_percentages,
     legend_above,
-    looks,
+    method_looks,
     new_figure,
     note_below,
-    say_missing,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ RING = 0.6
 MOST_RINGS = 3
 EDGE = 0.045
 """Where a point that is far off is drawn, as a share of the axes."""
+BAR: dict[str, Any] = {"elinewidth": 0.7, "zorder": 3, "clip_on": False}
 FRONTIER: dict[str, Any] = {"color": "#4d4d4d", "linewidth": 0.9, "linestyle": (0, (4, 1.5))}
 MARGIN = 0.18
 """Room on each side, as a share of what the points span."""
@@ -51,6 +53,9 @@ LEAST_SPAN = 1.0
 """Percentage points: what points that are closer are taken to span."""
 FAR_OFF = 3.0
 """Interquartile ranges below the first quartile."""
+MOST_BARS = 8
+"""Points of one seed of which each has its error bars."""
+REACH = ("x_below", "x_above", "y_below", "y_above")
 
 
 class TradeOffFigure(FigureSettings):
@@ -82,6 +87,11 @@ class TradeOffFigure(FigureSettings):
         yield from (("study", study) for study in self.studies)
 
     @property
+    @override
+    def method_groups(self) -> list[Group]:
+        return [group for group in self.groups if group.methods]
+
+    @property
     def signs(self) -> tuple[int, int]:
         """By axis 1 where more is better, as of accuracies, and -1 where less is."""
         x, y = (1 if metric_named(axis.metric).is_accuracy else -1 for axis in (self.x, self.y))
@@ -91,20 +101,31 @@ class TradeOffFigure(FigureSettings):
     def draw(self, source: FigureSource) -> Figure:
         points = points_between(self, source.params, source.runs, source.grid)
         measured = points.dropna(subset=["x", "y"])
+        if measured.empty:
+            raise NothingToShow(f"nothing has both {self.x.metric} and {self.y.metric}; '{self.command}' measures them")
         missing = points.drop(measured.index)["label"]
         figure = new_figure(COLUMN_WIDTH, 2.0 + 0.1 * len(points))
         axes = figure.add_subplot(xlabel=figure_text(self.x.label), ylabel=figure_text(self.y.label))
-        note_below(figure, f"Not measured: {', '.join(missing)}." if len(missing) else "")
-        grouped = looks(group.label for group in self.groups)
+        measured, bars = _without_bars_of_a_crowd(measured)
+        note_below(figure, f"{bars} Not measured: {', '.join(missing)}." if len(missing) else bars)
         percent = (self.signs[0] == 1, self.signs[1] == 1)
-        draw_points(figure, axes, measured, frontier(measured, *self.signs), grouped, percent)
+        draw_points(figure, axes, measured, frontier(measured, *self.signs), self._legend(measured), percent)
         return figure
+
+    def _legend(self, points: pd.DataFrame) -> dict[str, Look]:
+        """By group, its colour; a group of one look has its marker, too."""
+        found = {}
+        for label, own in points.groupby("group", sort=False)["look"]:
+            markers = {look.marker for look in own}
+            found[str(label)] = own.iloc[0] if len(markers) == 1 else replace(own.iloc[0], marker="o")
+        return {group.label: found[group.label] for group in self.groups if group.label in found}
 
 
 def points_between(
     settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()
 ) -> pd.DataFrame:
-    """One row per method, or per setting of a study: name, group, label, x, y, and their deviations over seeds.
+    """One row per method, or per setting of a study: name, group, label, look, x and y, how far their error bars reach
+    (`x_below`, ...), and the seeds that they rest on.
 
     Args:
         settings: Which points, between which metrics.
@@ -116,16 +137,17 @@ def points_between(
 
     from pipeline.reporting.results import measure
 
-    members: list[tuple[str, str, str]] = []
+    members: list[tuple[str, str, str, Look]] = []
+    chosen = method_looks(params)
     experiments: dict[str, dict[int, Experiment]] = {}
     for group in settings.groups:
         for name in group.methods:
-            members.append((group.label, name, params.methods[name].label))
+            members.append((group.label, name, params.methods[name].label, chosen[name]))
             experiments[name] = {seed: params.experiment(name, seed) for seed in params.seeds}
         for cell in (cell for cell in grid if cell.study == group.study):
             name = f"{cell.study}/{cell.method}/{cell.setting}"
             if name not in experiments:
-                members.append((group.label, name, cell.setting))
+                members.append((group.label, name, cell.setting, chosen[cell.method]))
             experiments.setdefault(name, {})[cell.experiment.seed] = cell.experiment
     metrics = {"x": settings.x.metric, "y": settings.y.metric}
     cells = measure(experiments, dict.fromkeys(metrics.values()), runs).set_index(["name", "metric"])
@@ -134,11 +156,31 @@ def points_between(
             "name": name,
             "group": group,
             "label": figure_text(label),
+            "look": look,
             **{axis: cells.loc[(name, metric), "mean"] for axis, metric in metrics.items()},
-            **{f"{axis}_std": cells.loc[(name, metric), "std"] for axis, metric in metrics.items()},
+            **{
+                f"{axis}_{part}": cells.loc[(name, metric), part]
+                for axis, metric in metrics.items()
+                for part in ("below", "above", "seeds")
+            },
         }
-        for group, name, label in members
+        for group, name, label, look in members
     )
+
+
+def _without_bars_of_a_crowd(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The points with the error bars that are drawn, and what the reader is told of them.
+
+    Intervals over the same test images are about equally wide: of a crowd their typical width is said instead.
+    """
+    seeds = int(points[["x_seeds", "y_seeds"]].to_numpy(dtype=int).max())
+    if points[list(REACH)].isna().all(axis=None):
+        return points, ""
+    if seeds > 1 or len(points) <= MOST_BARS:
+        return points, bars_note(seeds)
+    wide = {axis: points[[f"{axis}_below", f"{axis}_above"]].mean(axis=1).median() for axis in "xy"}
+    ends = " and ".join(rf"$\pm${wide[axis]:.1f} ({side})" for axis, side in (("x", "across"), ("y", "up")))
+    return points.assign(**dict.fromkeys(REACH, math.nan)), f"95% intervals over test images, one seed: about {ends}."
 
 
 def frontier(points: pd.DataFrame, x_sign: int, y_sign: int) -> pd.DataFrame:
@@ -164,7 +206,7 @@ def draw_points(
     axes: Axes,
     points: pd.DataFrame,
     best: pd.DataFrame,
-    grouped: Mapping[str, Look],
+    legend: Mapping[str, Look],
     percent: tuple[bool, bool],
 ) -> None:
     """Points with their names and the frontier, and the legend above.
@@ -172,30 +214,28 @@ def draw_points(
     Args:
         figure: With nothing else to come.
         axes: Its only ones.
-        points: `group`, `label` ("" for none), `x`, `y`, `x_std`, `y_std`; without NaN in `x` and `y`.
+        points: At least one: `look`, `label` ("" for none), `x`, `y`, and how far their error bars reach, `x_below`,
+            `x_above`, `y_below`, `y_above`; without NaN in `x` and `y`.
         best: Those on the frontier, ordered along x.
-        grouped: The look of every group.
+        legend: What looks are explained as.
         percent: By axis, whether it shows accuracies.
     """
     from matplotlib.lines import Line2D
 
     _fit_limits(axes, points, percent)
     axes.plot(best["x"], best["y"], **FRONTIER, zorder=1, gid="frontier")
-    handles = [Line2D([], [], **_marker(look), label=figure_text(group)) for group, look in grouped.items()]
+    handles = [Line2D([], [], **_marker(look), label=figure_text(group)) for group, look in legend.items()]
     legend_above(figure, [*handles, Line2D([], [], **FRONTIER, label="frontier")])
-    if points.empty:
-        say_missing(axes, "nothing is measured")
-        return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed in the layout as it is now
     shown = _within(axes, points)
     shown["place"] = _places(axes, shown[["x_shown", "y_shown"]].to_numpy(dtype=float))
     rings = 1 + RING * shown.groupby("place").cumcount(ascending=False).clip(upper=MOST_RINGS)
-    shown["size"] = rings * [_marker(grouped[group])["markersize"] for group in shown["group"]]
+    shown["size"] = rings * [_marker(look)["markersize"] for look in shown["look"]]
     steps = best[["x", "y"]].to_numpy(dtype=float)
     lines = list(np.stack([steps[:-1], steps[1:]], axis=1))
     for _, point in shown.iterrows():
-        lines += _draw_point(axes, point, grouped[point["group"]], percent)
+        lines += _draw_point(axes, point)
     named = shown[shown["label"] != ""].groupby("place")
     place_labels(
         axes,
@@ -211,11 +251,11 @@ def draw_points(
 def _fit_limits(axes: Axes, points: pd.DataFrame, percent: tuple[bool, bool]) -> None:
     """Room for labels on all sides of all points but those that lie so far below that the others would merge."""
     axis: Literal["x", "y"]
-    for axis, accuracies in (("x", percent[0]), ("y", percent[1])) if len(points) else ():
+    for axis, accuracies in (("x", percent[0]), ("y", percent[1])):
         quarter, three_quarters = points[axis].quantile([0.25, 0.75])
         near = points[points[axis] >= quarter - FAR_OFF * max(three_quarters - quarter, LEAST_SPAN)]
-        below, above = deviations(near[axis], near[f"{axis}_std"].fillna(0), accuracies)
-        low, high = (near[axis] - below).min(), (near[axis] + above).max()
+        low = (near[axis] - near[f"{axis}_below"].fillna(0)).min()
+        high = (near[axis] + near[f"{axis}_above"].fillna(0)).max()
         margin = MARGIN * max(high - low, LEAST_SPAN)
         axes.set(**{f"{axis}lim": (low - margin, high + margin)})
         if accuracies:
@@ -229,6 +269,7 @@ def _within(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
         far = points[axis] < low
         shown[f"{axis}_shown"] = points[axis].mask(far, low + EDGE * (high - low))
         shown["far_off"] |= far
+    shown.loc[shown["far_off"], list(REACH)] = math.nan  # bars around another place would be other intervals
     values = shown.apply(lambda point: f" ({point['x']:.1f}, {point['y']:.1f})" if point["far_off"] else "", axis=1)
     return shown.assign(label=shown["label"] + values.where(shown["label"] != "", ""))
 
@@ -240,32 +281,30 @@ def _places(axes: Axes, points: NDArray[np.float64]) -> list[int]:
     return [int(np.argmin(row)) for row in apart]
 
 
-def _draw_point(axes: Axes, point: pd.Series, look: Look, percent: tuple[bool, bool]) -> list[NDArray[np.float64]]:
+def _draw_point(axes: Axes, point: pd.Series) -> list[NDArray[np.float64]]:
     """Draw a marker with its error bars, and an arrow from the edge to where a point is that is far off.
 
     Returns:
-        The error bars, from end to end.
+        What a name should not cover: the error bars and the arrow, from end to end.
     """
-    x, y = point["x_shown"], point["y_shown"]
-    x_error, y_error = (
-        deviations([point[axis]], [point[f"{axis}_std"]], of) for axis, of in zip("xy", percent, strict=True)
-    )
+    x, y, look = point["x_shown"], point["y_shown"], point["look"]
+    left_of, right_of, under, over = (point[name] for name in REACH)
     marker = _marker(look) | {"markersize": point["size"]}
-    axes.errorbar([x], [y], y_error, x_error, **marker, elinewidth=0.7, zorder=3, clip_on=False)
+    axes.errorbar([x], [y], [[under], [over]], [[left_of], [right_of]], **marker, **BAR)
+    left_of, right_of, under, over = np.nan_to_num([left_of, right_of, under, over])
+    lines = [np.array([[x - left_of, y], [x + right_of, y]]), np.array([[x, y - under], [x, y + over]])]
     if point["far_off"]:
         (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
         end = (left if point["x"] < left else x, bottom if point["y"] < bottom else y)
         arrow = {"arrowstyle": "->", "color": look.colour, "linewidth": 0.8, "shrinkA": 2.5, "shrinkB": 0}
         axes.annotate("", xy=end, xytext=(x, y), arrowprops=arrow)
-    ((left,), (right,)), ((below,), (above,)) = np.nan_to_num(x_error), np.nan_to_num(y_error)
-    return [np.array([[x - left, y], [x + right, y]]), np.array([[x, y - below], [x, y + above]])]
+        lines.append(np.array([[x, y], end]))
+    return lines
 
 
 def _marker(look: Look) -> dict[str, Any]:
     return {
-        "marker": look.marker,
-        "color": look.colour,
-        "linestyle": "",
+        **look.point,
         "markersize": STAR_SIZE if look.marker == "*" else MARKER_SIZE,
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,

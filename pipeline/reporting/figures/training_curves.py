@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import override
 
-from pipeline.config.figures import FigureSettings, FigureSource, Kind
+from pipeline.config.figures import FigureSettings, FigureSource, Kind, NothingToShow
 from pipeline.reporting.style import (
     COLUMN_WIDTH,
     REDISTRIBUTION,
@@ -68,9 +68,10 @@ class TrainingCurvesFigure(FigureSettings):
     def draw(self, source: FigureSource) -> Figure:
         """Raises as `pipeline.tracking.read_histories`."""
         curves = read_curves(source, self.method)
+        if not curves.metrics:
+            raise NothingToShow(f"no run of {self.method} has accuracies by epoch; '{self.command}' trains it")
         figure, _ = draw_columns(COLUMN_WIDTH, [curves], source.params.experiment(self.method, source.params.seeds[0]))
-        if curves.metrics:
-            note_below(figure, f"Accuracies on {curves.images} images.{curves.seeds_note}")
+        note_below(figure, f"Accuracies on {curves.images} images.{curves.seeds_note}")
         return figure
 
 

@@ -1,70 +1,30 @@
-"""Charts as coordinates, which the page's template draws as SVG: they follow the reader's colours and size."""
+"""Charts as data, which the page's script draws with Plotly: they follow the reader's colours, size and picks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from matplotlib.ticker import MaxNLocator
+import pandas as pd
+
+from pipeline.reporting.figures.trade_off import FAR_OFF, LEAST_SPAN
+from pipeline.reporting.style import MARKERS, Look
 
 Points = Sequence[tuple[float, float]]
-Box = tuple[float, float, float, float]
-Anchor = Literal["start", "end", "middle"]
-WIDTH, HEIGHT = 400.0, 280.0
-"""The size of every chart, in its own units."""
-LEFT, RIGHT, TOP, BOTTOM = 52.0, WIDTH - 12.0, 12.0, HEIGHT - 42.0
-"""Where its axes are."""
-FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-LETTER, LINE = 6.2, 13.0
-"""About the width and height of a label's letters."""
-
-
-@dataclass
-class Point:
-    """One method between two metrics."""
-
-    label: str
-    link: str
-    """The part of the page that says more."""
-    values: tuple[float, float]
-    group: int
-    """The place of its group."""
-    on_frontier: bool
-    """No other method is at least as good in both metrics and better in one."""
-    x: float = 0.0
-    y: float = 0.0
-    anchor: Anchor | None = None
-    """How its label is set; None where there is no room for one."""
-    label_x: float = 0.0
-    label_y: float = 0.0
-
-
-class _Scale:
-    """Values to places, with room around them and round numbers at the ticks."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float, most: float | None = None) -> None:
-        low, high = min(values), max(values)
-        room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
-        self._low, self._high = low - room, high + room
-        if most is not None:
-            self._low, self._high = max(self._low, -0.02 * most), min(self._high, 1.02 * most)
-        self._start, self._end = start, end
-
-    def place(self, value: float) -> float:
-        share = (value - self._low) / (self._high - self._low)
-        return round(self._start + share * (self._end - self._start), 1)
-
-    def axis(self, label: str, whole: bool = False) -> dict[str, Any]:
-        """The axis, its ticks as places with labels; `whole`: ticks at whole numbers alone."""
-        values = MaxNLocator(nbins=5, integer=whole).tick_values(self._low, self._high)
-        inside = [float(value) for value in values if self._low <= value <= self._high]
-        numbers = [f"{round(value, 10):g}".replace("-", "\N{MINUS SIGN}") for value in inside]
-        return {"label": label, "ticks": list(zip(map(self.place, inside), numbers, strict=True))}
+NAMES = [
+    *("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"),
+    *("x", "triangle-left", "pentagon", "triangle-right", "hexagon", "diamond-tall"),
+]
+SYMBOLS = dict(zip(MARKERS, NAMES, strict=True))
+"""Plotly's names of the figures' markers."""
+DIGITS = 5
+"""Significant digits of what a chart shows."""
+ROOM = 0.08
+"""Room on each side of the points that are not far off, as a share of what they span."""
 
 
 def line_chart(
-    title: str, series: Mapping[str, Points], unit: str, marked: float | None = None, most: float | None = None
+    title: str, series: Mapping[str, Points], unit: str, looks: Mapping[str, Look], marked: float | None = None
 ) -> dict[str, Any]:
     """A chart of quantities over the epochs, as the template takes it.
 
@@ -72,61 +32,69 @@ def line_chart(
         title: What it shows.
         series: (epoch, value) by label; at least one point.
         unit: Label of the values' axis.
+        looks: By label.
         marked: An epoch to mark.
-        most: The greatest value that is possible.
-
-    Returns:
-        `title`; the axes `x` and `y`; `lines`, each with its `label`, its points as SVG's `polyline` takes them
-        (`path`) and its `last` value as it is printed; `marked`, the place of the epoch.
     """
-    every = [point for points in series.values() for point in points]
-    x = _Scale([epoch for epoch, _ in every], LEFT, RIGHT)
-    y = _Scale([value for _, value in every], BOTTOM, TOP, most)
-    paths = {
-        label: [f"{x.place(epoch)},{y.place(value)}" for epoch, value in points] for label, points in series.items()
-    }
+    lines = [
+        {"name": label, "x": [x for x, _ in points], "y": _short(y for _, y in points), **_look(looks[label])}
+        for label, points in series.items()
+    ]
+    return {"title": title, "x": "epoch", "y": unit, "series": lines, "marked": marked}
+
+
+def scatter(
+    title: str, x_label: str, y_label: str, points: pd.DataFrame, best: pd.DataFrame, looks: Mapping[str, Look]
+) -> dict[str, Any]:
+    """Methods between two metrics, as the template takes it.
+
+    Args:
+        title: What it shows.
+        x_label: Label of the axis.
+        y_label: Likewise.
+        points: `group`, `label`, `key` (the experiment that a point leads to), `x`, `y`.
+        best: Those on the frontier, ordered along x.
+        looks: By group.
+    """
+    groups = [
+        {
+            "name": name,
+            **_columns(own),
+            "labels": list(own["label"]),
+            "keys": list(own["key"]),
+            **_look(looks[str(name)]),
+        }
+        for name, own in points.groupby("group", sort=False)
+    ]
+    (left, right), (low, high) = _near(points["x"]), _near(points["y"])
+    inside = points["x"].between(left, right) & points["y"].between(low, high)
     return {
         "title": title,
-        "x": x.axis("epoch", whole=True),
-        "y": y.axis(unit),
-        "lines": [
-            {"label": label, "path": " ".join(path), "last": f"{series[label][-1][1]:.3g}"}
-            for label, path in paths.items()
-        ],
-        "marked": None if marked is None else x.place(marked),
+        "x": x_label,
+        "y": y_label,
+        "series": groups,
+        "frontier": {**_columns(best), "keys": list(best["key"])},
+        "near": {"x": [left, right], "y": [low, high]},
+        "outside": list(points.loc[~inside, "label"]),
     }
 
 
-def scatter(title: str, x_label: str, y_label: str, groups: list[str], points: list[Point]) -> dict[str, Any]:
-    """Methods between two metrics, whose places are filled in; labels where there is room, those of the last group and
-    the frontier first."""
-    x = _Scale([point.values[0] for point in points], LEFT, RIGHT)
-    y = _Scale([point.values[1] for point in points], BOTTOM, TOP)
-    for point in points:
-        point.x, point.y = x.place(point.values[0]), y.place(point.values[1])
-    _place_labels(sorted(points, key=lambda point: (point.group < len(groups) - 1, not point.on_frontier)))
-    return {"title": title, "x": x.axis(x_label), "y": y.axis(y_label), "groups": groups, "points": points}
+def _columns(points: pd.DataFrame) -> dict[str, list[float]]:
+    return {axis: _short(points[axis]) for axis in ("x", "y")}
 
 
-def _place_labels(points: list[Point]) -> None:
-    """Put each label beside its point, where it covers nothing and stays inside; those that find no place have none."""
-    taken: list[Box] = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in points]
-    for point in points:
-        width = LETTER * len(point.label)
-        places: list[tuple[Anchor, float, float, float]] = [
-            ("start", point.x + 8, point.y + 4, point.x + 8),
-            ("end", point.x - 8, point.y + 4, point.x - 8 - width),
-            ("middle", point.x, point.y - 9, point.x - width / 2),
-            ("middle", point.x, point.y + 17, point.x - width / 2),
-        ]
-        for anchor, label_x, label_y, left in places:
-            box = (left, label_y - LINE + 2, left + width, label_y + 2)
-            inside = left >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM + 4
-            if inside and not any(_overlap(box, other) for other in taken):
-                point.anchor, point.label_x, point.label_y = anchor, round(label_x, 1), round(label_y, 1)
-                taken.append(box)
-                break
+def _near(values: pd.Series) -> list[float]:
+    """The ends of an axis without points that lie so far below that the others would merge, as in the figures."""
+    quarter, three_quarters = values.quantile([0.25, 0.75])
+    near = values[values >= quarter - FAR_OFF * max(three_quarters - quarter, LEAST_SPAN)]
+    room = ROOM * max(near.max() - near.min(), LEAST_SPAN)
+    low, high = max(near.min() - room, 0), near.max() + room
+    return _short([low, min(high, 100) if near.max() <= 100 else high])  # accuracies end there
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _look(look: Look) -> dict[str, str]:
+    dash = look.line if isinstance(look.line, str) else ",".join(f"{2 * length:g}px" for length in look.line[1])
+    return {"colour": look.colour, "marker": SYMBOLS[look.marker], "dash": "solid" if dash == "-" else dash}
+
+
+def _short(values: Any) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]

@@ -1,29 +1,34 @@
-"""What the report needs to compare any two of its experiments: numbers of each pair, curves, images, settings."""
+"""What the report needs to compare any of its experiments: paired tests, curves, verdicts of images, settings."""
 
 from __future__ import annotations
 
-import json
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
+from pipeline.core.digits import decimals
 from pipeline.evaluation.statistics import exact_p
 from pipeline.reporting.comparison import flat
 from pipeline.reporting.examples import NATURAL, shown_attacks
 from pipeline.reporting.figures.training_curves import METRICS
 from pipeline.reporting.page.charts import line_chart
 from pipeline.reporting.page.text import plain
+from pipeline.reporting.style import looks
 
 Pages = Sequence[Mapping[str, Any]]
 UNSAID = {"suite", "name", "grid"}
 """Settings that decide about nothing."""
+WORST_CASE = "worst_case_union"
+LEVEL = 0.05
+"""From which p on two methods are not told apart."""
 
 
 def comparison(pages: Pages, histories: Sequence[Any], verdicts: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """What the template asks for: `charts` with a line for every experiment, and `data` for the page's script.
+    """What the template asks for: `charts` with a line for every experiment, `ties`, and `data` for the page's script.
 
     Args:
         pages: What the report says of measured experiments.
@@ -32,33 +37,60 @@ def comparison(pages: Pages, histories: Sequence[Any], verdicts: Sequence[pd.Dat
     """
     evaluation = pages[0]["experiment"].evaluation
     attacks = list(dict.fromkeys([NATURAL, *shown_attacks(evaluation), *evaluation.union]))
-    correct = {attack: [_correct(table, attack) for table in verdicts] for attack in attacks}
+    members = {attack: [attack] for attack in attacks} | {WORST_CASE: evaluation.union}
+    tables = {name: _correct(verdicts, attacks) for name, attacks in members.items()}
+    correct = {name: table for name, table in tables.items() if len(table)}
+    pairs = {attack: list(_pairs(table)) for attack, table in correct.items()}
     data = {
         "names": [{"label": _label(page), "name": page["experiment"].identifier} for page in pages],
-        "attacks": attacks,
-        "accuracies": {attack: [round(float(one.mean()), 4) for one in correct[attack]] for attack in attacks},
-        "pairs": {attack: list(_pairs(correct[attack])) for attack in attacks},
+        "accuracies": {attack: [round(float(share), 4) for share in table.mean()] for attack, table in correct.items()},
+        "digits": {attack: decimals(len(table)) for attack, table in correct.items()},
+        "pairs": pairs,
         "settings": _settings(pages),
-        "images": list(_images(pages, correct)),
+        "images": {attack: _images(table) for attack, table in correct.items()},
     }
-    return {"charts": list(_charts(histories)), "data": Markup(json.dumps(data).replace("<", r"\u003c"))}
+    ties = [_ties(attack, pages, table, pairs[attack]) for attack, table in correct.items()]
+    return {"charts": list(_charts(pages, histories)), "ties": ties, "data": data}
 
 
 def _label(page: Mapping[str, Any]) -> str:
     return f"{plain(page['label'])} ({page['experiment'].identifier})"
 
 
-def _correct(verdicts: pd.DataFrame, attack: str) -> pd.Series:
-    return verdicts[verdicts["attack"] == attack].set_index("image")["correct"]
+def _correct(verdicts: Sequence[pd.DataFrame], attacks: Sequence[str]) -> pd.DataFrame:
+    """By image and place of the experiment, whether it is right under all of these attacks; without images on which
+    not every experiment was attacked in each way."""
+    found = []
+    for table in verdicts:
+        own = table[table["attack"].isin(attacks)].pivot_table(
+            index="image", columns="attack", values="correct", observed=True, aggfunc="min"
+        )
+        found.append(own.dropna().astype(bool).all(axis=1))
+    return pd.concat(found, axis=1, join="inner")
 
 
-def _pairs(correct: Sequence[pd.Series]) -> Iterator[list[float]]:
+def _pairs(correct: pd.DataFrame) -> Iterator[list[float]]:
     """Numbers of the first with the second, the first with the third and so on: images, only first, only second, p."""
-    table = pd.concat(correct, axis=1, join="inner").to_numpy(dtype=int)
+    table = correct.to_numpy(dtype=int)
     only = table.T @ (1 - table)
-    for first, second in combinations(range(len(correct)), 2):
+    for first, second in combinations(range(table.shape[1]), 2):
         counts = int(only[first, second]), int(only[second, first])
         yield [len(table), *counts, float(f"{exact_p(*counts):.3g}")]
+
+
+def _ties(attack: str, pages: Pages, correct: pd.DataFrame, pairs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The best experiment under an attack, and those that McNemar's exact test does not tell apart from it."""
+    shares = correct.mean()
+    best = int(shares.argmax())
+    places = list(combinations(range(len(pages)), 2))
+    tied = [sum(pair) - best for pair, (*_, p) in zip(places, pairs, strict=True) if best in pair and p >= LEVEL]
+    return {
+        "attack": attack,
+        "best": pages[best],
+        "accuracy": float(shares[best]),
+        "images": len(correct),
+        "others": [pages[place] for place in tied],
+    }
 
 
 def _settings(pages: Pages) -> dict[str, list[str]]:
@@ -69,25 +101,23 @@ def _settings(pages: Pages) -> dict[str, list[str]]:
     return {path: values for path, values in every.items() if len(set(values)) > 1}
 
 
-def _images(pages: Pages, correct: Mapping[str, Sequence[pd.Series]]) -> Iterator[dict[str, Any]]:
-    """The images that the report shows somewhere, and by attack for each experiment whether it is right: 1, 0 or -."""
-    for image in sorted({example["image"] for page in pages for example in page["examples"]}):
-        marks = {
-            attack: "".join(str(int(one[image])) if image in one.index else "-" for one in series)
-            for attack, series in correct.items()
-        }
-        yield {"image": image, "right": marks}
+def _images(correct: pd.DataFrame) -> dict[str, Any]:
+    """The images' numbers, and for each experiment which it gets right, one bit each."""
+    bits = [base64.b64encode(np.packbits(correct[place]).tobytes()).decode() for place in correct]
+    return {"numbers": correct.index.tolist(), "right": bits}
 
 
-def _charts(histories: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Accuracies of the result over the epochs: a line for every experiment, by its place."""
+def _charts(pages: Pages, histories: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Accuracies of the result over the epochs: a line for every experiment."""
+    names = [page["experiment"].identifier for page in pages]
     for metric, words in METRICS.items():
         series = {}
-        for place, history in enumerate(histories):
+        for name, history in zip(names, histories, strict=True):
             for split in ("held_out", "test"):
                 column = f"{split}/global/{metric}"
                 points = [(record["epoch"], 100 * record[column]) for record in history if column in record]
                 if points:
-                    series[str(place)] = points
+                    series[name] = points
         if series:
-            yield line_chart(f"Accuracy while training: {plain(words)}", series, "accuracy (%)", None, 100.0)
+            chart = line_chart(f"Accuracy while training: {plain(words)}", series, "accuracy (%)", looks(names))
+            yield {**chart, "keys": True}

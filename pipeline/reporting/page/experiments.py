@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -17,6 +16,8 @@ from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.examples import NATURAL, Pictures, choose, shown_attacks
 from pipeline.reporting.page.charts import line_chart
 from pipeline.reporting.page.text import describe, heat, html, picture
+from pipeline.reporting.results import if_whole
+from pipeline.reporting.style import learner_looks, looks
 from pipeline.tracking import read_artifacts
 
 CLASSES_SHOWN = 100
@@ -54,18 +55,6 @@ def read_files(run_ids: Collection[str]) -> dict[str, Files]:
     found["classes"] = read_artifacts(run_ids, "classes.csv", if_whole(pd.read_csv))
     whole = (run_id for run_id in run_ids if all(run_id in files for files in found.values()))
     return {run_id: {name: files[run_id] for name, files in found.items()} for run_id in whole}
-
-
-def if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """None instead of a failure, so that a damaged file is one that is missing."""
-
-    def attempt(path: Path) -> Any:
-        try:
-            return read(path)
-        except ValueError:
-            return None
-
-    return attempt
 
 
 def experiment_page(
@@ -133,7 +122,7 @@ def _numbers(experiment: Experiment, files: Files) -> dict[str, Any]:
             "Commit": summary["git_commit"][:12],
             "Fingerprint": experiment.fingerprint,
         },
-        "charts": list(_charts(files["history"], summary["selected_epoch"])),
+        "charts": list(_charts(experiment, files["history"], summary["selected_epoch"])),
         "signs": files["trust"]["signs"],
     }
 
@@ -149,16 +138,17 @@ def _accuracies(experiment: Experiment, metrics: dict[str, Any]) -> Iterator[dic
         yield {"name": name, "label": html(label), "value": value, "low": low, "high": high, "images": images}
 
 
-def _charts(history: list[dict[str, float]], selected: int) -> Iterator[dict[str, Any]]:
+def _charts(experiment: Experiment, history: list[dict[str, float]], selected: int) -> Iterator[dict[str, Any]]:
     """Accuracies, losses, mixing ratios, learning rates and what is measured of the theory, as far as there are any."""
     split = "test" if any(key.startswith("test/") for record in history for key in record) else "held_out"
+    learners = learner_looks(experiment.method.learners)
     on_images, of_global = f"{split.replace('_', '-').capitalize()} accuracy", f"{split}/global/"
     accuracies = [(on_images, of_global, ACCURACY), (f"{on_images} of its learners", f"{split}/", ACCURACY)]
     for title, prefix, unit in [*accuracies, *CURVES]:
         keys = dict.fromkeys(key for record in history for key in record if key.startswith(prefix))
         if prefix == f"{split}/":
             keys = {key: None for key in keys if not key.startswith(of_global)}
-        factor, most = (100.0, 100.0) if unit == ACCURACY else (1.0, None)
+        factor = 100.0 if unit == ACCURACY else 1.0
         series = {
             (key.removeprefix(prefix) or title).replace("/", ", "): [
                 (record["epoch"], factor * record[key]) for record in history if key in record
@@ -166,7 +156,8 @@ def _charts(history: list[dict[str, float]], selected: int) -> Iterator[dict[str
             for key in keys
         }
         if series:
-            yield line_chart(title, series, unit, selected if prefix.startswith(split) else None, most)
+            chosen = learners if learners.keys() >= series.keys() else looks(series)
+            yield line_chart(title, series, unit, chosen, selected if prefix.startswith(split) else None)
 
 
 def _classes(experiment: Experiment, classes: pd.DataFrame) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import pandas as pd
 
 from pipeline.core.values import in_epochs
 from pipeline.evaluation.attacks.autoattack import MEMBER_NAMES, STANDARD_MEMBERS
-from pipeline.reporting.papers import control_claims, stated_claims
-from pipeline.reporting.reproduction.intervals import (
+from pipeline.reporting.intervals import (
     Contrast,
     Estimate,
     above_frontier,
@@ -23,6 +22,7 @@ from pipeline.reporting.reproduction.intervals import (
     difference,
     estimate,
 )
+from pipeline.reporting.papers import control_claims, stated_claims
 from pipeline.reporting.reproduction.record import Record
 
 METHOD = "generalist_d_nt_linf"

@@ -8,9 +8,9 @@ from statistics import fmean
 
 import pandas as pd
 
+from pipeline.reporting.intervals import half_width
 from pipeline.reporting.papers import cells_on
 from pipeline.reporting.reproduction.claims import compare_settings, judge_all
-from pipeline.reporting.reproduction.intervals import half_width
 from pipeline.reporting.reproduction.record import Record
 
 METRICS = {

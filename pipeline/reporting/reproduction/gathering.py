@@ -10,7 +10,8 @@ import pandas as pd
 
 from pipeline.config import Experiment, Params
 from pipeline.core.errors import PipelineError
-from pipeline.reporting.reproduction.record import Record, Run, Setting, Suite, Verdicts
+from pipeline.reporting.intervals import Verdicts, by_image
+from pipeline.reporting.reproduction.record import Record, Run, Setting, Suite
 from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs, mask, read_artifacts, read_histories, tracking_uri
 
@@ -39,7 +40,7 @@ def gather(params: Params) -> Record:
     attacked = read_artifacts(ids.values(), "verdicts.parquet", pd.read_parquet)
     verdicts: Verdicts = {}
     for name, one in chosen.items():
-        verdicts.setdefault(one.name, {})[one.seed] = _by_image(attacked[ids[name]])
+        verdicts.setdefault(one.name, {})[one.seed] = by_image(attacked[ids[name]])
     settings = [Setting(cell.study, cell.method, cell.setting, cell.experiment.name) for cell in grid]
     return Record(
         Suite(
@@ -82,10 +83,3 @@ def _run(experiment: Experiment, row: Mapping[Any, Any], summary: Mapping[str, A
         training_code=given["training_code"],
         evaluation_code=given["evaluation_code"],
     )
-
-
-def _by_image(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Whether each image was correct under each attack, as `Record.verdicts` has it."""
-    wide = verdicts.pivot(index="image", columns="attack", values="correct")
-    wide.columns = [str(name) for name in wide.columns]
-    return wide.astype("boolean").sort_index(axis="columns")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.intervals import bracketed
 from pipeline.reporting.markdown import fill_blocks, markdown_table, markdown_text
 from pipeline.reporting.reproduction.claims import (
     COSTS,
@@ -22,7 +23,6 @@ from pipeline.reporting.reproduction.claims import (
     judge_cost,
 )
 from pipeline.reporting.reproduction.findings import METRICS, Findings, Printed, paper_numbers
-from pipeline.reporting.reproduction.intervals import bracketed
 from pipeline.reporting.reproduction.record import Run
 from pipeline.reporting.results import SHORT
 

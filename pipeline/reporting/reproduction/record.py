@@ -13,11 +13,9 @@ import yaml
 
 from pipeline.core.files import atomic_write, write_json, write_text
 from pipeline.provenance.code import UNKNOWN
+from pipeline.reporting.intervals import Verdicts
 
 FILE = "reproduction.json"
-Verdicts = dict[str, dict[int, pd.DataFrame]]
-"""By name of the experiment and seed: a row per test image, a column per attack (or `natural`) that is True where the
-image was correct, and NA where it was not attacked."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from itertools import combinations
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import EvaluationSettings
-from pipeline.reporting.page.charts import BOTTOM, HEIGHT, LETTER, TOP, WIDTH, Point, line_chart, scatter
+from pipeline.reporting.page.charts import line_chart, scatter
 from pipeline.reporting.page.text import describe, duration, heat, html, picture, plain
+from pipeline.reporting.style import looks
 
 ELL = "\N{SCRIPT SMALL L}"
 
@@ -94,41 +95,31 @@ def test_maps_are_opaque_where_they_are_strong() -> None:
     assert opacity.size == (8, 8) and values == sorted(values) and values[0] < 50 < 150 < values[-1]
 
 
-points = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100), st.text("ab", min_size=1, max_size=25)), min_size=1)
+LOOKS = looks(["all", "b"])
 
 
-@given(points)
-def test_labels_of_points_cover_nothing_and_stay_inside(given_points: list[tuple[float, float, str]]) -> None:
-    made = [Point(label, "#", (x, y), 0, False) for x, y, label in given_points]
-    chart = scatter("title", "x", "y", ["all"], made)
-    boxes = []
-    for point in chart["points"]:
-        assert 0 <= point.x <= WIDTH and 0 <= point.y <= HEIGHT
-        if point.anchor:
-            width = LETTER * len(point.label)
-            left = point.label_x - {"start": 0, "middle": width / 2, "end": width}[point.anchor]
-            boxes.append((left, point.label_y - 11, left + width, point.label_y + 2))
-    for left, top, right, bottom in boxes:
-        assert left >= -0.1 and right <= WIDTH + 0.1 and top >= -0.1 and bottom <= HEIGHT
-    for one, other in combinations(boxes, 2):
-        apart = (
-            one[2] <= other[0] + 0.2 or other[2] <= one[0] + 0.2 or one[3] <= other[1] + 0.2 or other[3] <= one[1] + 0.2
-        )
-        assert apart
+def test_lines_have_the_figures_looks_and_numbers_that_a_reader_can_use() -> None:
+    chart = line_chart("title", {"all": [(1, 0.0), (2, 1 / 3)], "b": [(3, 25.0)]}, "%", LOOKS, marked=2)
+    assert [(line["x"], line["y"]) for line in chart["series"]] == [([1, 2], [0.0, 0.33333]), ([3], [25.0])]
+    assert [line["colour"] for line in chart["series"]] == [LOOKS["all"].colour, LOOKS["b"].colour]
+    assert [line["dash"] for line in chart["series"]] == ["solid", "8px,3px"] and chart["marked"] == 2
 
 
-def test_lines_go_up_where_values_do() -> None:
-    chart = line_chart("title", {"a": [(1, 0.0), (2, 50.0), (3, 100.0)], "b": [(3, 25.0)]}, "%", marked=2, most=100)
-    places = [tuple(map(float, point.split(","))) for point in chart["lines"][0]["path"].split()]
-    assert places == sorted(places) and [y for _, y in places] == sorted((y for _, y in places), reverse=True)
-    assert [line["last"] for line in chart["lines"]] == ["100", "25"]
-    assert chart["marked"] == places[1][0]
-    assert [label for _, label in chart["x"]["ticks"]] == ["1", "2", "3"]
-    assert all(TOP <= place <= BOTTOM for place, _ in chart["y"]["ticks"])
+places = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=30)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0])
-def test_a_constant_is_a_line_in_the_middle(value: float) -> None:
-    chart = line_chart("title", {"a": [(1, value), (2, value)]}, "")
-    (_, y), (_, other) = (map(float, point.split(",")) for point in chart["lines"][0]["path"].split())
-    assert y == other and TOP < y < BOTTOM
+@given(places)
+def test_a_scatter_shows_all_points_but_those_far_below(points: list[tuple[float, float]]) -> None:
+    table = pd.DataFrame(points, columns=["x", "y"])
+    table["label"] = table["key"] = [f"at-{place}" for place in range(len(points))]
+    chart = scatter("title", "x", "y", table.assign(group="all"), table.head(1), LOOKS)
+    ends = [chart["near"][axis] for axis in "xy"]
+    for label, *point in table[["label", "x", "y"]].itertuples(index=False):
+        inside = all(low <= value <= high for value, (low, high) in zip(point, ends, strict=True))
+        assert inside == (label not in chart["outside"])
+    assert all(low >= 0 and table[axis].max() <= high <= 100 for axis, (low, high) in zip("xy", ends, strict=True))
+
+
+def test_a_point_far_below_is_left_for_a_second_look() -> None:
+    table = pd.DataFrame({"x": [90.0, 91, 92, 93, 94], "y": [50.0, 51, 52, 53, 2]}).assign(label=list("abcde"))
+    assert scatter("", "x", "y", table.assign(group="all", key="at-1"), table.assign(key=""), LOOKS)["outside"] == ["e"]

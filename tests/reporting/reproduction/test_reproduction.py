@@ -17,13 +17,13 @@ from pipeline.config import Experiment, Params, parse_params
 from pipeline.config.composing import compose
 from pipeline.core.files import file_digest
 from pipeline.evaluation.verdicts import verdict_frame
+from pipeline.reporting.intervals import Estimate
 from pipeline.reporting.markdown import BLOCK
 from pipeline.reporting.papers import control_claims, printed_figures, stated_claims
 from pipeline.reporting.publishing import published_folder
 from pipeline.reporting.reproduction import fill_page, find, gather, read_records, write_record
 from pipeline.reporting.reproduction.claims import BLURRED, COSTS, Cost, judge, judge_cost, read_steps
 from pipeline.reporting.reproduction.findings import paper_numbers
-from pipeline.reporting.reproduction.intervals import Estimate
 from pipeline.reporting.reproduction.record import Record
 from pipeline.studies.cells import cells
 from stages import publish
