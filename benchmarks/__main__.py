@@ -12,6 +12,7 @@ from importlib import import_module
 MODULES = {
     "steps": ("step", "methods", "savings"),
     "limits": ("mixture", "peak"),
+    "profile": ("profile", "compilation"),
     "scaling": ("scaling",),
     "evaluation": ("evaluation", "autoattack"),
     "trainings": ("theory", "equality", "warm_ups"),
@@ -23,7 +24,7 @@ MODULES = {
 """The modules of benchmarks, each a function of its own name."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(
         prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -32,9 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=homes, help="of the benchmark")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="of its own")
     given = parser.parse_args(arguments)
-    run = getattr(import_module(f"benchmarks.{homes[given.name]}"), given.name)
-    return int(run(given.options))
+    getattr(import_module(f"benchmarks.{homes[given.name]}"), given.name)(given.options)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -22,7 +22,7 @@ ENDING = ".md.j2"
 BLOCKS = sorted(path.name.removesuffix(ENDING) for path in TEMPLATES.iterdir())
 ON_THE_HOST = {
     "grid", "ood_memory", "imagefolder", "theorem_2", "learners_epsilons",
-    "minibatch_gradients", "methods_picture", "growth_picture",
+    "minibatch_gradients", "methods_picture", "growth_picture", "profile_picture",
 }  # fmt: skip
 """Blocks that have nothing to say of a GPU."""
 PGD_PASSES = 20

@@ -12,7 +12,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,34 +30,25 @@ Timer = Callable[[], float]
 """Does its work once; returns the seconds that it took."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """A number, a text, or a list of either that the command line may give."""
-
-    full: Any
-    """What it is unless something is given."""
-    quick: Any
-    """What it is with --quick."""
-    help: str
-
-
 def benchmark(
-    on_device: bool = True, **options: Option
-) -> Callable[[Callable[[argparse.Namespace], Mapping[str, Any]]], Callable[..., int]]:
-    """Make a command of a function that measures something, named like it: it publishes what the function returns.
+    on_device: bool = True, **quick: Any
+) -> Callable[[Callable[..., Mapping[str, Any]]], Callable[[list[str] | None], None]]:
+    """Make a command of a function that measures something: it publishes what the function was given and returns.
+
+    The function's parameters are the command's options, each with a default of its own, a number, a text, or a tuple of
+    either; its docstring is the command's help.
 
     Args:
         on_device: Whether the numbers tell of a device's arithmetic; each kind of device has a file of its own.
-        options: What the command takes beside `--quick` and `--output`, by name.
+        quick: What parameters are with `--quick`, which shows in seconds that it works.
     """
 
-    def command(measure: Callable[[argparse.Namespace], Mapping[str, Any]]) -> Callable[..., int]:
-        def main(arguments: list[str] | None = None) -> int:
-            given = read_arguments(inspect.getdoc(measure), measure.__name__, options, arguments)
-            numbers = measure(given)
+    def command(measure: Callable[..., Mapping[str, Any]]) -> Callable[[list[str] | None], None]:
+        def main(arguments: list[str] | None = None) -> None:
+            options, output = read_arguments(measure, quick, arguments)
+            numbers = options | dict(measure(**options))
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            publish(given.output, numbers, device if on_device else None)
-            return 0
+            publish(output, numbers, device if on_device else None)
 
         return main
 
@@ -66,31 +56,24 @@ def benchmark(
 
 
 def read_arguments(
-    doc: str | None, name: str, options: Mapping[str, Option], arguments: list[str] | None
-) -> argparse.Namespace:
-    """A value for every option; `quick`; `output`, the file to write or None."""
+    measure: Callable[..., Any], quick: Mapping[str, Any], arguments: list[str] | None
+) -> tuple[dict[str, Any], Path | None]:
+    """A value for every parameter of `measure`, and the file to write or None."""
+    name, full = measure.__name__, {key: each.default for key, each in inspect.signature(measure).parameters.items()}
     parser = argparse.ArgumentParser(
-        prog=f"benchmarks {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        f"benchmarks {name}", description=inspect.getdoc(measure), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for key, option in options.items():
-        sample, several = (option.full[0], "+") if isinstance(option.full, list) else (option.full, None)
-        text = f"{option.help} (default: {_shown(option.full)}; with --quick: {_shown(option.quick)})"
+    for key, value in full.items():
+        sample, several = (value[0], "+") if isinstance(value, tuple) else (value, None)
+        text = f"default: {value}; with --quick: {quick.get(key, value)}"
         parser.add_argument(f"--{key.replace('_', '-')}", type=type(sample), nargs=several, help=text)
     parser.add_argument("--quick", action="store_true", help="seconds: shows that it works, its numbers mean nothing")
-    parser.add_argument(
-        "--output", type=Path, help=f"default: benchmarks/results/{name}.json, with --quick the screen alone"
-    )
-    given = parser.parse_args(arguments)
-    for key, option in options.items():
-        if getattr(given, key) is None:
-            setattr(given, key, option.quick if given.quick else option.full)
-    if given.output is None and not given.quick:
-        given.output = RESULTS / f"{name}.json"
-    return given
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    parser.add_argument("--output", type=Path, help=f"default: benchmarks/results/{name}.json, with --quick nowhere")
+    given = vars(parser.parse_args(arguments))
+    is_quick, output = given.pop("quick"), given.pop("output")
+    defaults = full | dict(quick) if is_quick else full
+    options = {key: defaults[key] if value is None else value for key, value in given.items()}
+    return options, output if output or is_quick else RESULTS / f"{name}.json"
 
 
 def timer(work: Callable[[], Any], device: torch.device) -> Timer:

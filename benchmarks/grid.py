@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.frame import Option, benchmark, in_turn
+from benchmarks.frame import benchmark, in_turn
 from benchmarks.loops import REPOSITORY
 from pipeline.config import load_params
 from pipeline.config.composing import compose
@@ -38,12 +37,8 @@ for content in json.load(open("experiments.json"))[first::step]:
 """
 
 
-@benchmark(
-    on_device=False,
-    seeds=Option(4, 1, "of each of four intervals of communication"),
-    rounds=Option(1, 1, "runs of each"),
-)
-def grid(given: Namespace) -> dict[str, Any]:
+@benchmark(on_device=False, seeds=1)
+def grid(seeds: int = 4, rounds: int = 1) -> dict[str, Any]:
     """What orchestration costs, and what a second worker brings: a grid of short experiments on a real server.
 
     The same grid is run by one worker and by two, each with one thread, in turn, each in a folder of its own. Beside it
@@ -52,14 +47,14 @@ def grid(given: Namespace) -> dict[str, Any]:
     """
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     measures = {
-        "alone": partial(_alone, given.seeds, 1),
-        "two_alone": partial(_alone, given.seeds, 2),
-        "one_worker": partial(_with_workers, given.seeds, 1),
-        "two_workers": partial(_with_workers, given.seeds, 2),
+        "alone": partial(_alone, seeds, 1),
+        "two_alone": partial(_alone, seeds, 2),
+        "one_worker": partial(_with_workers, seeds, 1),
+        "two_workers": partial(_with_workers, seeds, 2),
     }
-    seconds = in_turn(measures, given.rounds)
+    seconds = in_turn(measures, rounds)
     bare, two_bare, one, two = (statistics.median(measured) for measured in seconds.values())
-    experiments = given.seeds * len(INTERVALS)
+    experiments = seeds * len(INTERVALS)
     return {
         "experiments": experiments,
         "seconds": seconds,

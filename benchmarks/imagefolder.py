@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.frame import Option, benchmark, spread
+from benchmarks.frame import benchmark, spread
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.crops import FAST_AT, STANDARD, RandomCrop
 from pipeline.data.imagefolder.loader import evaluation_batches, open_images, training_batches
@@ -29,13 +28,8 @@ SIZE = (500, 375)
 BATCH = 20
 
 
-@benchmark(
-    on_device=False,
-    training_images=Option(20, 2, "of each of ten classes"),
-    validation_images=Option(6, 2, "of each of ten classes"),
-    rounds=Option(3, 1, "timings of each"),
-)
-def imagefolder(given: Namespace) -> dict[str, Any]:
+@benchmark(on_device=False, training_images=2, validation_images=2, rounds=1)
+def imagefolder(training_images: int = 20, validation_images: int = 6, rounds: int = 3) -> dict[str, Any]:
     """Preparing and streaming images of ImageNet's size, against torchvision's ImageFolder reading the original files.
 
     The images are parts of scikit-learn's two photos as JPEGs of 500 x 375 pixels, ImageNet's usual size. Both loaders
@@ -45,19 +39,18 @@ def imagefolder(given: Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     with TemporaryDirectory() as temporary:
         source, folder = Path(temporary) / "source", Path(temporary) / "shards"
-        _write_tree(source, {"train": given.training_images, "val": given.validation_images})
+        _write_tree(source, {"train": training_images, "val": validation_images})
         with PreparationDisplay("preparing") as display:
             prepare_imagefolder(source, folder, ShardSettings(256), display, workers=1)
         measured = _loaders(source, folder)
         times: dict[str, list[float]] = {name: [] for name in measured}
         memory = []
-        for epoch in range(given.rounds):
+        for epoch in range(rounds):
             for name, batches in measured.items():
                 times[name].append(_milliseconds(batches(epoch)))
             memory.append(_resident())
     return {
         "milliseconds_per_image": {name: spread(values) for name, values in times.items()},
-        "rounds": given.rounds,
         "resident_mebibytes_after_each_round": memory,
     }
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from typing_extensions import override
 
-from benchmarks.frame import Option, benchmark, rates, ratios, spread, timed
+from benchmarks.frame import benchmark, rates, ratios, spread, timed
 from benchmarks.loops import EPSILON, STEP_SIZE, STEPS, Loop, generalist, minibatch, suite
 from benchmarks.reference_style import averages_by_cloning
 from benchmarks.steps import ALL_CASES, CASES, FEW
@@ -31,21 +30,20 @@ DATASETS = {
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "natural": {"name": "natural"},
-    "linf": {"name": "adversarial", "norm": "linf"},
-    "l2": {"name": "adversarial", "norm": "l2"},
+    **{norm: {"name": "adversarial", "norm": norm} for norm in ("linf", "l2")},
 }
 LEAST_BYTES = 2**28
 """The least size of the plain copy: more than the processor's caches hold."""
 
 
-@benchmark(
-    architecture=Option("resnet18", "small_cnn", "of the whole step, on images of CIFAR-10's shape"),
-    batch_size=Option(64, 4, "images of the whole step"),
-    architectures=Option(list(DATASETS), ["small_cnn"], f"of the mixture alone: {', '.join(DATASETS)}"),
-    learners=Option([2, 3, 5, 8], [2, 3], "how many are mixed"),
-    rounds=Option(5, 1, "timings of each"),
-)
-def mixture(given: Namespace) -> dict[str, Any]:
+@benchmark(architecture="small_cnn", batch_size=4, architectures=["small_cnn"], learners=[2, 3], rounds=1)
+def mixture(
+    architecture: str = "resnet18",
+    batch_size: int = 64,
+    architectures: Sequence[str] = tuple(DATASETS),
+    learners: Sequence[int] = (2, 3, 5, 8),
+    rounds: int = 5,
+) -> dict[str, Any]:
     """What the global learner costs: a step of Generalist-T against its learners alone, and the mixture by itself.
 
     The mixture is timed for every network and number of learners, as seconds and as bytes that it reads and writes,
@@ -54,12 +52,10 @@ def mixture(given: Namespace) -> dict[str, Any]:
     """
     backend = choose_backend("auto", "auto")
     return {
-        "generalist_t": _whole_and_parts(given.architecture, given.batch_size, given.rounds, backend),
+        "generalist_t": _whole_and_parts(architecture, batch_size, rounds, backend),
         "mixture": {
-            name: {count: _mixture_alone(name, count, given.rounds, backend) for count in given.learners}
-            for name in given.architectures
+            name: {count: _mixture_alone(name, count, rounds, backend) for count in learners} for name in architectures
         },
-        "rounds": given.rounds,
     }
 
 
@@ -77,7 +73,6 @@ def _whole_and_parts(architecture: str, batch_size: int, rounds: int, backend: B
     sums = [sum(values) for values in zip(*(seconds[name] for name in OBJECTIVES), strict=True)]
     return {
         "ratio": ratios(seconds["whole"], sums),
-        "seconds": {name: spread(values) for name, values in seconds.items()},
         "mixture_share": ratios(seconds["mixture"], seconds["whole"]),
         "architecture": architecture,
         "batch_size": batch_size,
@@ -91,30 +86,36 @@ def _mixture_alone(architecture: str, learners: int, rounds: int, backend: Backe
     assert mixture is not None
     size = sum(tensor.nbytes for tensor in weight_tensors(mixture.model))
     moved = (2 + 3 * learners) * size
-    source = torch.zeros(max(size, LEAST_BYTES), dtype=torch.uint8, device=backend.device)
+    copy, copied = plain_copy(backend.device, size)
     works: dict[str, Callable[[], Any]] = {
         "ours": partial(mixture.after_step, 1),
         "cloning": averages_by_cloning()(partial(mixture.after_step, 1)),
-        "copy": partial(torch.empty_like(source).copy_, source),
+        "copy": copy,
     }
     seconds = timed(works, backend.device, rounds)
     return {
         "weights_megabytes": size / 1e6,
         "seconds": spread(seconds["ours"]),
         "gigabytes_per_second": rates(moved / 1e9, seconds["ours"]),
-        "copy_gigabytes_per_second": rates(2 * source.nbytes / 1e9, seconds["copy"]),
+        "copy_gigabytes_per_second": rates(copied / 1e9, seconds["copy"]),
         "cloning_ratio": ratios(seconds["cloning"], seconds["ours"]),
     }
 
 
-@benchmark(
-    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape, timed"),
-    batch_size=Option(64, 4, "images of a step"),
-    cases=Option(ALL_CASES, ["tiny"], f"of {', '.join(CASES)}: counted"),
-    sides=Option([2048, 4096], [128], "of square matrices; on CUDA twice and four times as long ones as well"),
-    rounds=Option(3, 1, "timed steps of each"),
-)
-def peak(given: Namespace) -> dict[str, Any]:
+def plain_copy(device: torch.device, size: int = LEAST_BYTES) -> tuple[Callable[[], Any], int]:
+    """A copy of so many bytes, and how many it reads and writes."""
+    source = torch.zeros(max(size, LEAST_BYTES), dtype=torch.uint8, device=device)
+    return partial(torch.empty_like(source).copy_, source), 2 * source.nbytes
+
+
+@benchmark(architecture="small_cnn", batch_size=4, cases=["tiny"], sides=[128], rounds=1)
+def peak(
+    architecture: str = "resnet18",
+    batch_size: int = 64,
+    cases: Sequence[str] = ALL_CASES,
+    sides: Sequence[int] = (2048, 4096),
+    rounds: int = 3,
+) -> dict[str, Any]:
     """Which share of the machine's peak a training step reaches, in floating-point operations per second.
 
     The peak is the fastest of a few products of matrices in the same arithmetic, in turn with the step in one process:
@@ -127,18 +128,12 @@ def peak(given: Namespace) -> dict[str, Any]:
     if backend.bfloat16:
         backends["bfloat16"] = backend
     return {
-        "shares": {
-            name: _shares(given.architecture, given.batch_size, given.sides, given.rounds, each)
-            for name, each in backends.items()
-        },
-        "gigaflops_per_image": {name: _count_case(name, backend) for name in given.cases},
-        "architecture": given.architecture,
-        "batch_size": given.batch_size,
-        "rounds": given.rounds,
+        "shares": {name: _shares(architecture, batch_size, sides, rounds, each) for name, each in backends.items()},
+        "gigaflops_per_image": {name: _count_case(name, backend) for name in cases},
     }
 
 
-def _shares(architecture: str, batch_size: int, sides: list[int], rounds: int, backend: Backend) -> dict[str, Any]:
+def _shares(architecture: str, batch_size: int, sides: Sequence[int], rounds: int, backend: Backend) -> dict[str, Any]:
     """Operations per second of AT's step and of its crafting, absolute and relative to the peak."""
     dtype = torch.bfloat16 if backend.bfloat16 else torch.float32
     device, attack = backend.device, PGD(norm="linf", epsilon=EPSILON, step_size=STEP_SIZE, steps=STEPS)
@@ -163,7 +158,6 @@ def _shares(architecture: str, batch_size: int, sides: list[int], rounds: int, b
                 "gigaflops_per_image": count / batch_size / 1e9,
                 "teraflops": rates(count / 1e12, seconds[name]),
                 "share_of_peak": rates(count / peak, seconds[name]),
-                "seconds": spread(seconds[name]),
             }
             for name, count in counted.items()
         },
@@ -180,7 +174,7 @@ def _count_case(name: str, backend: Backend) -> dict[str, float]:
     }
 
 
-def products(sides: list[int], dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], Any]]:
+def products(sides: Sequence[int], dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], Any]]:
     """Products of matrices of different sizes, by name."""
     sides = [*sides, *(factor * max(sides) for factor in (2, 4) if device.type == "cuda")]
     found: dict[str, Callable[[], Tensor]] = {}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import resource
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.frame import Option, benchmark
+from benchmarks.frame import benchmark
 from benchmarks.loops import generalist, minibatch
 from pipeline.core.devices import choose_backend
 from pipeline.data.corruptions.facts import CORRUPTIONS, SEVERITIES
@@ -38,33 +37,26 @@ def _peak_after(work: Callable[..., None], arguments: tuple[Any, ...]) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@benchmark(
-    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
-    images=Option(60_000, 600, "of the data set"),
-    batch_size=Option(128, 8, "images of a step"),
-    learners=Option([2, 3, 5, 8], [2], "how many, each number in a process of its own"),
-)
-def memory(given: Namespace) -> dict[str, Any]:
+@benchmark(architecture="small_cnn", images=600, batch_size=8, learners=[2])
+def memory(
+    architecture: str = "resnet18", images: int = 60_000, batch_size: int = 128, learners: Sequence[int] = (2, 3, 5, 8)
+) -> dict[str, Any]:
     """Memory of a training on a data set of CIFAR-10's size: Generalist-D (NT + linf).
 
     The images are random; only their number and type matter here. And peaks of a process that trains nothing but so
     many linf learners with their mixture, by their number.
     """
-    peaks = {
-        str(count): peak_of(_train_learners, given.architecture, count, given.batch_size) for count in given.learners
-    }
+    peaks = {str(count): peak_of(_train_learners, architecture, count, batch_size) for count in learners}
     backend = choose_backend("auto", "auto")
-    images = torch.randint(256, (given.images, 3, 32, 32), dtype=torch.uint8)
-    data = ImageSet(images, torch.randint(10, (given.images,))).to(backend.device)
-    loop = generalist(given.architecture, "cifar10", {"linf": LINF, "natural": NATURAL}, backend)
-    for start in range(0, STEPS * given.batch_size, given.batch_size):
-        loop.step(*data.batch(torch.arange(start, start + given.batch_size, device=backend.device)))
+    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
+    data = ImageSet(pixels, torch.randint(10, (images,))).to(backend.device)
+    loop = generalist(architecture, "cifar10", {"linf": LINF, "natural": NATURAL}, backend)
+    for start in range(0, STEPS * batch_size, batch_size):
+        loop.step(*data.batch(torch.arange(start, start + batch_size, device=backend.device)))
     on_gpu = backend.device.type == "cuda"
     return {
         "data_megabytes": (data.images.nbytes + data.labels.nbytes) / 1e6,
         "peak_mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "architecture": given.architecture,
-        "batch_size": given.batch_size,
         "peak_mebibytes_by_learners": peaks,
         **({"peak_device_mebibytes": torch.cuda.max_memory_allocated() / 2**20} if on_gpu else {}),
     }
@@ -77,18 +69,14 @@ def _train_learners(architecture: str, count: int, batch_size: int) -> None:
     loop.step(*minibatch("cifar10", batch_size, backend.device))
 
 
-@benchmark(
-    on_device=False,
-    corruptions=Option([1, 5, len(CORRUPTIONS)], [1], "how many"),
-    images=Option(256, 2, "of every severity"),
-)
-def ood_memory(given: Namespace) -> dict[str, Any]:
+@benchmark(on_device=False, corruptions=[1], images=2)
+def ood_memory(corruptions: Sequence[int] = (1, 5, 19), images: int = 256) -> dict[str, Any]:
     """Peak memory of an evaluation of ResNet-18 on files of CIFAR-10-C's size, by number of corruptions.
 
     The files are sparse and hold zeros; only their shape and type matter here.
     """
-    peaks = {count: peak_of(_evaluate_corruptions, count, given.images) for count in given.corruptions}
-    return {"images_of_every_severity": given.images, "peak_mebibytes": peaks}
+    peaks = {count: peak_of(_evaluate_corruptions, count, images) for count in corruptions}
+    return {"peak_mebibytes": peaks}
 
 
 def _evaluate_corruptions(count: int, images: int) -> None:

@@ -30,6 +30,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
             written += _draw_methods(results["methods"]["architectures"]["resnet18"]["methods"], folder)
         if "scaling" in results:
             written += _draw_growth(results["scaling"], folder)
+        if "profile" in results:
+            written += _draw_profile(results["profile"]["networks"], folder)
     return written
 
 
@@ -67,6 +69,28 @@ def _draw_growth(scaling: dict[str, Any], folder: Path) -> list[Path]:
         panels[-1].legend(loc="lower left")
     panels[0].set_ylabel("seconds of a step")
     return save(figure, folder, "growth", "How the time of a training step grows")
+
+
+def _draw_profile(networks: dict[str, Any], folder: Path) -> list[Path]:
+    """A bar for every network, of what takes which share of a step; data and mixture are too small to be seen alone."""
+    figure = new_figure(PAGE_WIDTH, 0.8 + 2 * ROW * len(networks))
+    axes = figure.subplots()
+    parts = next(iter(networks.values()))["parts"]
+    left = [0.0] * len(networks)
+    for part, look in looks(parts).items():
+        medians = [network["parts"][part]["seconds"]["median"] for network in networks.values()]
+        wholes = [sum(one["seconds"]["median"] for one in network["parts"].values()) for network in networks.values()]
+        shares = [100 * median / whole for median, whole in zip(medians, wholes, strict=True)]
+        axes.barh(
+            range(len(networks)), shares, 0.7, left, color=look.colour, hatch=look.hatch, edgecolor="white", label=part
+        )
+        left = [before + share for before, share in zip(left, shares, strict=True)]
+    axes.set_yticks(range(len(networks)), list(networks))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of a training step")
+    figure.legend(loc="outside upper right", ncols=len(parts))
+    return save(figure, folder, "profile", "Where the time of a training step goes")
 
 
 def _draw_panel(axes: Axes, measured: dict[str, Any], look: Look, shown: str) -> None:

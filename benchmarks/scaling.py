@@ -7,8 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.frame import Option, benchmark, in_turn, rates, spread
+from benchmarks.frame import benchmark, in_turn, rates, spread
 from benchmarks.loops import EPSILON, REPOSITORY, STEPS, Loop, generalist, minibatch, suite
-from pipeline.core.devices import Backend, choose_backend
+from pipeline.core.devices import choose_backend
 from pipeline.core.errors import Interrupted
 from pipeline.core.files import write_json
 from pipeline.data.images import ImageSet, ImageSplit
@@ -35,16 +34,24 @@ Measured = dict[int, dict[str, Any]]
 
 
 @benchmark(
-    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
-    batch_sizes=Option([8, 16, 32, 64, 128], [2, 4], "images of a step"),
-    batch_size=Option(16, 4, "images of a step where something else varies"),
-    attack_steps=Option([1, 5, 10, 20], [1, 2], "of PGD; natural training is measured as 0"),
-    learners=Option([2, 3, 5, 8], [2, 3], "how many"),
-    processes=Option([1, 2], [1, 2], "how many; on CUDA at most as many as there are GPUs"),
-    shared_batch_size=Option(16, 8, "images of the minibatch that processes share"),
-    rounds=Option(3, 1, "timings of each"),
+    architecture="small_cnn",
+    batch_sizes=[2, 4],
+    batch_size=4,
+    attack_steps=[1, 2],
+    learners=[2, 3],
+    shared_batch_size=8,
+    rounds=1,
 )
-def scaling(given: Namespace) -> dict[str, Any]:
+def scaling(
+    architecture: str = "resnet18",
+    batch_sizes: Sequence[int] = (8, 16, 32, 64, 128),
+    batch_size: int = 16,
+    attack_steps: Sequence[int] = (1, 5, 10, 20),
+    learners: Sequence[int] = (2, 3, 5, 8),
+    processes: Sequence[int] = (1, 2),
+    shared_batch_size: int = 16,
+    rounds: int = 3,
+) -> dict[str, Any]:
     """How the time of a training step grows with images, attack steps, learners and processes.
 
     Images and attack steps: AT. Learners: a Generalist of so many linf learners with budgets of their own. Processes:
@@ -53,36 +60,39 @@ def scaling(given: Namespace) -> dict[str, Any]:
     process.
     """
     backend = choose_backend("auto", "auto")
-    return {
-        **_in_this_process(given, backend),
-        **_in_several(given, torch.cuda.device_count() if backend.device.type == "cuda" else max(given.processes)),
-        "settings": {key: getattr(given, key) for key in ("architecture", "batch_size", "shared_batch_size", "rounds")},
-        "bfloat16": backend.bfloat16,
-    }
-
-
-def _in_this_process(given: Namespace, backend: Backend) -> dict[str, Measured]:
-    """What grows with images, attack steps and learners."""
 
     def loop(*objectives: dict[str, Any]) -> Loop:
         named = {f"learner_{number}": objective for number, objective in enumerate(objectives)}
-        return generalist(given.architecture, "cifar10", named, backend)
+        return generalist(architecture, "cifar10", named, backend)
 
-    def times(loops: dict[int, Loop], batch_sizes: dict[int, int]) -> Measured:
-        timers = {key: one.timer(*minibatch("cifar10", batch_sizes[key], backend.device)) for key, one in loops.items()}
+    def times(loops: dict[int, Loop], sizes: dict[int, int]) -> Measured:
+        timers = {key: one.timer(*minibatch("cifar10", sizes[key], backend.device)) for key, one in loops.items()}
         in_turn(timers, 1)
-        return _with_rates(in_turn(timers, given.rounds), batch_sizes)
+        return _with_rates(in_turn(timers, rounds), sizes)
 
     at = loop(_adversarial())
-    by_steps = {0: loop(NATURAL)} | {steps: loop(_adversarial(steps=steps)) for steps in given.attack_steps}
+    by_steps = {0: loop(NATURAL)} | {steps: loop(_adversarial(steps=steps)) for steps in attack_steps}
     by_learners = {
-        count: loop(*(_adversarial(EPSILON * (number + 1) / count) for number in range(count)))
-        for count in given.learners
+        count: loop(*(_adversarial(EPSILON * (number + 1) / count) for number in range(count))) for count in learners
     }
+    most = torch.cuda.device_count() if backend.device.type == "cuda" else max(processes)
+    kinds = {"processes": [count for count in processes if count <= most]}
+    kinds["learner_parallel"] = [count for count in kinds["processes"] if count == LEARNERS]
+    jobs = {
+        (kind, count): partial(_job, architecture, shared_batch_size, kind, count)
+        for kind, counts in kinds.items()
+        for count in counts
+    }
+    measured = {
+        "batch_size": times(dict.fromkeys(batch_sizes, at), {size: size for size in batch_sizes}),
+        "attack_steps": times(by_steps, dict.fromkeys(by_steps, batch_size)),
+        "learners": times(by_learners, dict.fromkeys(by_learners, batch_size)),
+    }
+    seconds, sizes = in_turn(jobs, rounds), dict.fromkeys(processes, shared_batch_size)
     return {
-        "batch_size": times(dict.fromkeys(given.batch_sizes, at), {size: size for size in given.batch_sizes}),
-        "attack_steps": times(by_steps, dict.fromkeys(by_steps, given.batch_size)),
-        "learners": times(by_learners, dict.fromkeys(by_learners, given.batch_size)),
+        **measured,
+        **{kind: _with_rates({count: seconds[kind, count] for count in kinds[kind]}, sizes) for kind in kinds},
+        "settings": {"architecture": architecture, "batch_size": batch_size, "shared_batch_size": shared_batch_size},
     }
 
 
@@ -98,21 +108,11 @@ def _with_rates(seconds: Mapping[int, list[float]], batch_sizes: Mapping[int, in
     }
 
 
-def _in_several(given: Namespace, most: int) -> dict[str, Measured]:
-    """Jobs of so many processes, at most `most`, and one of a process for each learner."""
-    counts = [count for count in given.processes if count <= most]
-    kinds = {"processes": counts, "learner_parallel": [count for count in counts if count == LEARNERS]}
-    jobs = {(kind, count): partial(_job, given, kind, count) for kind, those in kinds.items() for count in those}
-    seconds = in_turn(jobs, given.rounds)
-    sizes = dict.fromkeys(counts, given.shared_batch_size)
-    return {kind: _with_rates({count: seconds[kind, count] for count in kinds[kind]}, sizes) for kind in kinds}
-
-
-def _job(given: Namespace, kind: str, count: int) -> float:
+def _job(architecture: str, batch_size: int, kind: str, count: int) -> float:
     """The median seconds of a step of a job."""
     with TemporaryDirectory() as folder:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        arguments = [given.architecture, str(given.shared_batch_size), kind, folder]
+        arguments = [architecture, str(batch_size), kind, folder]
         command = [sys.executable, "-m", *torchrun, "-m", "benchmarks.scaling", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

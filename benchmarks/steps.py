@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from argparse import Namespace
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision import transforms
 
-from benchmarks.frame import Option, benchmark, in_turn, rates, ratios, timed, timer
+from benchmarks.frame import benchmark, in_turn, rates, ratios, timed, timer
 from benchmarks.loops import EPSILON, STEP_SIZE, STEPS, THREADS, Loop, generalist, minibatch, suite
 from benchmarks.reference_style import HABITS, without_habit
 from pipeline.config import Params
@@ -24,7 +22,6 @@ from pipeline.models import build_model
 
 METHOD = "generalist_d_nt_linf"
 OBJECTIVES = {"linf": {"name": "adversarial", "norm": "linf"}, "natural": {"name": "natural"}}
-COMPILED = "torch.compile (no habit)"
 FEW = ("nt", "at", METHOD, "generalist_t")
 
 
@@ -48,7 +45,7 @@ CASES = {
         ("suite=cifar10", "architecture=small_cnn", "threat_model.linf.steps=1", "threat_model.l2.steps=1"), 4
     ),
 }
-ALL_CASES = [name for name in CASES if name != "tiny"]
+ALL_CASES = tuple(name for name in CASES if name != "tiny")
 
 
 class PlainLoop:
@@ -98,17 +95,8 @@ class PlainLoop:
         return perturbed.detach()
 
 
-def our_loop(architecture: str, backend: Backend) -> Loop:
-    """The same step by the project's engine."""
-    return generalist(architecture, "cifar10", OBJECTIVES, backend)
-
-
-@benchmark(
-    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
-    batch_size=Option(128, 4, "images of a step"),
-    rounds=Option(5, 1, "timed steps of each loop"),
-)
-def step(given: Namespace) -> dict[str, Any]:
+@benchmark(architecture="small_cnn", batch_size=4, rounds=1)
+def step(architecture: str = "resnet18", batch_size: int = 128, rounds: int = 5) -> dict[str, Any]:
     """One training step of Generalist-D (NT + linf) against a plain loop.
 
     The plain loop does what the authors' published code does: float32, channels first, parameter gradients computed
@@ -117,37 +105,31 @@ def step(given: Namespace) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     backend = choose_backend("auto", "auto")
-    ours, plain = our_loop(given.architecture, backend), PlainLoop(given.architecture, backend.device)
-    images, labels = minibatch("cifar10", given.batch_size, backend.device)
+    ours, plain = generalist(architecture, "cifar10", OBJECTIVES, backend), PlainLoop(architecture, backend.device)
+    images, labels = minibatch("cifar10", batch_size, backend.device)
     assert ours.mixture is not None
     works = {
         "plain": partial(plain.step, images, labels),
         "ours": partial(ours.step, images, labels),
         "mixture": partial(ours.mixture.after_step, 1),
     }
-    seconds = timed(works, backend.device, given.rounds)
+    seconds = timed(works, backend.device, rounds)
     medians = {name: statistics.median(measured) for name, measured in seconds.items()}
     fastest = ratios(seconds["plain"], seconds["ours"])
     return {
-        "plain_images_per_second": given.batch_size / medians["plain"],
-        "our_images_per_second": given.batch_size / medians["ours"],
+        "plain_images_per_second": batch_size / medians["plain"],
+        "our_images_per_second": batch_size / medians["ours"],
         "ratio_median": fastest["median"],
         "ratio_min": fastest["least"],
         "ratio_max": fastest["most"],
         "mixture_share_of_step": medians["mixture"] / medians["ours"],
-        "rounds": given.rounds,
-        "architecture": given.architecture,
-        "batch_size": given.batch_size,
         "attack_steps": STEPS,
         "bfloat16": backend.bfloat16,
     }
 
 
-@benchmark(
-    cases=Option(ALL_CASES, ["tiny"], f"some of {', '.join(CASES)}"),
-    rounds=Option(3, 1, "timed steps of each"),
-)
-def methods(given: Namespace) -> dict[str, Any]:
+@benchmark(cases=["tiny"], rounds=1)
+def methods(cases: Sequence[str] = ALL_CASES, rounds: int = 3) -> dict[str, Any]:
     """A training step of every method, by the engine and in the reference style, and its cost relative to AT.
 
     The reference style is the engine's own step on the same objectives with the habits of
@@ -156,8 +138,7 @@ def methods(given: Namespace) -> dict[str, Any]:
     ResNet-18 all methods, with the other networks NT, AT and Generalist; batches are small, since what is compared
     are ratios.
     """
-    cases = {name: _measure_case(CASES[name], given.rounds) for name in given.cases}
-    return {"architectures": cases, "rounds": given.rounds}
+    return {"architectures": {name: _measure_case(CASES[name], rounds) for name in cases}}
 
 
 def _measure_case(case: Case, rounds: int) -> dict[str, Any]:
@@ -167,14 +148,11 @@ def _measure_case(case: Case, rounds: int) -> dict[str, Any]:
     backend = choose_backend("auto", training.precision, training.threads or THREADS)
     names = case.methods or tuple(params.methods)
     return {
-        "suite": params.suite,
         "dataset": params.data.name,
         "batch_size": case.batch_size,
         "suite_batch_size": training.batch_size,
         "epochs": training.epochs,
         "attack_steps": params.threat_model["linf"].steps,
-        "bfloat16": backend.bfloat16,
-        "threads": torch.get_num_threads(),
         "methods": {name: _measure_method(params, name, case.batch_size, backend, rounds) for name in names},
     }
 
@@ -193,7 +171,6 @@ def _measure_method(params: Params, name: str, batch_size: int, backend: Backend
     seconds = in_turn({kind: loop.timer(images, labels) for kind, loop in loops.items()}, rounds)
     return {
         "label": params.methods[name].label,
-        "learners": len(loops["ours"].learners),
         "images_per_second": rates(batch_size, seconds["ours"]),
         "reference_images_per_second": rates(batch_size, seconds["reference"]),
         "ratio": ratios(seconds["reference"], seconds["ours"]),
@@ -201,12 +178,8 @@ def _measure_method(params: Params, name: str, batch_size: int, backend: Backend
     }
 
 
-@benchmark(
-    architecture=Option("resnet18", "small_cnn", "one for images of CIFAR-10's shape"),
-    batch_size=Option(32, 4, "images of a step"),
-    rounds=Option(3, 1, "timed steps of each"),
-)
-def savings(given: Namespace) -> dict[str, Any]:
+@benchmark(architecture="small_cnn", batch_size=4, rounds=1)
+def savings(architecture: str = "resnet18", batch_size: int = 32, rounds: int = 3) -> dict[str, Any]:
     """A step of Generalist-D (NT + linf) with one habit of plain code, and with all.
 
     Beside them a loop written by hand in that style, which all habits together should cost as much as. And the
@@ -214,12 +187,8 @@ def savings(given: Namespace) -> dict[str, Any]:
     """
     backend = choose_backend("auto", "auto")
     return {
-        "habits": _measure_habits(given.architecture, given.batch_size, given.rounds, backend),
-        "augmentation": _measure_augmentation(128, 5 * given.rounds, backend.device),
-        "architecture": given.architecture,
-        "batch_size": given.batch_size,
-        "bfloat16": backend.bfloat16,
-        "rounds": given.rounds,
+        "habits": _measure_habits(architecture, batch_size, rounds, backend),
+        "augmentation": _measure_augmentation(128, 5 * rounds, backend.device),
     }
 
 
@@ -232,15 +201,12 @@ def _measure_habits(architecture: str, batch_size: int, rounds: int, backend: Ba
     loops = {"none": Loop.of(experiment, backend)}
     loops |= {habit: Loop.of(experiment, backend, [habit]) for habit in habits}
     loops["all"] = Loop.of(experiment, backend, HABITS)
-    if backend.device.type == "cuda":  # on CPUs it compiles for minutes
-        loops[COMPILED] = Loop.of(experiment, replace(backend, compiled=True))
     plain = PlainLoop(architecture, backend.device)
     timers = {name: loop.timer(images, labels) for name, loop in loops.items()}
     timers["plain"] = timer(partial(plain.step, images, labels), backend.device)
     in_turn(timers, 1)
     seconds = in_turn(timers, rounds)
     return {
-        "images_per_second": {name: rates(batch_size, values) for name, values in seconds.items()},
         "relative_to_none": {name: ratios(seconds[name], seconds["none"]) for name in loops if name != "none"},
         "reference_style_to_plain_loop": ratios(seconds["all"], seconds["plain"]),
     }
@@ -259,7 +225,4 @@ def _measure_augmentation(batch_size: int, rounds: int, device: torch.device) ->
         "image_by_image": lambda: torch.stack([one_by_one(image) for image in images]),
     }
     seconds = timed(works, device, rounds)
-    return {
-        "images_per_second": {name: rates(batch_size, values) for name, values in seconds.items()},
-        "ratio": ratios(seconds["image_by_image"], seconds["batched"]),
-    }
+    return {"ratio": ratios(seconds["image_by_image"], seconds["batched"])}

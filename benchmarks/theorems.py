@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.frame import Option, benchmark
+from benchmarks.frame import benchmark
 from benchmarks.loops import images_of, suite
 from benchmarks.trainings import Epochs
 from pipeline.config import Experiment, MovingAverageSettings, Params
@@ -63,12 +62,8 @@ class Unit(NamedTuple):
     """One example of each differs."""
 
 
-@benchmark(
-    rounds=Option(3, 1, "seeds"),
-    examples=Option(1, 1, "training images that are replaced, each in a pair of every seed"),
-    train_images=Option(1300, 96, "of the digits"),
-)
-def theorems(given: Namespace) -> dict[str, Any]:
+@benchmark(rounds=1, train_images=96)
+def theorems(rounds: int = 3, examples: int = 1, train_images: int = 1300) -> dict[str, Any]:
     """Whether what Generalist++ says of stability and of gradients holds on the digits, term by term.
 
     Theorem 2: epsilon_g <= sum_a gamma_a epsilon_a + C sum_a gamma_a ||theta_a - theta_bar||^2, C = 2 L M. Every
@@ -82,20 +77,20 @@ def theorems(given: Namespace) -> dict[str, Any]:
     same method with t' and c so late that learners never restart before the last measurement.
     """
     params = suite(
-        *("suite=digits", "competitors=none", f"data.train_images={given.train_images}"),
+        *("suite=digits", "competitors=none", f"data.train_images={train_images}"),
         *("threat_model.linf.steps=5", "threat_model.l2.steps=5"),  # as in digits_beyond
         *("training.validation_interval=15", "++training.theory={interval: 15}"),  # after the last epoch
-        f"seeds={list(range(1, given.rounds + 1))}",
+        f"seeds={list(range(1, rounds + 1))}",
     )
     choose_backend("auto", params.training.precision, params.training.threads)
     wanted = list(product(METHODS, params.seeds))
     with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:  # methods and seeds at once
-        running = [pool.submit(_train_all, params, method, seed, given.examples) for method, seed in wanted]
+        running = [pool.submit(_train_all, params, method, seed, examples) for method, seed in wanted]
         units = dict(zip(wanted, (one.result() for one in running), strict=True))
     return {
         "epochs": params.training.epochs,
         "seeds": params.seeds,
-        "pairs": len(params.seeds) * given.examples,
+        "pairs": len(params.seeds) * examples,
         "steepness": STEEPNESS,
         "methods": {
             method: _findings(params.experiment(method, 1), [units[method, seed] for seed in params.seeds])

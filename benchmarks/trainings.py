@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.frame import Option, benchmark, ratios, spread
+from benchmarks.frame import benchmark, ratios, spread
 from benchmarks.loops import images_of, suite
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Experiment
@@ -36,8 +35,8 @@ class Sizes(NamedTuple):
     test_images: int
 
 
-FULL = {"digits": Sizes(15, 1300, 360), "cifar10_study": Sizes(4, 2000, 300)}
-QUICK = Sizes(2, 96, 48)
+SIZES = {"digits": Sizes(15, 1300, 360), "cifar10_study": Sizes(4, 2000, 300), "digits_beyond": Sizes(2, 96, 48)}
+"""By suite; of the last one as much as a test needs."""
 PRECISIONS: dict[str, Literal["float32", "bfloat16"]] = {
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -45,23 +44,20 @@ PRECISIONS: dict[str, Literal["float32", "bfloat16"]] = {
 }
 
 
-@benchmark(
-    suites=Option(["digits"], ["digits"], f"of which to train: {', '.join(FULL)}"),
-    seeds=Option(5, 2, "of every suite"),
-    variants=Option(list(PRECISIONS), ["float32", "bfloat16"], "float32 and what it is beside"),
-)
-def equality(given: Namespace) -> dict[str, Any]:
+@benchmark(suites=["digits_beyond"], seeds=2, variants=["float32", "bfloat16"])
+def equality(
+    suites: Sequence[str] = ("digits",), seeds: int = 5, variants: Sequence[str] = tuple(PRECISIONS)
+) -> dict[str, Any]:
     """Whether what makes training fast changes what it learns: the same experiments in other arithmetic, by seed.
 
     Generalist-D (NT + linf) with the small network on the digits, and on real CIFAR-10 (its official files in data/raw,
     or downloaded), shortened: in float32 as it comes, in bfloat16, and through torch.compile. Each is judged on test
     images, natural and under PGD-20, in float32. The seeds' own spread says what a difference means.
     """
-    sizes = {name: QUICK if given.quick else FULL[name] for name in given.suites}
-    return {"suites": {name: _compare(name, given.seeds, given.variants, each) for name, each in sizes.items()}}
+    return {"suites": {name: _compare(name, seeds, variants, SIZES[name]) for name in suites}}
 
 
-def _compare(name: str, seeds: int, variants: list[str], sizes: Sizes) -> dict[str, Any]:
+def _compare(name: str, seeds: int, variants: Sequence[str], sizes: Sizes) -> dict[str, Any]:
     """For every metric and variant its mean, the seeds' deviation, and the mean difference to float32."""
     experiments = [shortened(name, seed, sizes) for seed in range(1, seeds + 1)]
     split = images_of(experiments[0].data)
@@ -118,28 +114,21 @@ def _judge(experiment: Experiment, split: ImageSplit, backend: Backend) -> tuple
     return accuracy(None), accuracy(attack)
 
 
-@benchmark(
-    on_device=False,
-    rounds=Option(1, 1, "trainings of all, alone and shared"),
-    grid=Option(
-        "whole", "none", "whole: all studies of the grid with one seed; none: the experiments of make repro alone"
-    ),
-    train_images=Option(325, 32, "of the digits"),
-)
-def warm_ups(given: Namespace) -> dict[str, Any]:
+@benchmark(on_device=False, grid="none", train_images=32)
+def warm_ups(rounds: int = 1, grid: str = "whole", train_images: int = 325) -> dict[str, Any]:
     """What shared warm-ups save: digits, each experiment trained alone against what they share trained once.
 
     The experiments of `make repro` and of the grid that share a warm-up with others. One thread, no evaluation; alone
     and shared take turns, and must end with the same bits.
     """
-    images = (f"data.train_images={given.train_images}", f"data.held_out_images={min(given.train_images, 137)}")
+    images = (f"data.train_images={train_images}", f"data.held_out_images={min(train_images, 137)}")
     params = suite("suite=digits", "ablation=full", *images)
     backend = choose_backend("auto", params.training.precision, params.training.threads)
     experiments = list(params.experiments())
-    if given.grid == "whole":
+    if grid == "whole":
         experiments += [cell.experiment for cell in cells(params, seeds=params.seeds[:1])]
     trained = Set(experiments, images_of(params.data), backend)
-    return {**_alone_and_shared(trained, given.rounds), "train_images": given.train_images, "grid": given.grid}
+    return _alone_and_shared(trained, rounds)
 
 
 class Set:
@@ -187,7 +176,6 @@ def _alone_and_shared(trained: Set, rounds: int) -> dict[str, Any]:
             seconds["processor_seconds"][name].append(time.process_time() - begun[1])
     return {
         "experiments": len(trained.experiments),
-        "rounds": rounds,
         "learner_epochs": {"alone": alone, "shared": alone - saved},
         **{clock: {name: spread(values) for name, values in found.items()} for clock, found in seconds.items()},
         "ratio": ratios(seconds["seconds"]["alone"], seconds["seconds"]["shared"]),
@@ -210,11 +198,8 @@ class Epochs(Silent):
         return [row[name] for row in self.rows if name in row]
 
 
-@benchmark(
-    rounds=Option(3, 1, "trainings, each with a seed of its own"),
-    train_images=Option(1300, 96, "of the digits"),
-)
-def theory(given: Namespace) -> dict[str, Any]:
+@benchmark(rounds=1, train_images=96)
+def theory(rounds: int = 3, train_images: int = 1300) -> dict[str, Any]:
     """What measuring the theorems costs: the share of training time that it takes at the default interval.
 
     Generalist-T on the digits, with the settings of `conf/`, a seed for each round; both times are those that training
@@ -222,7 +207,7 @@ def theory(given: Namespace) -> dict[str, Any]:
     """
     params = suite(
         *("suite=digits", "competitors=none", "++training.theory={}"),
-        *(f"seeds={list(range(given.rounds))}", f"data.train_images={given.train_images}"),
+        *(f"seeds={list(range(rounds))}", f"data.train_images={train_images}"),
     )
     settings, split = params.training.theory, images_of(params.data)
     assert settings is not None
@@ -241,6 +226,5 @@ def theory(given: Namespace) -> dict[str, Any]:
         "epochs": params.training.epochs,
         "moments": moments,
         "learners": len(params.methods["generalist_t"].learners),
-        "rounds": len(shares),
         "share_of_training": spread(shares),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from benchmarks.evaluation import probe
 from benchmarks.frame import (
     CPU,
-    Option,
+    RESULTS,
     file_for,
     in_turn,
     kind,
@@ -23,7 +24,11 @@ from benchmarks.frame import (
     timer,
 )
 
-OPTIONS = {"rounds": Option(5, 1, "timings"), "names": Option(["a"], ["b"], "some")}
+QUICK = {"rounds": 1, "names": ("b",)}
+
+
+def step(rounds: int = 5, names: Sequence[str] = ("a",)) -> None:
+    """Stands for a benchmark."""
 
 
 def test_rounds_alternate() -> None:
@@ -49,14 +54,15 @@ def test_summaries() -> None:
 
 
 def test_quick_settings_and_given_ones() -> None:
-    assert read_arguments("doc", "step", OPTIONS, []).rounds == 5
-    quick = read_arguments("doc", "step", OPTIONS, ["--quick", "--names", "x", "y"])
-    assert (quick.rounds, quick.names, quick.output) == (1, ["x", "y"], None)
+    assert read_arguments(step, QUICK, [])[0] == {"rounds": 5, "names": ("a",)}
+    assert read_arguments(step, QUICK, ["--rounds", "7"])[0]["rounds"] == 7
+    assert read_arguments(step, QUICK, ["--quick", "--names", "x", "y"])[0] == {"rounds": 1, "names": ["x", "y"]}
 
 
 def test_quick_numbers_never_replace_measured_ones() -> None:
-    assert read_arguments("doc", "step", OPTIONS, []).output.name == "step.json"
-    assert read_arguments("doc", "step", OPTIONS, ["--quick"]).output is None
+    assert read_arguments(step, QUICK, [])[1] == RESULTS / "step.json"
+    assert read_arguments(step, QUICK, ["--quick"])[1] is None
+    assert read_arguments(step, QUICK, ["--quick", "--output", "here.json"])[1] == Path("here.json")
 
 
 def test_devices_have_files_of_their_own() -> None:

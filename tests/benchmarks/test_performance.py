@@ -68,7 +68,8 @@ def test_an_old_number_is_noticed_and_replaced(tmp_path: Path, monkeypatch: pyte
 
 def test_the_committed_pictures_are_those_of_the_results(tmp_path: Path) -> None:
     drawn = draw(read_results(RESULTS)["cpu"], tmp_path)
-    assert {path.name for path in drawn} == {path.name for path in (REPOSITORY / PICTURES).glob("*.*")}
+    committed_forms = {path.name for path in (REPOSITORY / PICTURES).glob("*.p*")}  # git keeps no third form, as SVG
+    assert {path.name for path in drawn if path.suffix != ".svg"} == committed_forms
     for path in drawn:
         if path.suffix == ".png":
             with Image.open(path) as new, Image.open(REPOSITORY / PICTURES / path.name) as committed:
