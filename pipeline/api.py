@@ -51,7 +51,7 @@ from pipeline.config.composing import compose_suite
 from pipeline.config.reading import validate
 from pipeline.core.devices import choose_backend
 from pipeline.core.errors import RequestError
-from pipeline.core.progress import EvaluationDisplay
+from pipeline.core.progress import EvaluationDisplay, announce
 from pipeline.core.signals import stop_on_signal
 from pipeline.core.values import Norm
 from pipeline.data.images import to_unit_interval
@@ -142,6 +142,7 @@ def evaluate(experiment: Experiment, model: nn.Module | None = None, tracked: bo
         RequestError: the experiment is not trained, or the model is not fit to be attacked; the message says why.
     """
     if model is None:
+        announce(experiment.identifier, experiment.evaluation.passes(experiment.data.facts.test_images or 1))
         return evaluate_experiment(experiment, tracker=track if tracked else untracked)
     ensure_prepared(experiment)
     backend = choose_backend(experiment.training.device, "float32", experiment.training.threads)
@@ -149,7 +150,8 @@ def evaluate(experiment: Experiment, model: nn.Module | None = None, tracked: bo
     test = open_split(prepared_folder(experiment.data.name), experiment.data, experiment.stored_sizes).test
     images = test.to(backend.device)
     check_model(placed, images, len(experiment.data.facts.classes))
-    with TemporaryDirectory() as folder, EvaluationDisplay(type(model).__name__) as display:
+    work = experiment.evaluation.passes(len(images))
+    with TemporaryDirectory() as folder, EvaluationDisplay(type(model).__name__, work) as display:
         verdicts = Evaluation(placed, images, experiment.evaluation, Journal(Path(folder)), display).run()
     return accuracies(verdicts, experiment.evaluation.union)[0]
 

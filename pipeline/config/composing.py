@@ -1,4 +1,4 @@
-"""From the pieces in conf/ and a person's overrides to the content of params.yaml, with Hydra."""
+"""Compose params.yaml from the pieces in conf/ and overrides, with Hydra."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ DIGEST = re.compile(r"(?:#.*\n)?# This file is what runs.* As composed: ([0-9a-f
 
 @dataclass(frozen=True)
 class Composition:
-    """What was composed.
-
-    Args:
-        content: YAML, without a header.
-        params: The same, checked.
-        notes: What a person should know of it, in lines.
-    """
+    """What was composed."""
 
     content: str
     params: Params
@@ -67,15 +61,10 @@ def _digest(content: str) -> str:
 
 
 def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
-    """Write a composed params.yaml, but not over a person's edits.
+    """Write a composed params.yaml, but not over a person's edits: an edited file is refused, or with `overwrite` kept
+    beside it under a free name.
 
-    Args:
-        path: Where to.
-        text: What, with its header.
-        overwrite: Replace an edited file, and keep it beside under a name that is free.
-
-    Returns:
-        Where an edited file was kept; None where there was none.
+    The result is where an edited file was kept; None where there was none.
 
     Raises:
         RequestError: the file is edited and must not be replaced.
@@ -98,7 +87,7 @@ def write_composed(path: Path, text: str, overwrite: bool) -> Path | None:
 def with_found(text: str, found: dict[str, Any]) -> str:
     """The text of a params.yaml with `data.found` in one line, everything else as it is.
 
-    One that is as it was composed counts as composed afterwards, too.
+    A file that nobody has edited still counts as composed afterwards.
     """
     import yaml
 
@@ -155,8 +144,6 @@ def compose_suite(
     `pipeline.config.scaling`.
 
     Args:
-        overrides: As a person writes them.
-        conf: The folder of the pieces.
         fit: Fills in what depends on images of one's own, and says in lines what it did.
 
     Raises:
@@ -232,5 +219,4 @@ def _sets(override: Any) -> bool:
 
 
 def _leaves_of(override: Any) -> Iterator[tuple[str, ...]]:
-    """The paths of values that a parsed override sets."""
     return leaves(tuple(override.key_or_group.split(".")), override.value())

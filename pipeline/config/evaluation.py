@@ -147,6 +147,17 @@ class EvaluationSettings(StrictModel):
         content = {"version": 2, "test_images": test_images, **self.model_dump(mode="json")}
         return _digest(content)
 
+    def passes(self, images: int) -> dict[str, float]:
+        """Roughly what each attack costs on so many test images, in forward passes; a backward pass takes two.
+
+        An ensemble is taken to fool half of the images at once.
+        """
+        found: dict[str, float] = {"natural": images}
+        for name, attack in self.attacks.items():
+            cost, share = attack.passes(), 0.5 if isinstance(attack, EnsembleAttack) else 1
+            found[name] = share * min(attack.images or images, images) * (3 * cost.gradients + cost.forwards)
+        return found
+
     @field_validator("attacks", mode="before")
     @classmethod
     def _leave_out_null(cls, value: Any) -> Any:

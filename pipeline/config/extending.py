@@ -30,8 +30,8 @@ def _changed(key: str, before: Any, value: Any) -> Any:
 def extend_methods(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The content of params.yaml with every method written out, and a line for every `extends` that is not possible.
 
-    A method has everything of the one that it extends but the label, and what it says itself. One whose `extends` is
-    not possible is left out, so that its consequences are not reported, too.
+    A method has all settings of the one that it extends, except the label, and its own. One that cannot be extended is
+    left out, so that the mistakes which follow from that are not reported as well.
     """
     methods, problems = mapping(raw, "methods"), []
     if not any(isinstance(method, dict) and EXTENDS in method for method in methods.values()):

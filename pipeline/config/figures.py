@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
+from typing_extensions import override
 
 from pipeline.config.metrics import unknown_metric
-from pipeline.core.errors import did_you_mean
+from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.extensions import Family
 from pipeline.core.values import Location, StrictModel, context, unique, unless
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["method", "metric", "attack", "study"]
 Methods = Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
+
+
+class NothingToShow(PipelineError):
+    """A figure would be empty; the message says why, and how to change that."""
 
 
 class Axis(StrictModel):
@@ -62,9 +67,10 @@ class FigureSource:
 class FigureSettings(StrictModel):
     """A kind of figure; its fields are its options in `params.yaml`."""
 
-    is_study: ClassVar[bool] = False
-    """Whether it compares the cells of a study, or the trials of a search: while there is nothing to compare, it is
-    left out."""
+    fewest: ClassVar[int] = 1
+    """Measured experiments from which on it shows something; it is not written with fewer."""
+    command: ClassVar[str] = "make repro figures"
+    """What measures the others."""
     caption: str
     """What a reader sees: plain text, `$math$` and `` `code` ``."""
     paper: str = ""
@@ -80,6 +86,7 @@ class FigureSettings(StrictModel):
 
         Raises:
             RequestError: it cannot be drawn of what it names, which the settings alone did not tell.
+            NothingToShow: of what is measured.
         """
 
     def names(self) -> Iterator[tuple[Kind, str]]:
@@ -96,6 +103,11 @@ class FigureSettings(StrictModel):
         return [name for kind, name in self.names() if kind == "method"]
 
     @property
+    def method_groups(self) -> list[Group]:
+        """Groups of methods that other figures and tables keep together, too; those of the first figure count."""
+        return []
+
+    @property
     def studies_shown(self) -> list[str]:
         """The studies whose cells it needs: those that it names."""
         return [name for kind, name in self.names() if kind == "study"]
@@ -109,6 +121,33 @@ class FigureSettings(StrictModel):
             shown: All of them.
         """
         return [measured, shown]
+
+
+class StudyFigure(FigureSettings):
+    """A kind of figure that shows one study of the ablation grid."""
+
+    fewest: ClassVar[int] = 2
+    command: ClassVar[str] = "make ablation"
+    study: str
+    methods: Methods | None = None
+    """The study's methods that are drawn (null: all)."""
+
+    @override
+    def names(self) -> Iterator[tuple[Kind, str]]:
+        yield "study", self.study
+        yield from (("method", method) for method in self.methods or [])
+
+    @override
+    def misfits(self, params: Params) -> Iterator[str]:
+        studied = params.ablation.studies[self.study].methods
+        for method in self.methods or []:
+            if method not in studied:
+                yield f"study '{self.study}' does not vary {method}: {did_you_mean(method, studied)}"
+
+    @property
+    @override
+    def methods_shown(self) -> list[str]:
+        return []  # the cells of the study are
 
 
 def _check_names(value: FigureSettings, info: ValidationInfo) -> FigureSettings:

@@ -56,12 +56,7 @@ class InitialWeights(StrictModel):
         load_into(model, read_weights(self.file, self.key), images)
 
     def check(self, architecture: str, images: DataFacts, normalization: Normalization | None) -> None:
-        """Refuse a file that is there and is not of this network.
-
-        Args:
-            architecture: The learner's.
-            images: What it is trained on.
-            normalization: What the network does to its inputs first.
+        """Refuse a file that is there and is not of this network, a learner's for such images.
 
         Raises:
             RequestError: says what does not fit.

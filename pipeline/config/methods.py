@@ -104,7 +104,7 @@ class SGDSettings(StrictModel):
     nesterov: StrictBool = False
     weight_decay: Real = Field(default=0.0, ge=0)
     decay_batch_norm: StrictBool = Field(default=True, exclude_if=bool)
-    """Whether weight decay reaches BatchNorm's scales and shifts, too."""
+    """Whether weight decay also applies to BatchNorm's scales and shifts."""
 
 
 class AdamSettings(StrictModel):

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.core.errors import RequestError, did_you_mean
 
 GROUPS = ("suite", "architecture", "protocol", "ablation", "competitors", "recipes", "attacks", "ood")
-"""Folders of conf/ of which a person chooses a file."""
+"""Folders of conf/, from each of which one file is chosen."""
 OPEN = (("model",), ("methods",), ("tables",), ("figures",), ("evaluation", "attacks"), ("ablation", "studies"))
 """Sections whose keys a person names, or that have more keys than conf/ gives them."""
 FORM = "expected key=value, for example suite=digits or training.epochs=20"

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from pipeline.config.data import DataSettings, batch_problems
 from pipeline.config.evaluation import EvaluationSettings, OODSettings, SuiteOOD
 from pipeline.config.experiment import Experiment
-from pipeline.config.figures import AnyFigure
+from pipeline.config.figures import AnyFigure, Group
 from pipeline.config.methods import MethodSettings, ModelSettings
 from pipeline.config.search import SearchSettings
 from pipeline.config.studies import AblationSettings
@@ -76,6 +76,11 @@ class Params(StrictModel):
         """`reports_folder`: tables/, figures/, report.html and what else is told of the suite."""
         return Path(self.reports_folder)
 
+    @property
+    def groups(self) -> list[Group]:
+        """Methods that tables and figures keep together: those of the first figure that has groups."""
+        return next(filter(None, (figure.method_groups for figure in self.figures.values())), [])
+
     def experiments(self) -> Iterator[Experiment]:
         """Every experiment of the suite: each method with each seed, in the order of the file."""
         for method in self.methods:
@@ -83,11 +88,7 @@ class Params(StrictModel):
                 yield self.experiment(method, seed)
 
     def experiment(self, method: str, seed: int | None) -> Experiment:
-        """The experiment of one method and seed.
-
-        Args:
-            method: A key of `methods`.
-            seed: One of `seeds`; None stands for the only one.
+        """The experiment of one method and seed; None stands for the only seed.
 
         Raises:
             RequestError: the file declares no such method or seed, or several seeds where none is given.

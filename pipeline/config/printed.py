@@ -101,9 +101,7 @@ class PrintedTables(StrictModel):
 def load_printed(path: Path, overrides: Iterable[str] = ()) -> PrintedTables:
     """Read and check `conf/printed.yaml`; a table's methods and metrics are those of suites that are composed later.
 
-    Args:
-        path: The file.
-        overrides: Of Hydra, added to those of every suite.
+    `overrides` of Hydra are added to those of every suite.
 
     Raises:
         RequestError: the file is missing, too large or not YAML, or it has mistakes; the message lists them.

@@ -38,11 +38,8 @@ def load_params(path: str | Path) -> Params:
 
 
 def read_yaml(path: str | Path, way_out: str) -> Any:
-    """The content of a file of settings, not checked yet.
-
-    Args:
-        path: The file.
-        way_out: A sentence that says where the file comes from, for when it cannot be read.
+    """The content of a file of settings, not checked yet; `way_out` is a sentence that says where the file comes
+    from.
 
     Raises:
         RequestError: the file is missing, too large or not YAML.
@@ -126,8 +123,6 @@ def validate(
     """Check `raw` as the content of a whole file.
 
     Args:
-        section: What the file is.
-        raw: What it says.
         origin: The file's name, which the message begins with.
         context: What its sections need to know of each other.
         mistakes: What is known to be wrong already, a line each.
@@ -216,12 +211,7 @@ TAGS = {"name", "rule", "varies", "kind"}
 
 
 def describe(problem: Any, raw: dict[str, Any]) -> str:
-    """One line for one pydantic error: path, what is wrong, and the valid choices.
-
-    Args:
-        problem: One of `ValidationError.errors()`.
-        raw: What was checked; the path leads through it.
-    """
+    """One line for one pydantic error in `raw`: path, what is wrong, and the valid choices."""
     kind = problem["type"]
     path = ".".join(_path(problem["loc"], raw)) or "(top level)"
     if kind == "union_tag_invalid":
@@ -247,7 +237,6 @@ def _path(location: tuple[Any, ...], raw: Any) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value of the file, briefly."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
     return shorten(json.dumps(value, default=str, ensure_ascii=False), 60)

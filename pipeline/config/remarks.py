@@ -11,17 +11,11 @@ from pipeline.config.params import Params
 
 
 def early_end(params: Params, methods: Iterable[str] | None = None) -> str | None:
-    """A line on schedules that end before the last epoch, as after a change of `training.epochs` by hand.
+    """A line on schedules that end before the last epoch, as after a change of `training.epochs` by hand; None: there
+    are none.
 
-    Of those that nobody can have overlooked nothing is said: of a method with its own `epochs` beside them, of values
-    that change in steps, which stay constant between breakpoints anyway, and of learners that rest after the end.
-
-    Args:
-        params: The file.
-        methods: Keys of `methods` to look at (None: all).
-
-    Returns:
-        None where every schedule reaches the last epoch.
+    Nothing is said of what nobody can have overlooked: a method with its own `epochs` beside them, values that change
+    in steps, which stay constant between breakpoints anyway, and learners that rest after the end.
     """
     last = params.training.epochs
     chosen = params.methods if methods is None else methods

@@ -39,8 +39,6 @@ class Scaling:
     """Changes a configuration, as plain values, from the suite's epochs to others.
 
     Args:
-        before: The suite's epochs, from 1 on.
-        after: The new ones.
         given: Paths of what was asked for by name, which stays, as does everything below it.
     """
 
@@ -69,7 +67,7 @@ class Scaling:
             raw["description"] = f"{description}; scaled from {self.before} to {self.after} epochs"
 
     def finish(self, resolved: dict[str, Any]) -> None:
-        """Round what must be whole epochs and follows a value that is none any more; `resolved` has no references."""
+        """Round epochs that must be whole and follow a scaled value; in `resolved` all references are resolved."""
         for name in _keys(resolved, ("methods",)):
             place = ("methods", name, "mixture")
             mixture = _at(resolved, place)
@@ -167,7 +165,7 @@ class Scaling:
         return any(path[: len(one)] == one for one in self.given)
 
     def describe(self) -> Iterator[str]:
-        """Lines for a person: what was scaled."""
+        """What was scaled, in lines."""
         yield f"scaled in proportion from {self.before} epochs to {self.after}; what refers to these values follows:"
         lines = list(map(str, self.changes.values()))
         yield from (f"  {line}" for line in lines[:SHOWN])
@@ -209,7 +207,6 @@ def _rounded(value: Fraction) -> int:
 
 
 def _whole(share: Fraction) -> Callable[[Any], Any]:
-    """A number of epochs, from 1 on."""
     return lambda value: max(1, _rounded(value * share)) if isinstance(value, int) else value
 
 
@@ -228,7 +225,6 @@ def _duration(before: int, after: int) -> Callable[[Any], Any]:
 
 
 def _breakpoints(share: Fraction) -> Callable[[Any], Any]:
-    """Epochs, which need not be whole."""
 
     def one(epoch: Any) -> Any:
         if isinstance(epoch, bool) or not isinstance(epoch, int | float):

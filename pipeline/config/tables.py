@@ -46,8 +46,9 @@ class TableSettings(StrictModel):
     """Keys of `methods`; `all` stands for every one, in the order of the file."""
     columns: list[TableColumn] = Field(min_length=1)
     digits: Whole = Field(default=2, ge=0, le=4)
+    """Decimals, of an accuracy at most: it has no more than its images tell."""
     marks: list[Literal["best", "second"]] = Field(default=["best", "second"])
-    """What is marked in every column: the best in bold, the second best underlined."""
+    """What is marked in every column: in bold the best and what cannot be told from it, underlined the next best."""
     uncertainty: Literal["seeds", "wilson", "none"] = "seeds"
     """Beside each number: standard deviation over seeds (where there are several), the 95% interval of Wilson over test
     images, or nothing."""

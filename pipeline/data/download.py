@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 import tarfile
 import time
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
@@ -26,37 +25,28 @@ RANGE_NOT_SATISFIABLE = 416
 # A full disk is not among them: it is no reason to ask for a network.
 NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
 
-Report = Callable[[str], None]
-
 
 class DownloadFailed(Exception):
     """A file could not be fetched; the message is the reason."""
 
 
-def fetch(address: str, path: Path, md5: str, report: Report = print) -> None:
-    """Fetch a file, or what is missing at its end.
-
-    Args:
-        address: Where it is.
-        path: Where it goes; its folder is there.
-        md5: Of the whole file.
-        report: Told in a sentence how far it is, every 10 seconds.
+def fetch(address: str, path: Path, md5: str) -> None:
+    """Fetch a file of this MD5, or what is missing at its end; say every 10 seconds how far it is.
 
     Raises:
         DownloadFailed: the network or the server failed, and what was fetched is kept at `path`; or the server gave
             something else, which is removed.
-        OSError: the file cannot be written.
     """
     if path.exists() and file_digest(path, "md5") == md5:
         return
-    _append(address, path, report)
+    _append(address, path)
     found = file_digest(path, "md5")
     if found != md5:
         path.unlink()
         raise DownloadFailed(f"{address} gave a file with MD5 {found}, expected {md5}")
 
 
-def _append(address: str, path: Path, report: Report) -> None:
+def _append(address: str, path: Path) -> None:
     path.touch()
     start, spoken = path.stat().st_size, time.monotonic()
     request = Request(address, headers={"Range": f"bytes={start}-"} if start else {})
@@ -71,7 +61,7 @@ def _append(address: str, path: Path, report: Report) -> None:
                     stream.write(block)
                     if time.monotonic() - spoken > LINE_INTERVAL:
                         spoken = time.monotonic()
-                        report(f"{address}: {stream.tell():,} of {expected:,} bytes")
+                        print(f"{address}: {stream.tell():,} of {expected:,} bytes", flush=True)
             if path.stat().st_size < expected:
                 raise ConnectionError("the connection ended early")
     except NETWORK_ERRORS as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config import DataSettings
 from pipeline.core.datasets import DataFacts
 from pipeline.core.errors import RequestError
-from pipeline.core.files import Damaged, file_digest, read_record, require_file
+from pipeline.core.files import file_digest, read_kept, require_file
 from pipeline.core.streams import stream
 from pipeline.provenance.folders import MANIFEST_FILE
 
@@ -35,7 +35,6 @@ class ImageSet:
     labels: Tensor
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> ImageSet:
@@ -137,12 +136,7 @@ def is_prepared(prepared: Path, settings: DataSettings) -> bool:
 
 def _read_manifest(path: Path, settings: DataSettings) -> dict[str, Any]:
     name, own = settings.name, settings.found.digest if settings.found is not None else None
-    try:
-        found = read_record(path)
-    except FileNotFoundError:
-        raise RequestError(f"{path}: is missing, data set '{name}' is not prepared. {WAY_OUT}") from None
-    except Damaged as error:
-        raise RequestError(f"{error}. {WAY_OUT}") from None
+    found = read_kept(path, f"data set '{name}' is not prepared", WAY_OUT)
     if not all(isinstance(found.get(key), str) for key in ("name", "sha256", "digest")):
         raise RequestError(f"{path}: is not of a data set that is whole in memory. {WAY_OUT}")
     if found["name"] != name:

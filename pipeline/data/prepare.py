@@ -75,7 +75,6 @@ def find(settings: DataSettings) -> Found:
 
 
 def _read(settings: DataSettings) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-    """Training and test images, and the names of classes."""
     if not settings.is_own:
         return *read_official(settings.name, settings.root), settings.facts.classes
     own = read_own(settings)
@@ -83,7 +82,6 @@ def _read(settings: DataSettings) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
 
 
 def _tensors(train: ImageSet, test: ImageSet, classes: Sequence[str]) -> dict[str, Tensor]:
-    """What is written, by name."""
     kind = torch.uint8 if len(classes) <= 2**8 else torch.int16
     return {
         "train_images": train.images,
@@ -114,7 +112,7 @@ def _check_found(settings: DataSettings, now: Found) -> None:
     raise RequestError(
         f"data.root {settings.root}: has other images than data.found in params.yaml says "
         f"({'; '.join(different)}). {LOOK}: experiments on them are new ones. Other versions of numpy, Pillow or "
-        "libjpeg may read other pixels, too"
+        "libjpeg may also read other pixels"
     )
 
 

@@ -16,12 +16,8 @@ Split: TypeAlias = "ImageSplit | FolderSplit"
 
 
 def open_split(prepared: Path, data: DataSettings, sizes: Sequence[StoredSize] = ()) -> Split:
-    """The split of a prepared data set.
-
-    Args:
-        prepared: The folder that `stages.prepare` made of it.
-        data: Which one.
-        sizes: Of streamed images, the stored sizes that are trained on (none: the data set's own).
+    """The split of a prepared data set; `sizes` are the stored sizes of streamed images that are trained on (none: its
+    own).
 
     Raises:
         RequestError: the data is not prepared, is damaged, or is another data set's.

@@ -10,6 +10,7 @@ from pipeline.core.errors import RequestError
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.predictions import channels_last
 from pipeline.evaluation.statistics import mcnemar
+from pipeline.models.checks import check_logits
 
 IMAGES = 256
 """How many test images the checks look at."""
@@ -40,18 +41,20 @@ def check_model(model: nn.Module, images: ImageSet, classes: int, any_scale: boo
     if model.training:
         raise RequestError("the model is in train mode: its predictions depend on the batch. Call model.eval() first.")
     logits = model(channels_last(inputs))
-    _check_logits(logits, len(inputs), classes)
+    way_out = "Choose the data set it was trained on."
+    check_logits("the model", "images", logits, (len(inputs), classes), "in eval mode", way_out)
     if not torch.equal(logits, model(channels_last(inputs))):
         raise RequestError(
             "the model gives other outputs for the same images: it is random, and AutoAttack standard says little "
             "about it. Switch its noise off, or evaluate with expectation over its randomness."
         )
-    accuracy, problem = _accuracy(logits, labels), _wrong_scale(model, inputs, labels, logits.argmax(1) == labels)
+    correct = logits.argmax(1) == labels
+    problem = _wrong_scale(model, inputs, labels, correct)
     if problem and not any_scale:
         raise RequestError(f"{problem}. Where [0, 1] is its scale all the same: --any-scale")
     if problem:
         print(f"--any-scale: {problem}", flush=True)
-    return accuracy
+    return float(correct.float().mean())
 
 
 def _wrong_scale(model: nn.Module, inputs: Tensor, labels: Tensor, correct: Tensor) -> str:
@@ -74,26 +77,6 @@ def _wrong_scale(model: nn.Module, inputs: Tensor, labels: Tensor, correct: Tens
     return ""
 
 
-def _check_logits(logits: Tensor, count: int, classes: int) -> None:
-    if logits.shape != (count, classes):
-        raise RequestError(
-            f"the model maps {count} images to {list(logits.shape)}, expected [{count}, {classes}]: one logit for each "
-            f"of {classes} classes. Choose the data set it was trained on."
-        )
-    if not torch.isfinite(logits).all():
-        raise RequestError("the model gives outputs that are not finite for images in [0, 1]")
-    sums = logits.sum(1)
-    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        raise RequestError(
-            "the model returns probabilities (all >= 0, each row sums to 1): attacks need logits, since the gradient "
-            "of a saturated softmax vanishes. Remove the last softmax."
-        )
-
-
 def _standardised(inputs: Tensor) -> Tensor:
     mean, std = inputs.mean((0, 2, 3), keepdim=True), inputs.std((0, 2, 3), keepdim=True)
     return (inputs - mean) / std.clamp_min(1e-6)
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(1) == labels).float().mean())

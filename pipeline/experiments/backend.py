@@ -61,7 +61,7 @@ def forward_operations(experiment: Experiment) -> int:
     """Floating-point operations of one image's forward pass: two for each multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Other people's code may read values, which there are none of on the device 'meta'.
+    # Code from elsewhere may read values, and tensors on the device 'meta' have none.
     where = torch.device("cpu" if is_path(experiment.architecture) else "meta")
     with where, torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter, torch.no_grad():
         experiment.build_model().eval()(torch.empty(1, *experiment.data.facts.shape))

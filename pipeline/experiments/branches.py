@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend
+from pipeline.core.errors import RequestError
 from pipeline.data.split import Split
+from pipeline.experiments.results import read_settings
 from pipeline.provenance.folders import RUNS, training_folder
 from pipeline.studies.course import Course
 from pipeline.training.checkpoint import CheckpointFolder, drop_branch_points
@@ -21,13 +22,6 @@ def begin_from_others(
 
     The state has the same bits as if the experiment had been trained up to there. Where none fits and the folder of
     results has the same experiment with earlier settings, say what keeps it from going on from there.
-
-    Args:
-        experiment: What is about to be trained.
-        split: On which images.
-        own: Its checkpoints; nothing is done where there are some.
-        backend: On which device.
-        say: Told about it in a line.
     """
     if not own.is_empty or experiment.training.theory is not None or not experiment.training.branch_gigabytes:
         return
@@ -53,8 +47,7 @@ def _folders() -> Iterator[Path]:
 def _parting(experiment: Experiment, course: Course, split: Split) -> str | None:
     """Where and in what an experiment leaves the one of the same name whose results are there."""
     try:
-        settings = json.loads((training_folder(experiment) / "experiment.json").read_text())
-        before = Experiment.model_validate(settings)
-    except (OSError, ValueError):  # of pydantic, too
+        before = read_settings(training_folder(experiment))
+    except RequestError:
         return None
     return course.leaves(Course.of(before, len(split.train), split.digest))

@@ -63,14 +63,8 @@ def robustbench_info(
 def model_card(
     experiment: Experiment, run: StoredRun, summary: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> str:
-    """Markdown: method, data, budgets, accuracies with intervals, protocol, digests, how to load it, licence.
-
-    Args:
-        experiment: All settings.
-        run: Where it comes from.
-        summary: As training left it.
-        evaluation: As the evaluation left it: `metrics`, `intervals`, `counts`.
-    """
+    """Markdown: method, data, budgets, accuracies with intervals, protocol, digests, how to load it, licence; `summary`
+    is as training left it, `evaluation` as the evaluation did."""
     parts = [*_head(experiment), *_numbers(experiment, run, evaluation), *_training(experiment, summary)]
     return "\n".join([*parts, *_files(experiment, run), *_loading(experiment), *_licence()]) + "\n"
 

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.config import DataSettings, Experiment, Params
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.files import Damaged, read_record
+from pipeline.core.files import read_kept
 from pipeline.data.split import open_split
 from pipeline.evaluation.statistics import mcnemar
 from pipeline.experiments.results import load_verdicts, read_settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NATURAL = "natural"
+ANEW = "train and evaluate again"
 PICTURES = 8
 """Images of each kind that are shown."""
 UNSAID = {"suite", "name", "grid"}
@@ -128,7 +129,7 @@ def compare(first: Experiment | Path, second: Experiment | Path, attacks: Sequen
     Args:
         first: An experiment, whose results must be of its settings and of this code; or a folder of results, which is
             taken as it is: of another suite, of a cell of the grid, of foreign weights.
-        second: Likewise.
+        second: The same.
         attacks: Names of attacks, or `natural` (None: all that both have).
 
     Raises:
@@ -157,7 +158,8 @@ def compare(first: Experiment | Path, second: Experiment | Path, attacks: Sequen
 
 
 def named(params: Params, given: str, seed: int | None) -> Experiment | Path:
-    """What a person means by a name: a method, an experiment such as at-1, a cell of the grid, or a folder of results.
+    """What a person means by a name: a method, an experiment such as at-1, a cell of the grid, or a folder of
+    results.
 
     Raises:
         RequestError: there is nothing of that name, or several seeds where none is given.
@@ -189,7 +191,7 @@ def _of_folder(folder: Path) -> Side:
     evaluated = next((one for one in (folder / "evaluate", folder) if (one / "metrics.json").is_file()), None)
     if evaluated is None:
         raise RequestError(f"{folder}: is not evaluated, it has no metrics.json")
-    record = _read(evaluated / "metrics.json")
+    record = read_kept(evaluated / "metrics.json", "it is not evaluated", ANEW)
     verdicts = pd.read_parquet(evaluated / "verdicts.parquet")
     if "settings" in record:
         return Side(name, record["settings"], record["data_digest"], verdicts, pd.DataFrame())
@@ -201,19 +203,10 @@ def _of_folder(folder: Path) -> Side:
 
 
 def _trained(name: str, experiment: Experiment, folder: Path, verdicts: pd.DataFrame) -> Side:
-    summary = _read(folder / "summary.json")
+    summary = read_kept(folder / "summary.json", "it is not trained", ANEW)
     history = pd.DataFrame(json.loads((folder / "history.json").read_text()))
     settings = experiment.model_dump(mode="json", exclude=UNSAID)
     return Side(name, settings, summary["data_digest"], verdicts, history)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_record(path)
-    except FileNotFoundError as error:
-        raise RequestError(f"{error.filename} is missing: train and evaluate again") from None
-    except Damaged as error:
-        raise Damaged(f"{error}: train and evaluate again") from None
 
 
 def _other_images(first: Side, second: Side) -> Iterator[str]:
@@ -231,7 +224,7 @@ def _other_images(first: Side, second: Side) -> Iterator[str]:
         ]
         yield f"{words[0]}, and {words[1]}"
     if one.streaming and other.streaming and one.streaming.test_crop != other.streaming.test_crop:
-        yield "they are cropped otherwise (test_crop)"
+        yield "they are cropped differently (test_crop)"
     labels = [side.judged(NATURAL)["label"] for side in (first, second)]
     both = pd.concat(labels, axis=1, join="inner").T.to_numpy()
     if (both[0] != both[1]).any():
@@ -265,6 +258,10 @@ def _row(attack: str, first: Side, second: Side) -> dict[str, Any]:
 
 def _differences(first: Side, second: Side) -> pd.DataFrame:
     one, other = dict(flat(first.settings)), dict(flat(second.settings))
+    learners = [list(side.settings.get("method", {}).get("learners", ())) for side in (first, second)]
+    if [len(names) for names in learners] == [1, 1]:  # a baseline's only learner is called by its goal
+        mine, theirs = (f"method.learners.{names[0]}." for names in learners)
+        other = {path.replace(theirs, mine, 1): value for path, value in other.items()}
     rows = {
         path: [one.get(path, ""), other.get(path, "")]
         for path in {**one, **other}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pipeline.config import Experiment
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.files import Busy
+from pipeline.core.progress import announce
 from pipeline.core.waiting import kind, until
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.prepare import ensure_prepared
@@ -30,7 +31,6 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
 
     Raises:
         Interrupted: `should_stop` gave a reason; what was done is saved.
-        RequestError, PipelineError: as `train_experiment` and `evaluate_experiment`.
     """
 
     def check() -> None:
@@ -38,6 +38,7 @@ def complete_experiment(experiment: Experiment, should_stop: Callable[[], str | 
         if reason is not None:
             raise Interrupted(f"{reason}: what was finished is saved; the same command continues")
 
+    announce(experiment.identifier, experiment.evaluation.passes(experiment.data.facts.test_images or 1))
     ensure_prepared(experiment, should_stop)
     if text := deliver_left().describe():
         print(text, flush=True)

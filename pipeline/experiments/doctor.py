@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from typing import Literal
 
 from pipeline.config import Params
 from pipeline.core.errors import PipelineError, RequestError
+from pipeline.core.machine import free_memory
 from pipeline.core.surroundings import remarks
 
 FREE_DISK = 5.0
@@ -50,6 +52,8 @@ def examine(params: Params) -> Iterator[Finding]:
         _pins,
         _requirements,
         _surroundings,
+        lambda: _settings(params),
+        _links,
         lambda: _space(Path.cwd()),
         lambda: _devices(params),
         lambda: _data(params),
@@ -63,13 +67,18 @@ def examine(params: Params) -> Iterator[Finding]:
         yield from check()
 
 
+def _judged(subject: str, good: str, wrong: str = "", fix: str = "", status: Status = "problem") -> Finding:
+    """What was looked at: good, unless something is said to be wrong."""
+    return Finding(subject, status, wrong, fix) if wrong else Finding(subject, "ok", good)
+
+
 def _python() -> Iterator[Finding]:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
     text = f"{platform.python_version()} on {platform.platform()}"
-    if supported:
-        yield Finding("Python", "ok", text)
-    else:
-        yield Finding("Python", "problem", text, "make PYTHON=/path/to/python3.11 setup")
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    yield _judged("Python", text, "" if supported else text, "make PYTHON=/path/to/python3.11 setup")
+    if "%" in sys.prefix:
+        text = f"{sys.prefix} has a '%' in its name, below which MLflow makes no database"
+        yield Finding("Packages' folder", "problem", text, "rename that folder, then make setup")
 
 
 def _installation(folder: Path = Path(".venv/bin")) -> Iterator[Finding]:
@@ -78,11 +87,8 @@ def _installation(folder: Path = Path(".venv/bin")) -> Iterator[Finding]:
     if not mark.exists():
         return
     place = mark.read_text().strip()
-    if place == os.getcwd():
-        yield Finding("Installation", "ok", f"was made here, in {place}")
-    else:
-        text = f".venv was made in {place or 'another folder'}: its commands start nothing, or what is there"
-        yield Finding("Installation", "problem", text, "make setup")
+    wrong = f".venv was made in {place or 'another folder'}: its commands start nothing, or what is there"
+    yield _judged("Installation", f"was made here, in {place}", "" if place == os.getcwd() else wrong, "make setup")
 
 
 def _pins(path: Path = Path("constraints.txt")) -> Iterator[Finding]:
@@ -99,25 +105,18 @@ def _pins(path: Path = Path("constraints.txt")) -> Iterator[Finding]:
             different.append(f"{name} {found} (tested: {wanted})")
     if not pins:
         yield Finding("Packages", "note", f"{path} is not here: versions are not compared", "run from the checkout")
-    elif different:
-        yield Finding("Packages", "note", ", ".join(different), "rm .venv/.installed && make setup")
-    else:
-        yield Finding("Packages", "ok", f"{len(pins)} packages in the versions that were tested together")
+        return
+    good = f"{len(pins)} packages in the versions that were tested together"
+    yield _judged("Packages", good, ", ".join(different), "rm .venv/.installed && make setup", "note")
 
 
 def _requirements() -> Iterator[Finding]:
     """Packages that do not go together, by their own statements."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode == 0:
-        yield Finding("Dependencies", "ok", "all requirements of all packages are met")
-    else:
-        text = "; ".join((result.stdout or result.stderr).splitlines())
-        yield Finding("Dependencies", "problem", text, "rm .venv/.installed && make setup")
+    command = [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wrong = "; ".join((result.stdout or result.stderr).splitlines()) if result.returncode else ""
+    good = "all requirements of all packages are met"
+    yield _judged("Dependencies", good, wrong, "rm .venv/.installed && make setup")
 
 
 def _surroundings() -> Iterator[Finding]:
@@ -128,22 +127,41 @@ def _surroundings() -> Iterator[Finding]:
         yield Finding("Environment", "ok", "nothing in it leads the project elsewhere")
 
 
-def _space(folder: Path) -> Iterator[Finding]:
-    import psutil
+def _settings(params: Params) -> Iterator[Finding]:
+    """What is wrong in `params.yaml` though each section is right; the rest is refused when it is read."""
+    from pipeline.reporting.drawing import check_figures
 
-    disk, memory = shutil.disk_usage(folder).free / GIBIBYTE, psutil.virtual_memory().available / GIBIBYTE
-    writable = os.access(folder, os.W_OK)
-    if not writable:
+    named: dict[str, list[str]] = {}
+    for one in params.experiments():
+        named.setdefault(one.fingerprint, []).append(one.identifier)
+    try:
+        check_figures(params)
+        yield Finding("Settings", "ok", f"{params.suite}: {len(named)} experiments, {len(params.figures)} figures")
+    except RequestError as error:
+        yield Finding("Settings", "problem", str(error), "correct params.yaml")
+    for same in (names for names in named.values() if len(names) > 1):
+        yield Finding("Equal settings", "note", f"{' and '.join(same)}: one is trained, the others take its result")
+
+
+def _links(folder: Path = Path()) -> Iterator[Finding]:
+    """Folders that grow may be links to another disk."""
+    for link in (folder / name for name in ("data", "results", "runs", "mlartifacts")):
+        if link.is_symlink() and not link.is_dir():
+            text = f"is a link to {os.readlink(link)}, where there is no folder"
+            yield Finding(f"{link}", "problem", text, f"mount that disk, or mkdir --parents {os.readlink(link)}")
+
+
+def _space(folder: Path) -> Iterator[Finding]:
+    disk, memory = shutil.disk_usage(folder).free / GIBIBYTE, free_memory() / GIBIBYTE
+    if os.access(folder, os.W_OK):
+        little = f"{disk:.1f} GiB free, less than {FREE_DISK:g}" if disk < FREE_DISK else ""
+        yield _judged("Disk", f"{disk:.0f} GiB free", little, "free some; make clean")
+    else:
         yield Finding("Disk", "problem", f"{folder} cannot be written to", "check its owner and mode")
-    elif disk < FREE_DISK:
-        yield Finding("Disk", "problem", f"{disk:.1f} GiB free, less than {FREE_DISK:g}", "free some; make clean")
-    else:
-        yield Finding("Disk", "ok", f"{disk:.0f} GiB free")
-    if memory < FREE_MEMORY:
-        text = f"{memory:.1f} GiB available, less than {FREE_MEMORY:g}"
-        yield Finding("Memory", "problem", text, "end other programs, or set training.batch_size lower")
-    else:
-        yield Finding("Memory", "ok", f"{memory:.0f} GiB available")
+    little = f"{memory:.1f} GiB available, less than {FREE_MEMORY:g}" if memory < FREE_MEMORY else ""
+    fix = "end other programs, or set training.batch_size lower"
+    known = f"{memory:.0f} GiB available" if memory < math.inf else "the system does not tell"
+    yield _judged("Memory", known, little, fix)
 
 
 def _devices(params: Params) -> Iterator[Finding]:
@@ -159,9 +177,8 @@ def _devices(params: Params) -> Iterator[Finding]:
     cuda = backend.device.type == "cuda"
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
     arithmetic = "bfloat16" if backend.bfloat16 else "float32"
-    yield Finding(
-        "Device", "ok", f"{name}; training steps in {arithmetic} (training.precision {params.training.precision})"
-    )
+    text = f"{name}; training steps in {arithmetic} (training.precision {params.training.precision})"
+    yield Finding("Device", "ok", text)
     driver = shutil.which("nvidia-smi")
     if driver and not torch.cuda.is_available():
         text = f"{driver} is here, but torch {torch.__version__} sees no CUDA device"
@@ -187,13 +204,17 @@ def _data(params: Params) -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    from pipeline.tracking import count_left, describe_store, lost_runs
+    from pipeline.tracking import count_left, deleted_suites, describe_store, lost_runs
     from pipeline.tracking.home import WAY_OUT
 
     try:
         yield Finding("MLflow", "ok", describe_store())
         if lost := lost_runs():
             yield Finding("Artifacts", "problem", f"the files of {len(lost)} runs are not beside the store", WAY_OUT)
+        for suite, number in deleted_suites().items():
+            text = f"that of suite {suite} was deleted: its runs are not shown, and new ones cannot be logged"
+            fix = f"mlflow experiments restore --experiment-id {number}, or mlflow gc"
+            yield Finding("MLflow's experiment", "problem", text, fix)
     except PipelineError as error:
         yield Finding("MLflow", "problem", str(error))
     if left := count_left():
@@ -210,22 +231,19 @@ def _prefect() -> Iterator[Finding]:
         with urllib.request.urlopen(f"{url}/health", timeout=PREFECT_PATIENCE) as answer:
             healthy = json.load(answer) is True
     except (OSError, ValueError) as error:
-        yield Finding(
-            "Prefect", "problem", f"{url} does not answer ({error})", "prefect server start, or unset PREFECT_API_URL"
-        )
+        text, fix = f"{url} does not answer ({error})", "prefect server start, or unset PREFECT_API_URL"
+        yield Finding("Prefect", "problem", text, fix)
         return
-    yield Finding("Prefect", "ok" if healthy else "problem", f"{url} {'is healthy' if healthy else 'is not healthy'}")
+    yield _judged("Prefect", f"{url} is healthy", "" if healthy else f"{url} is not healthy")
 
 
 def _commit() -> Iterator[Finding]:
     from pipeline.provenance.commit import git_commit
 
     commit = git_commit()
-    if commit == "unknown":
-        text = "this folder is no git repository of its own: results name no commit, only digests of their code"
-        yield Finding("Commit", "note", text, "git init && git add --all && git commit --message 'as unpacked'")
-    else:
-        yield Finding("Commit", "ok", commit)
+    wrong = "this folder is no git repository of its own: results name no commit, only digests of their code"
+    fix = "git init && git add --all && git commit --message 'as unpacked'"
+    yield _judged("Commit", commit, wrong if commit == "unknown" else "", fix, "note")
 
 
 def _dvc() -> Iterator[Finding]:
@@ -233,18 +251,15 @@ def _dvc() -> Iterator[Finding]:
         text = "this folder is no DVC repository: stages run, 'dvc repro' does not"
         yield Finding("DVC", "note", text, "dvc init --no-scm")
         return
-    result = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         changed = json.loads(result.stdout)
     except ValueError:
         yield Finding("DVC", "problem", (result.stderr or result.stdout).strip(), "dvc doctor")
         return
-    if changed:
-        yield Finding("DVC", "note", f"{len(changed)} stages are not up to date", "make repro")
-    else:
-        yield Finding("DVC", "ok", "every stage is up to date")
+    wrong = f"{len(changed)} stages are not up to date" if changed else ""
+    yield _judged("DVC", "every stage is up to date", wrong, "make repro", "note")
 
 
 def _programs() -> Iterator[Finding]:
@@ -255,7 +270,5 @@ def _programs() -> Iterator[Finding]:
     }
     for program, purpose in needed.items():
         place = shutil.which(program)
-        if place:
-            yield Finding(program, "ok", place)
-        else:
-            yield Finding(program, "note", f"is missing; it makes {purpose}", "make setup, as root on Debian")
+        wrong = "" if place else f"is missing; it makes {purpose}"
+        yield _judged(program, str(place), wrong, "make setup, as root on Debian", "note")

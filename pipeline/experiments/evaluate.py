@@ -37,9 +37,8 @@ def evaluate_experiment(
     """Attack the trained weights of an experiment, with a progress display and its MLflow run.
 
     Args:
-        experiment: What to evaluate.
-        shard: 'i/n': do the i-th of n slices of the work and journal it, nothing else. Where the journals of all
-            slices lie in one folder, the evaluation without a shard only gathers them.
+        shard: 'i/n': do the i-th of n slices of the work and journal it, nothing else. Where the journals of all slices
+            lie in one folder, the evaluation without a shard only gathers them.
         check: Called after every piece of work; raises to stop.
         tracker: Opens the MLflow run, or one that logs nothing.
 
@@ -100,17 +99,8 @@ def write_evaluation(
 ) -> dict[str, float]:
     """Write verdicts and what follows from them: metrics with intervals, accuracies by class, signs of masking.
 
-    Args:
-        output: The folder.
-        verdicts: Of all attacks.
-        settings: That gave them.
-        flags: What AutoAttack's own checks say of the model.
-        identity: What the numbers belong to, kept with them.
-        seconds: How long it took.
-        code: That gave them, kept beside them.
-
-    Returns:
-        Accuracies in [0, 1] by metric.
+    Kept with them are the `flags` of AutoAttack's own checks, the `identity` of what the numbers belong to, and the
+    code that gave them. The result is accuracies in [0, 1] by metric.
     """
     metrics, counts = accuracies(verdicts, settings.union)
     remove_half_written(output)

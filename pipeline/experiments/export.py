@@ -45,11 +45,8 @@ class StoredModel:
 
 
 def find_run(params: Params, given: str) -> str:
-    """The id of the run that is meant.
-
-    Args:
-        params: Declares experiments and tables.
-        given: An MLflow run id, an experiment such as 'at-1', or a cell such as 'table1:at:aa_linf'.
+    """The id of the run that is meant by a run id, an experiment such as 'at-1', or a cell such as
+    'table1:at:aa_linf'.
 
     Raises:
         RequestError: it is none of them, the experiment has no finished run, or the cell is of several seeds.
@@ -86,9 +83,8 @@ def export(run_id: str, output: Path) -> tuple[list[Path], RegisteredModel]:
         every norm that the standard AutoAttack was run in), and the registered version.
 
     Raises:
-        RequestError: there is no such run, or it is not evaluated.
-        PipelineError: the store is out of reach, the weights are not those of the run, its settings are not those
-            that gave its numbers, or the copy of the weights in the registry gives other logits.
+        PipelineError: the weights are not those of the run, its settings are not those that gave its numbers, or the
+            copy of the weights in the registry gives other logits.
     """
     run = read_run(run_id)
     if run.tags.get("evaluated") != "true":
@@ -150,4 +146,5 @@ def _register(model: StoredModel, weights: Path) -> RegisteredModel:
         "weights_sha256": model.run.tags["weights_sha256"],
     }
     name, alias = f"{experiment.suite}-{experiment.name}", f"seed-{experiment.seed}"
-    return register_model(model.run.run_id, network.eval(), example, name, alias, tags)
+    card = model_card(model.experiment, model.run, model.summary, model.evaluation)
+    return register_model(model.run.run_id, network.eval(), example, name, alias, tags, card)

@@ -47,11 +47,8 @@ class ExternalModel:
     """The place of the state dict in the file, where it holds several."""
 
     def load(self, images: DataFacts, network: Mapping[str, Any]) -> tuple[nn.Module, dict[str, str]]:
-        """The network with the weights, on the CPU; and what its numbers belong to. Says what was done.
-
-        Args:
-            images: What the network is for.
-            network: What else `build_model` is told of a network from elsewhere.
+        """The network for such images with the weights, on the CPU; and what its numbers belong to. Says what was
+        done.
 
         Raises:
             RequestError: the file is no file of weights, they do not fit, or the normalisation is wrong.
@@ -115,12 +112,10 @@ def attack_external(
     """Check a model and attack it on the test images of a suite.
 
     Args:
-        params: Gives the data and the attacks.
-        external: The model.
         attacks: Names from `evaluation.attacks` (None: all).
         images: Attack only the first so many test images (None: all).
         output: Where results go, and the journal to continue from.
-        any_scale: Attack it although it is better on inputs in another scale than [0, 1].
+        any_scale: Attack the model although it is better on inputs in another scale than [0, 1].
         claims: A RobustBench model_info to hold the accuracies against.
 
     Returns:
@@ -142,8 +137,7 @@ def attack_external(
 
     settings, facts = _chosen(params.evaluation, attacks), params.data.facts
     claimed = None if claims is None else read_claims(claims, params.data.name)
-    network = params.model.building() if external.architecture == params.model.architecture else {}
-    model, identity = external.load(facts, network)
+    model, identity = external.load(facts, _building(params, external.architecture))
     backend = choose_backend(params.training.device, "float32", params.training.threads)
     model = model.to(backend.device).to(memory_format=torch.channels_last).eval()
     split = open_split(prepared_folder(params.data.name), params.data)
@@ -154,7 +148,7 @@ def attack_external(
     started, code = time.perf_counter(), _code(external.architecture, settings)
     identity |= {"data": params.data.name, "data_digest": split.digest, "evaluation_code": code.digest}
     folder = f"{identity['weights_sha256'][:16]}-{_digest([identity, settings.digest(len(test))])}"
-    with EvaluationDisplay(external.path.stem) as display:
+    with EvaluationDisplay(external.path.stem, settings.passes(len(test))) as display:
         verdicts = Evaluation(model, test, settings, Journal(output / "journal" / folder), display).run()
     judged = {"settings": _settings(external, params.data, settings), "git_commit": git_commit(), **versions()}
     flagged, seconds = flags(model, test), time.perf_counter() - started
@@ -163,6 +157,15 @@ def attack_external(
     if claimed is not None:
         _hold_against(claimed, settings, metrics, verdicts, output)
     return metrics
+
+
+def _building(params: Params, architecture: str) -> dict[str, Any]:
+    """What `build_model` is told of a network: what params.yaml says where it is that one."""
+    if architecture == params.model.architecture:
+        return params.model.building()
+    # torchvision's functions take it among **kwargs, where nobody sees it.
+    hidden = architecture.startswith("torchvision.models")
+    return {"arguments": {"num_classes": len(params.data.facts.classes)}} if hidden else {}
 
 
 def _hold_against(
@@ -189,7 +192,6 @@ def _settings(external: ExternalModel, data: DataSettings, evaluation: Evaluatio
 
 
 def _code(architecture: str, settings: EvaluationSettings) -> Code:
-    """The code that the verdicts come from."""
     content = {"architecture": architecture, "evaluation": settings.model_dump(mode="json")}
     roots = [f"{__name__}:{one.__name__}" for one in (attack_external, ExternalModel)]
     networks = [architecture] if is_path(architecture) else []
@@ -209,7 +211,6 @@ def _check_same(architecture: str, model: Normalized, given: Normalization) -> N
 
 
 def _chosen(settings: EvaluationSettings, names: list[str] | None) -> EvaluationSettings:
-    """The settings with these attacks alone."""
     if names is None:
         return settings
     for name in names:

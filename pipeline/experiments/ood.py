@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DataSettings, Experiment, Params
-from pipeline.core.errors import RequestError
 from pipeline.core.files import (
     Damaged,
     exclusive,
     file_digest,
+    read_kept,
     read_record,
     remove_half_written,
     write_record,
@@ -34,8 +34,7 @@ def prepare_corrupted(params: Params, processes: int, download: bool) -> dict[st
     """Check the released files, or write our own; see `OODSettings.source`.
 
     Args:
-        params: Gives the data set, `data.root` and `ood`.
-        processes: How many to regenerate in.
+        processes: How many regenerate images.
         download: Fetch the released corruptions where they are missing.
 
     Returns:
@@ -74,7 +73,7 @@ def _open_released(kind: Kind, data: DataSettings, download: bool = False) -> Im
 
 
 def _lies_there(kind: Kind, dataset: str, root: Path) -> bool:
-    """Whether the folder of a release is there, whole or not: a damaged one is to be spoken of."""
+    """Whether the folder of a release exists, whole or damaged: damage must be reported."""
     if dataset not in RELEASES:
         return False
     release = RELEASES[dataset]
@@ -158,14 +157,8 @@ def corrupted_images(experiment: Experiment) -> dict[Kind, ImageFolder]:
         RequestError: they are not there, or are damaged.
     """
     dataset = experiment.data.name
-    try:
-        chosen = read_record(corrupted_folder(dataset) / CHOICE)
-    except FileNotFoundError:
-        raise RequestError(
-            f"the corrupted images of {dataset} are not ready: run 'python -m stages.corrupt' first"
-        ) from None
-    except Damaged as error:
-        raise Damaged(f"{error}; 'python -m stages.corrupt' writes it anew") from None
+    missing = f"the corrupted images of {dataset} are not ready"
+    chosen = read_kept(corrupted_folder(dataset) / CHOICE, missing, "run 'python -m stages.corrupt' first")
     return {
         kind: open_regenerated(_regenerated(dataset, kind), kind, NAMES[kind])
         if chosen[kind] == "regenerated"
@@ -175,7 +168,7 @@ def corrupted_images(experiment: Experiment) -> dict[Kind, ImageFolder]:
 
 
 def check_ood_results(experiment: Experiment) -> None:
-    """Look whether what `measure_ood` has left is as it was written; what is not there is not missed.
+    """Refuse (Damaged) what `measure_ood` has left if it is not as it was written; what is not there is not missed.
 
     Raises:
         Damaged: a file is not; the message says which command writes it anew.

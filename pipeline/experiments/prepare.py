@@ -21,7 +21,6 @@ def ensure_prepared(experiment: Experiment, should_stop: Callable[[], str | None
     Raises:
         Interrupted: `should_stop` gave a reason while another process prepared, or while shards were written; finished
             ones are kept.
-        RequestError: official files are missing and cannot be downloaded, or are damaged.
     """
     folder = prepared_folder(experiment.data.name)
     wanted = [folder / str(size) / MANIFEST_FILE for size in experiment.stored_sizes] or [folder / MANIFEST_FILE]
@@ -58,7 +57,6 @@ def _preparing(data: DataSettings, should_stop: Callable[[], str | None]) -> Ite
 
 
 def _prepare(data: DataSettings, should_stop: Callable[[], str | None]) -> None:
-
     folder = prepared_folder(data.name)
     if data.streaming is not None:
         prepare_streamed(data, data.streaming, folder, should_stop)

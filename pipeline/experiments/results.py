@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.config import Experiment
 from pipeline.core.errors import RequestError
-from pipeline.core.files import Damaged, read_record
+from pipeline.core.files import Damaged, read_kept, read_record
 from pipeline.provenance.code import UNKNOWN, changes, code_of, digest_of, named
 from pipeline.provenance.folders import evaluation_folder, training_folder
 from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
@@ -32,25 +32,16 @@ def load_trained(experiment: Experiment) -> Any:
     """
     folder = training_folder(experiment)
     way_out = _way_out("train", experiment)
-    try:
-        summary = read_record(folder / "summary.json")
-        trained = summary["fingerprint"]
-        weights = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise RequestError(f"{experiment.identifier} is not trained: {error.filename} is missing; {way_out}") from None
-    except Damaged as error:
-        raise Damaged(f"{error}; {way_out}") from None
-    except SafetensorError as error:
-        raise Damaged(f"{folder / 'model.safetensors'}: is damaged ({error}); {way_out}") from None
-    if trained != experiment.fingerprint:
+    summary = read_kept(folder / "summary.json", f"{experiment.identifier} is not trained", way_out)
+    if summary["fingerprint"] != experiment.fingerprint:
         raise RequestError(
-            f"the weights in {folder} belong to experiment {trained}, params.yaml now declares "
+            f"the weights in {folder} belong to experiment {summary['fingerprint']}, params.yaml now declares "
             f"{experiment.fingerprint}; {way_out}"
         )
     if summary.get("training_code", UNKNOWN) != digest_of("train", experiment):
         what = named(changes(read_code(folder / CODE_FILE), code_of("train", experiment)))
         raise RequestError(f"the weights in {folder} were trained by other code: {what}; {way_out}")
-    return _fitted(experiment, weights, folder, way_out)
+    return _fitted(experiment, load_file(folder / WEIGHTS_FILE), folder, way_out)
 
 
 def _fitted(experiment: Experiment, weights: dict[str, Tensor], folder: Path, way_out: str) -> Any:
@@ -109,16 +100,8 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     """
     folder = evaluation_folder(experiment)
     way_out = _way_out("evaluate", experiment)
-    try:
-        record = read_record(folder / "metrics.json")
-        evaluated = record["evaluation_fingerprint"]
-    except FileNotFoundError as error:
-        raise RequestError(
-            f"{experiment.identifier} is not evaluated: {error.filename} is missing; {way_out}"
-        ) from None
-    except Damaged as error:
-        raise Damaged(f"{error}; {way_out}") from None
-    if evaluated != experiment.evaluation_fingerprint:
+    record = read_kept(folder / "metrics.json", f"{experiment.identifier} is not evaluated", way_out)
+    if record["evaluation_fingerprint"] != experiment.evaluation_fingerprint:
         raise RequestError(f"the verdicts in {folder} belong to other settings than params.yaml's; {way_out}")
     if record.get("evaluation_code", UNKNOWN) != digest_of("evaluate", experiment):
         what = named(changes(read_code(folder / EVALUATION_CODE_FILE), code_of("evaluate", experiment)))
@@ -127,7 +110,8 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
 
 
 def check_results(experiment: Experiment) -> None:
-    """Look whether what an experiment has left below `results/` is as it was written; what is not there is not missed.
+    """Refuse (Damaged) what an experiment has left below `results/` if it is not as it was written; what is not there
+    is not missed.
 
     Raises:
         Damaged: a file is not; the message says which command writes it anew.

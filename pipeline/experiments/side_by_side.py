@@ -13,34 +13,43 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from pipeline.core.board import Board
 from pipeline.core.errors import Interrupted
-from pipeline.core.progress import discard_output
+from pipeline.core.progress import discard_output, report_to
+from pipeline.core.screen import MARK, heard
 from pipeline.core.signals import note, noted, stopping
 
 FAILED = 1
 """The exit code of work that raised."""
+LOOK = 0.5
+"""Seconds between two looks at the time, where nobody says anything."""
 
 
 def side_by_side(
-    work: Callable[[str], int], names: Iterable[str], jobs: int, after: Mapping[str, str] | None = None
+    work: Callable[[str], int],
+    names: Iterable[str],
+    jobs: int,
+    after: Mapping[str, str] | None = None,
+    board: Board | None = None,
 ) -> dict[str, int]:
     """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
 
     One that fails takes no other along. SIGTERM, Ctrl-C and the loss of the terminal reach those that run, which save
-    and stop; no other begins.
-    The same happens when nobody reads the output any more.
+    and stop; no other begins. The same happens when nobody reads the output any more.
 
     Args:
         work: Gives an exit code. Must not be called where this process has threads that compute, or has used a GPU.
         names: What to do, in this order.
-        jobs: Processes at a time. One alone has the terminal; lines of several are printed as they are finished.
+        jobs: Processes at a time.
         after: By name another one that must have ended before it begins, however it ended.
+        board: Shows how far they are; default: their lines alone, as they are finished.
 
     Returns:
         The exit code by name, of those that were begun; one that a signal has killed has 128 and its number.
     """
     left, running, codes = list(names), dict[int, _Piece](), dict[str, int]()
-    with selectors.DefaultSelector() as outputs, _passing_on(running) as stopped:
+    board = board or Board({}, 0, [], "", jobs)
+    with selectors.DefaultSelector() as outputs, _passing_on(running) as stopped, board:
         while running or (left and not stopped):
             while len(running) < jobs and not stopped:
                 pending = {*left, *(piece.name for piece in running.values())}
@@ -49,24 +58,26 @@ def side_by_side(
                     break
                 left.remove(ready)
                 signal.pthread_sigmask(signal.SIG_BLOCK, stopping())  # none is missed by a process that just begins
-                piece = _Piece(work, ready, has_terminal=jobs == 1)
+                piece = _Piece(work, ready, board)
                 running[piece.pid] = piece
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping())
                 outputs.register(piece.output, selectors.EVENT_READ, piece)
-            for key, _ in outputs.select():
+            for key, _ in outputs.select(LOOK):
                 piece = key.data
                 if not piece.relay():
                     outputs.unregister(piece.output)
                     del running[piece.pid]
                     codes[piece.name] = piece.exit_code()
+                    (board.end if codes[piece.name] else board.count)(piece.name)
+            board.refresh()
     return codes
 
 
 class _Piece:
     """One piece of work in a process of its own."""
 
-    def __init__(self, work: Callable[[str], int], name: str, has_terminal: bool) -> None:
-        self.name = name
+    def __init__(self, work: Callable[[str], int], name: str, board: Board) -> None:
+        self.name, self._board = name, board
         self._said = b""
         self.output, writing = os.pipe()
         """What it says; its end is the end of the process."""
@@ -74,21 +85,29 @@ class _Piece:
             stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _live(work, name, self.output, None if has_terminal else writing)
+            _live(work, name, self.output, writing, board.has_bars)
         os.close(writing)
 
     def relay(self) -> bool:
         """Print whole lines of what it has said, so that those of several do not mix; False once it has ended."""
         said = os.read(self.output, 65536)
-        lines, line_end, rest = (self._said + said).rpartition(b"\n")
-        self._said = rest
+        *lines, self._said = (self._said + said).split(b"\n")
+        if not said and self._said:
+            lines = [self._said]
         try:
-            sys.stdout.buffer.write(lines + line_end if said else rest)
-            sys.stdout.flush()
+            for line in lines:
+                self._take_in(line.decode(errors="replace"))
         except BrokenPipeError:  # as of `make repro | head`: whoever looked on has gone
             discard_output()
             os.kill(os.getpid(), signal.SIGTERM)
         return bool(said)
+
+    def _take_in(self, line: str) -> None:
+        text, mark, standing = line.partition(MARK)
+        if mark:
+            self._board.hear(self.name, heard(standing))
+        if text or not mark:
+            self._board.say(text)
 
     def exit_code(self) -> int:
         """The exit code of the process, which has ended."""
@@ -97,17 +116,17 @@ class _Piece:
         return code if code >= 0 else 128 - code
 
 
-def _live(work: Callable[[str], int], name: str, reading: int, output: int | None) -> NoReturn:
+def _live(work: Callable[[str], int], name: str, reading: int, output: int, has_bars: bool) -> NoReturn:
     """What a forked process does: nothing that its parent was about to do."""
     code = FAILED
     try:
         os.close(reading)
-        if output is not None:
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        report_to(lambda standing: print(standing.as_line(), flush=True), has_bars)
         numbers = stopping()
         for number in numbers:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, signal.default_int_handler)  # until the work has an answer of its own
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         gc.freeze()  # what is imported stays: it is not looked through, and its pages not copied, to collect garbage
         code = work(name)

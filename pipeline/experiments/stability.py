@@ -75,11 +75,6 @@ class Network:
         return {"run_id": self.run.run_id, "epoch": self.epoch, **{tag: self.run.tags[tag] for tag in tags}}
 
 
-def report_folder(params: Params) -> Path:
-    """Where `stability.csv` and `stability.json` are written unless another folder is asked for."""
-    return params.reports
-
-
 def measure_stability(
     params: Params, studies: Sequence[str], output: Path, announce: Callable[[str], None]
 ) -> list[Path]:
@@ -88,9 +83,7 @@ def measure_stability(
     Weights are taken from MLflow, images from the prepared data. What was measured of a network is kept below `runs/`.
 
     Args:
-        params: Declares the studies.
         studies: Keys of `ablation.studies` that vary `replaced_example`; none: all that do.
-        output: A folder.
         announce: Told what is measured, since that takes a while.
 
     Returns:
@@ -189,7 +182,6 @@ def _keep(path: Path, measured: Mapping[str, Profile]) -> None:
 
 
 def _compare(cell: Cell, original: Network, replaced: Network) -> Record:
-    """Everything about one pair."""
     experiment = cell.experiment
     natural, distance = original.profiles[NATURAL], weight_distance(original.model, replaced.model)
     steepest = {
@@ -219,7 +211,6 @@ def _compare(cell: Cell, original: Network, replaced: Network) -> Record:
 
 
 def _line(record: Record) -> str:
-    """A pair in a line."""
     losses = ", ".join(
         f"{attack} at most {own['error_probability_max']:.3g}, {own['error_probability_mean']:.3g} in the mean"
         for attack, own in record["attacks"].items()

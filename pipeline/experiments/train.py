@@ -43,7 +43,6 @@ def train_experiment(
     Under torchrun together with the other processes: the first one alone writes files, shows progress and tracks.
 
     Args:
-        experiment: What to train.
         should_stop: Asked after every step for a reason to save and stop.
         learner_parallel: Under torchrun, each process trains one learner; otherwise all on its part of a minibatch.
         tracker: Opens the MLflow run, or one that logs nothing.
@@ -52,8 +51,6 @@ def train_experiment(
         The folder of `model.safetensors`, `history.json`, `experiment.json` and `summary.json`.
 
     Raises:
-        RequestError: the data is not prepared, another process trains this experiment, or its learners cannot be shared
-            out among the processes.
         Interrupted: `should_stop` gave a reason; a checkpoint was written first.
         PipelineError: a loss is not finite, every checkpoint is damaged, or another process was lost.
     """
@@ -67,8 +64,7 @@ def train_experiment(
         data = DataDescription(experiment.data.name, split.digest, split.counts)
         with locked(experiment):
             begin_training(experiment, split.digest)
-            checkpoints = CheckpointFolder(state / "checkpoints", experiment.fingerprint, code)
-            begin_from_others(experiment, split, checkpoints, backend, print)
+            begin_from_others(experiment, split, checkpoints_of(experiment), backend, print)
             with tracker(experiment, data) as run:
                 with TrainingDisplay(experiment.identifier, on_record=run.log_epoch) as display:
                     result = train(
@@ -78,6 +74,12 @@ def train_experiment(
                 keep_within_budget(experiment)
                 run.log_training(training_folder(experiment))
     return training_folder(experiment)
+
+
+def checkpoints_of(experiment: Experiment) -> CheckpointFolder:
+    """The checkpoints of an experiment by this code."""
+    folder, code = state_folder(experiment) / "checkpoints", digest_of("train", experiment)
+    return CheckpointFolder(folder, experiment.fingerprint, code)
 
 
 def locked(experiment: Experiment) -> AbstractContextManager[None]:

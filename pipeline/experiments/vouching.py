@@ -13,7 +13,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import Damaged, read_record
 from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of, digest_of
 from pipeline.provenance.folders import training_folder, working_folder
-from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
+from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, newest, read_code
 from pipeline.provenance.vouchers import covers, vouch
 from pipeline.tracking import CODE_TAGS, download, log_vouchers, tags_of_latest
 
@@ -37,7 +37,7 @@ class Difference:
     stages: Mapping[Stage, str]
     """By stage, the digest of the code that made what is there."""
     text: str
-    """For a person: what has changed since."""
+    """What has changed since, in lines."""
 
 
 def differences(experiment: Experiment) -> Difference:
@@ -94,9 +94,8 @@ def _in_results(experiment: Experiment) -> str | None:
 def _of_checkpoints(experiment: Experiment) -> tuple[str | None, Code | None]:
     """The code of the newest training on this machine, without an MLflow run."""
     folder = working_folder(experiment)
-    files = sorted(folder.glob(f"*/{CODE_FILE}"), key=lambda path: path.stat().st_mtime)
-    if files:
-        return files[-1].parent.name, read_code(files[-1])
+    if files := newest(folder, "*"):
+        return files[0].parent.name, read_code(files[0])
     return (UNKNOWN if (folder / "checkpoints").exists() else None), None
 
 

@@ -12,9 +12,9 @@ from pipeline.core.progress import TrainingDisplay
 from pipeline.data.split import Split, open_split
 from pipeline.experiments.backend import training_backend
 from pipeline.experiments.branches import begin_from_others
-from pipeline.experiments.train import begin_training, locked
+from pipeline.experiments.train import begin_training, checkpoints_of, locked
 from pipeline.provenance.code import digest_of
-from pipeline.provenance.folders import prepared_folder, state_folder, warm_up_folder
+from pipeline.provenance.folders import prepared_folder, warm_up_folder
 from pipeline.studies.warm_ups import WarmUp, shared_warm_ups
 from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.warm_up import SharedTraining
@@ -26,7 +26,7 @@ def open_warm_ups(experiments: Iterable[Experiment]) -> list[WarmUp]:
     found = list(experiments)
     under_way = [one for one in shared_warm_ups(found) if not _under_way(one).is_empty]
     taken = {member.fingerprint for one in under_way for member in one.experiments}
-    left = [one for one in found if one.fingerprint not in taken and _own(one).is_empty]
+    left = [one for one in found if one.fingerprint not in taken and checkpoints_of(one).is_empty]
     return [*under_way, *shared_warm_ups(left)]
 
 
@@ -39,14 +39,8 @@ def share_warm_up(warm_up: WarmUp, should_stop: Callable[[], str | None]) -> Non
     """Train a warm-up, or continue it, with a progress display; a member that can go on from what others have trained
     begins there instead.
 
-    Args:
-        warm_up: Which experiments share it.
-        should_stop: Asked after every step for a reason to save and stop.
-
     Raises:
-        RequestError: the data is not prepared, or another process trains one of the experiments.
-        Interrupted: `should_stop` gave a reason; the state was saved first.
-        PipelineError: a loss is not finite.
+        Interrupted: `should_stop`, asked after every step, gave a reason; the state was saved first.
     """
     first = warm_up.experiments[0]
     split = open_split(prepared_folder(first.data.name), first.data, first.stored_sizes)
@@ -56,14 +50,14 @@ def share_warm_up(warm_up: WarmUp, should_stop: Callable[[], str | None]) -> Non
             locks.enter_context(locked(member))
             begin_training(member, split.digest)
             if _under_way(warm_up).is_empty:
-                begin_from_others(member, split, _own(member), backend, print)
+                begin_from_others(member, split, checkpoints_of(member), backend, print)
         for left in open_warm_ups(warm_up.experiments):
             _train(left, split, backend, should_stop)
 
 
 def _train(warm_up: WarmUp, split: Split, backend: Backend, should_stop: Callable[[], str | None]) -> None:
     under_way = _under_way(warm_up)
-    own = {member.fingerprint: _own(member) for member in warm_up.experiments}
+    own = {member.fingerprint: checkpoints_of(member) for member in warm_up.experiments}
     with TrainingDisplay(f"warm-up of {len(own)}", on_record=lambda record: None) as display:
         display.message(
             f"{', '.join(member.identifier for member in warm_up.experiments)} have learners in common: "
@@ -77,9 +71,3 @@ def _train(warm_up: WarmUp, split: Split, backend: Backend, should_stop: Callabl
 def _under_way(warm_up: WarmUp) -> CheckpointFolder:
     code = "-".join(sorted({digest_of("train", member) for member in warm_up.experiments}))
     return CheckpointFolder(warm_up_folder(warm_up.fingerprint) / "checkpoints", warm_up.fingerprint, code)
-
-
-def _own(experiment: Experiment) -> CheckpointFolder:
-    return CheckpointFolder(
-        state_folder(experiment) / "checkpoints", experiment.fingerprint, digest_of("train", experiment)
-    )

@@ -76,7 +76,7 @@ def _takes(architecture: Architecture, images: DataFacts) -> bool:
 
 
 def _fitting(images: DataFacts) -> str:
-    """The names of the networks that take such images."""
+    """The names of the networks that take such images; asked for where one is refused, so that none depends on all."""
     return ", ".join(name for name, other in ARCHITECTURES.items() if _takes(other, images))
 
 

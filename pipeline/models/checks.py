@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import RequestError
+from pipeline.models.own import said
 from pipeline.models.stages import in_eval_mode, last_stage
 
 IMAGES = 4
@@ -47,7 +48,7 @@ def check_network(name: str, model: nn.Module, shape: tuple[int, int, int], clas
         copy = deepcopy(model)  # BatchNorm follows the images in train mode
     except Exception as error:  # other people's code: anything may come of it
         raise RequestError(
-            f"network '{name}' cannot be copied, which averaging weights needs ({type(error).__name__}: {error})"
+            f"network '{name}' cannot be copied, which averaging weights needs ({said(error)})"
         ) from error
     with torch.random.fork_rng(devices=[]):
         with in_eval_mode(copy):
@@ -74,25 +75,39 @@ def _logits(name: str, model: nn.Module, images: Tensor, classes: int, mode: str
     try:
         logits: Any = model(images)
     except Exception as error:  # other people's code: anything may come of it
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RequestError(
-            f"network '{name}' cannot take images of {shape} in {mode} mode: {said}. {WAY_OUT}"
+            f"network '{name}' cannot take images of {shape} in {mode} mode: {said(error)}. {WAY_OUT}"
         ) from error
     if not isinstance(logits, Tensor):
         raise RequestError(
             f"network '{name}' gives {type(logits).__name__} in {mode} mode, expected a tensor of logits; switch "
             "auxiliary outputs off (model.arguments), or wrap it"
         )
-    if logits.shape != (len(images), classes):
+    check_logits(f"network '{name}'", f"images of {shape}", logits, (len(images), classes), f"in {mode} mode", WAY_OUT)
+    return logits
+
+
+def check_logits(who: str, what: str, logits: Tensor, expected: tuple[int, int], where: str, way_out: str) -> None:
+    """Refuse (RequestError) what is no finite logit for each image and class.
+
+    Args:
+        who: Gave them.
+        what: Was given.
+        logits: Of any shape.
+        expected: (images, classes).
+        where: In which mode.
+        way_out: What may mend another number of classes.
+    """
+    count, classes = expected
+    if logits.shape != expected:
         raise RequestError(
-            f"network '{name}' maps {len(images)} images of {shape} to {list(logits.shape)} in {mode} mode, expected "
-            f"[{len(images)}, {classes}]: a logit for each of {classes} classes. {WAY_OUT}"
+            f"{who} maps {count} {what} to {list(logits.shape)} {where}, expected [{count}, {classes}]: a logit for "
+            f"each of {classes} classes. {way_out}"
         )
     if not torch.isfinite(logits).all():
-        raise RequestError(f"network '{name}' gives logits that are not finite for images in [0, 1] in {mode} mode")
+        raise RequestError(f"{who} gives logits that are not finite for images in [0, 1] {where}")
     if (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
         raise RequestError(
-            f"network '{name}' gives probabilities in {mode} mode, expected logits: the gradient of a saturated "
-            "softmax vanishes; remove the last softmax"
+            f"{who} gives probabilities {where}, expected logits: the gradient of a saturated softmax vanishes; remove "
+            "the last softmax"
         )
-    return logits

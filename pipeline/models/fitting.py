@@ -39,7 +39,8 @@ def _fit_stem(network: nn.Module, images: DataFacts) -> None:
         raise RequestError(
             f"fit: the first convolution '{name}' has {first.groups} groups for {images.channels} channels"
         )
-    size = {"kernel_size": 3, "stride": 1, "padding": 1} if small else _size(first)
+    kept = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+    size = {"kernel_size": 3, "stride": 1, "padding": 1} if small else kept
     fresh = nn.Conv2d(
         images.channels,
         first.out_channels,
@@ -51,10 +52,6 @@ def _fit_stem(network: nn.Module, images: DataFacts) -> None:
     network.set_submodule(name, fresh)
     if small and (pool := _pool_of_stem(network)) is not None:
         network.set_submodule(pool, nn.Identity())
-
-
-def _size(layer: nn.Conv2d) -> dict[str, object]:
-    return {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding", "dilation")}
 
 
 def _pool_of_stem(network: nn.Module) -> str | None:

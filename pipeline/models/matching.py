@@ -24,6 +24,8 @@ COUNTER = "num_batches_tracked"
 """BatchNorm's count of its steps: older files lack it, and no output depends on it."""
 MEANS, DEVIATIONS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
 """How normalisation layers name their constants."""
+BESIDE = (COUNTER, *MEANS, *DEVIATIONS)
+"""What is never missed, nor told of where it is left out."""
 BLOCK = re.compile(r"(?:last_stage|(?:layer|block|stage)s?_?(\d+)(?:\.layer|\.block)?)\.(\d+)\.(.+)")
 """A tensor of a residual block: stage, number in the stage, name in the block."""
 IN_BLOCKS = (
@@ -81,15 +83,15 @@ def load_into(model: nn.Module, weights: WeightFile, images: DataFacts) -> list[
     """
     own = model.state_dict()
     found = _fit_or_refuse(own, weights, images)
-    tensors = {ours: weights.tensors[theirs] for ours, theirs in found.names.items()}
-    before = _own_prefix(found.names)
-    for ours in own.keys() - found.names.keys():
+    names, before = dict(found.names), _own_prefix(found.names)
+    for ours in own.keys() - names.keys():  # no output depends on these: taken where the file has them
         layer = found.names.get(ours.replace(COUNTER, "running_mean"))
-        name = f"{found.prefix}{ours[len(before) :]}" if layer is None else layer.replace("running_mean", COUNTER)
-        theirs = weights.tensors.get(name, own[ours])
-        tensors[ours] = theirs if theirs.shape == own[ours].shape else own[ours]
-    model.load_state_dict(tensors)
-    return list(_told(found, own, weights))
+        theirs = f"{found.prefix}{ours[len(before) :]}" if layer is None else layer.replace("running_mean", COUNTER)
+        if theirs in weights.tensors and weights.tensors[theirs].shape == own[ours].shape:
+            names[ours] = theirs
+    model.load_state_dict(own | {ours: weights.tensors[theirs] for ours, theirs in names.items()})
+    left_out = [name for name in found.left_out if name not in names.values()]
+    return list(_told(found, left_out, own, weights))
 
 
 def check_fit(architecture: str, weights: WeightFile, images: DataFacts) -> None:
@@ -103,10 +105,12 @@ def _fit_or_refuse(own: Mapping[str, Tensor], weights: WeightFile, images: DataF
         raise RequestError(f"{weights.origin}: {found.reason}{_way_out(weights, images)}")
     for ours, theirs in found.names.items():
         tensor = weights.tensors[theirs]
-        if not _is_plain(tensor):
+        # A real number for each element: not complex, whole, sparse, quantised or without data.
+        if not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
             raise RequestError(
-                f"{weights.origin}: tensor '{theirs}' is {_kind(tensor)}, expected {own[ours].dtype}; save the "
-                "model's state dict with ordinary tensors"
+                f"{weights.origin}: tensor '{theirs}' is {tensor.dtype} ({layout}, on {tensor.device}), expected "
+                f"{own[ours].dtype}; save the model's state dict with ordinary tensors"
             )
     return found
 
@@ -160,7 +164,7 @@ def _by_names(shapes: Shapes, weights: WeightFile, usable: Collection[str]) -> F
 
 def _is_beside(name: str) -> bool:
     """Whether a tensor is none of a network's weights: counters, constants of a normalisation layer, what is unused."""
-    return name.rpartition(".")[2] in (COUNTER, *MEANS, *DEVIATIONS) or UNUSED.match(name) is not None
+    return name.rpartition(".")[2] in BESIDE or UNUSED.match(name) is not None
 
 
 def _groups(names: Collection[str], least: int) -> Iterator[tuple[str, list[str]]]:
@@ -177,7 +181,7 @@ def _groups(names: Collection[str], least: int) -> Iterator[tuple[str, list[str]
 
 def _by_name(shapes: Shapes, weights: WeightFile, prefix: str, names: Collection[str]) -> Fit | Misfit:
     before = _own_prefix(shapes)
-    own, theirs = _inner(shapes, before), _inner(names, prefix)
+    own, theirs = ({name: name[len(front) :] for name in one} for one, front in ((shapes, before), (names, prefix)))
     how = "by name"
     if not set(own.values()) <= set(theirs.values()):
         common = _common(own), _common(theirs)
@@ -207,10 +211,6 @@ def _are_same(one: Fit, other: Fit, weights: WeightFile) -> bool:
 def _own_prefix(names: Collection[str]) -> str:
     """What all names of a network have in front."""
     return [prefix for prefix, _ in _groups(names, least=len(names))][-1]
-
-
-def _inner(names: Collection[str], prefix: str) -> dict[str, str]:
-    return {name: name[len(prefix) :] for name in names}
 
 
 def _common(inner: Mapping[str, str]) -> dict[str, str]:
@@ -250,17 +250,7 @@ def _agree_in_order(wanted: Shapes, weights: WeightFile, names: list[str]) -> bo
 
 
 def _rest(weights: WeightFile, taken: Collection[str]) -> tuple[str, ...]:
-    beside = (COUNTER, *MEANS, *DEVIATIONS)
-    return tuple(name for name in weights.tensors if name not in taken and name.rpartition(".")[2] not in beside)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds a real number for each element: not complex, whole, sparse, quantised or without data."""
-    return tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{tensor.dtype} ({str(tensor.layout).removeprefix('torch.')}, on {tensor.device})"
+    return tuple(name for name in weights.tensors if name not in taken and name.rpartition(".")[2] not in BESIDE)
 
 
 def standardises(model: nn.Module) -> bool:
@@ -307,7 +297,7 @@ def _values(weights: WeightFile, name: str, channels: int) -> tuple[float, ...]:
     return values * channels if len(values) == 1 else values
 
 
-def _told(found: Fit, own: Mapping[str, Tensor], weights: WeightFile) -> Iterator[str]:
+def _told(found: Fit, left_out: Collection[str], own: Mapping[str, Tensor], weights: WeightFile) -> Iterator[str]:
     if weights.place or weights.others:
         others = f"; also there: {', '.join(weights.others)}" if weights.others else ""
         yield f"state dict: {weights.place or 'the whole file'}{others}"
@@ -315,8 +305,8 @@ def _told(found: Fit, own: Mapping[str, Tensor], weights: WeightFile) -> Iterato
     kinds = {weights.tensors[name].dtype for name in found.names.values()} - {next(iter(own.values())).dtype}
     precision = "".join(f", {str(kind).removeprefix('torch.')} made float32" for kind in sorted(kinds, key=str))
     yield f"{len(found.names)} tensors matched {found.how}{front}{precision}"
-    if found.left_out:
-        yield f"left out: {_listed(found.left_out)}"
+    if left_out:
+        yield f"left out: {_listed(left_out)}"
 
 
 def _listed(names: Collection[str]) -> str:
@@ -331,20 +321,14 @@ def _way_out(weights: WeightFile, images: DataFacts) -> str:
     if not stems or not heads:
         return "; choose the network that it was saved from (architecture)"
     channels, classes = min(stems), heads[-1]
-    fitting = [name for name in ARCHITECTURES if _fits(name, weights, channels, classes)]
+    able = [name for name, one in ARCHITECTURES.items() if one.channels in (None, channels)]
+    fitting = [name for name in able if isinstance(fit(_outline(name, channels, classes), weights), Fit)]
     if not fitting:
         return "; it fits none of the project's networks as it is (architecture)"
     wanted = f"{channels} channels and {classes} classes"
     if (channels, classes) == (images.channels, len(images.classes)):
         return f"; it fits {' and '.join(fitting)} (architecture)"
     return f"; it fits {' and '.join(fitting)} for {wanted}, the data has {images.channels} and {len(images.classes)}"
-
-
-def _fits(architecture: str, weights: WeightFile, channels: int, classes: int) -> bool:
-    wanted = ARCHITECTURES[architecture].channels
-    if wanted not in (None, channels):
-        return False
-    return isinstance(fit(_outline(architecture, channels, classes), weights), Fit)
 
 
 def _outline(architecture: str, channels: int, classes: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -79,7 +79,7 @@ def construct(path: str, images: DataFacts, arguments: Mapping[str, Any]) -> nn.
     except Exception as error:  # other people's code: anything may come of it
         shown = ", ".join(f"{name}={value!r}" for name, value in called_with.items())
         raise RequestError(
-            f"network '{path}' cannot be built by calling it with ({shown}): {_said(error)}. What it is called with is "
+            f"network '{path}' cannot be built by calling it with ({shown}): {said(error)}. What it is called with is "
             "model.arguments"
         ) from error
     from torch.nn import Module
@@ -97,17 +97,14 @@ def _constructor(path: str) -> Callable[..., Any]:
         raise RequestError(str(error)) from None
     except AttributeError as error:
         if error.name != path.partition(":")[2]:  # raised by the module's own code
-            raise RequestError(f"network '{path}': its module cannot be imported: {_said(error)}") from error
-        raise RequestError(f"network '{path}': {error}; {nearest(error.name, list(_callables(error.obj)))}") from None
+            raise RequestError(f"network '{path}': its module cannot be imported: {said(error)}") from error
+        names = [name for name, value in vars(error.obj).items() if callable(value) and not name.startswith("_")]
+        raise RequestError(f"network '{path}': {error}; {nearest(error.name, names)}") from None
     except Exception as error:
-        raise RequestError(f"network '{path}': its module cannot be imported: {_said(error)}") from error
+        raise RequestError(f"network '{path}': its module cannot be imported: {said(error)}") from error
     if not callable(found):
         raise RequestError(f"network '{path}' is {type(found).__name__}, expected a class or a function that gives one")
     return found  # type: ignore[no-any-return]
-
-
-def _callables(module: Any) -> Iterator[str]:
-    return (name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
 
 
 def _given(constructor: Callable[..., Any], images: DataFacts) -> dict[str, int]:
@@ -136,5 +133,6 @@ def _check_names(path: str, constructor: Callable[..., Any], arguments: Mapping[
         raise RequestError(f"network '{path}' has no argument '{name}'; {nearest(name, list(parameters))}")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Kind and message of an error that somebody else's code raised, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,14 +65,12 @@ def _last_maps(network: nn.Module, images: Tensor) -> str | None:
     """The name of the module that was the last to give maps of more than one position."""
     seen: list[str] = []
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4 and _are_maps(output, images):
-                seen.append(name)
+    def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and _are_maps(output, images):
+            seen.append(name)
 
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    named = [(name, module) for name, module in network.named_modules() if name]
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in named]
     try:
         with in_eval_mode(network), torch.no_grad():
             network(images)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.extensions import named_in
 from pipeline.core.files import write_json
-from pipeline.provenance.closure import Sources
 from pipeline.provenance.code import WATCHERS, Stage, code_of, digest_of, library_version, reached, sources, strings_in
 from pipeline.provenance.folders import RUNS
 
@@ -36,15 +35,10 @@ MADE_FROM = "made_from"
 
 
 def write_addresses(params_file: Path, output: Path, check: Callable[[Params], object] = lambda params: None) -> bool:
-    """Write the address of every stage, unless nothing that decides them has changed since they were written.
+    """Write the address of every stage to a JSON file, unless nothing that decides them has changed since; whether it
+    was done.
 
-    Args:
-        params_file: The `params.yaml`.
-        output: JSON: by stage its address, or by experiment.
-        check: Is shown the settings first, and raises what it has against them.
-
-    Returns:
-        Whether they were written.
+    `check` is shown the settings first, and raises what it has against them.
     """
     if _is_made_from(params_file, _read(output)):
         return False
@@ -57,7 +51,7 @@ def write_addresses(params_file: Path, output: Path, check: Callable[[Params], o
     return True
 
 
-def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
+def addresses(params: Params) -> dict[str, Any]:
     """By stage the digest of its code, or by experiment its fingerprint and that digest; `libraries`, the names of
     those that any of them reaches; and `initial_weights`, the files that learners start from.
 
@@ -67,25 +61,25 @@ def addresses(params: Params, modules: Sources | None = None) -> dict[str, Any]:
     strings = set(strings_in(content))
     shown = {name: set(named_in([content[key] for key in sections])) for name, sections in SHOWN.items()}
     programs = {
-        name: reached([root], strings, cut, modules, shown.get(name, ())) for name, (root, cut) in PROGRAMS.items()
+        name: reached([root], strings, cut, extensions=shown.get(name, ())) for name, (root, cut) in PROGRAMS.items()
     }
     experiments = list(params.experiments())
-    codes = [*programs.values(), *(code_of(stage, one, modules) for stage in EXPERIMENTS for one in experiments)]
+    codes = [*programs.values(), *(code_of(stage, one) for stage in EXPERIMENTS for one in experiments)]
     return {
         **{name: code.digest for name, code in programs.items()},
-        **{stage: {one.identifier: _address(stage, one, modules) for one in experiments} for stage in EXPERIMENTS},
+        **{stage: {one.identifier: _address(stage, one) for one in experiments} for stage in EXPERIMENTS},
         "libraries": sorted({library for code in codes for library in code.libraries}),
         "initial_weights": sorted({str(one.file) for experiment in experiments for one in experiment.initial_weights}),
     }
 
 
-def _address(stage: Stage, experiment: Experiment, modules: Sources | None) -> str:
+def _address(stage: Stage, experiment: Experiment) -> str:
     fingerprints = {
         "train": experiment.fingerprint,
         "evaluate": experiment.evaluation_fingerprint,
         "ood": experiment.ood_fingerprint,
     }
-    return f"{fingerprints[stage]}-{digest_of(stage, experiment, modules)}"
+    return f"{fingerprints[stage]}-{digest_of(stage, experiment)}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -102,6 +96,9 @@ def _is_made_from(params_file: Path, known: dict[str, Any]) -> bool:
     if not isinstance(recorded, dict) or not params_file.is_file():
         return False
     packages = {name: Path(path) for name, path in recorded["packages"].items()}
+    moved = sources().packages.items() - packages.items()  # or a copy, whose original is not what runs here
+    if moved or not all(path.exists() for path in packages.values()):
+        return False
     return _inputs(params_file, known, packages) == recorded
 
 

@@ -49,7 +49,6 @@ class Sources:
     """The modules of this project and of those packages that extend it, read once.
 
     Args:
-        packages: The top packages by name, each with its folder or its only file.
         kept: A folder for summaries, so that another process need not parse anew; None: none are kept.
     """
 
@@ -65,7 +64,7 @@ class Sources:
         return name.partition(".")[0] in self.packages
 
     def add(self, name: str) -> None:
-        """Let the top package of a module count, too: an extension may be anywhere."""
+        """Count the top package of a module as well: an extension may be anywhere."""
         top = name.partition(".")[0]
         found = None if top in self.packages else find_spec(top)
         if found is None:
@@ -114,7 +113,6 @@ class Sources:
 
 @cache
 def _reader_digest() -> str:
-    """What a kept summary was made by."""
     return hashlib.sha256(Path(source.__file__).read_bytes()).hexdigest() + f"{sys.version_info[:2]}"
 
 
@@ -130,7 +128,7 @@ def _read_summary(path: Path, key: str) -> Module | None:
 
 
 def _keep_summary(path: Path, key: str, module: Module) -> None:
-    """Keep a summary for the next process; where that is not possible, that one parses, too."""
+    """Keep a summary for the next process; where that fails, the next process parses again."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -166,7 +164,6 @@ def closure(
     """Everything that `roots` reach.
 
     Args:
-        sources: Where modules are read.
         roots: Objects, each as 'module:object'.
         strings: What the settings of the computation may choose entries of tables by.
         cut: Packages and modules that are not followed.
@@ -295,7 +292,6 @@ class _Search:
         return [target for target in targets if target != f"{module_name}:{name}"]
 
     def _targets(self, module_name: str, name: str) -> Iterator[str]:
-        """What a name in a module may stand for."""
         if ":" in name:
             yield name
             return
@@ -395,6 +391,6 @@ def _is_own(name: str) -> bool:
 
 
 def _is_library(name: str) -> bool:
-    """Whether a module of that name is installed; a folder that only happens to have the name is none."""
+    """Whether a module of that name is installed; a folder that merely has the name is not one."""
     found = find_spec(name)
     return found is not None and found.origin is not None

@@ -38,11 +38,13 @@ ROOTS: dict[Stage, tuple[str, ...]] = {
     "stability": (EXPERIMENT, "pipeline.experiments.stability:measure_stability"),
 }
 WATCHERS = (
+    "pipeline.core.digits",
     "pipeline.core.errors",
     "pipeline.core.extensions",
     "pipeline.core.files",
     "pipeline.core.launch",
     "pipeline.core.progress",
+    "pipeline.core.screen",
     "pipeline.core.signals",
     "pipeline.core.waiting",
     "pipeline.models.checks",
@@ -54,6 +56,8 @@ WATCHERS = (
 """They keep, tell and watch what others compute."""
 WITHOUT_NUMBERS = {"filelock", "mlflow", "psutil", "pyarrow", "pydantic", "rich", "safetensors", "typing_extensions"}
 """Libraries that compute nothing that a result is made of; every other one counts."""
+INSTALLED_AS = {"PIL": "pillow"}
+"""Libraries that are installed under another name than they are imported by; finding out takes half a second."""
 MOST_NAMED = 4
 """Changes that a sentence names."""
 
@@ -110,12 +114,12 @@ def code_of(stage: Stage, experiment: Experiment, modules: Sources | None = None
     return _code(modules or sources(), stage, frozenset(extensions), frozenset(strings_in(identity)), frozenset(own))
 
 
-def digest_of(stage: Stage, experiment: Experiment, modules: Sources | None = None) -> str:
+def digest_of(stage: Stage, experiment: Experiment) -> str:
     """The digest that results of an experiment must have to count as this code's: that of `code_of`, or the one that
     somebody has vouched for to give the same numbers."""
     from pipeline.provenance.vouchers import original
 
-    return original(stage, experiment, code_of(stage, experiment, modules).digest)
+    return original(stage, experiment, code_of(stage, experiment).digest)
 
 
 @lru_cache(maxsize=4096)
@@ -164,7 +168,7 @@ def strings_in(content: Any) -> Iterator[str]:
 def library_version(package: str) -> str:
     """A version without its local part: a build for another device is the same library."""
     try:
-        found = version(package)
+        found = version(INSTALLED_AS.get(package, package))
     except PackageNotFoundError:  # installed under another name than it is imported by
         distributions = packages_distributions().get(package)
         found = version(distributions[0]) if distributions else "not installed"

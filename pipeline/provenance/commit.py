@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import platform
 import subprocess
 from importlib.metadata import version
@@ -33,6 +34,14 @@ def _git(*arguments: str) -> str:
     """What git prints; "" where it fails."""
     result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def user_name() -> str:
+    """Who runs the code; 'unknown' where a container runs as a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def versions() -> dict[str, str]:

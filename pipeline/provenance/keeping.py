@@ -19,8 +19,6 @@ def begin(stage: Stage, experiment: Experiment, folder: Path, before: Iterable[P
     """Keep with the work of a stage which code does it, and say why it begins anew where other code has done it.
 
     Args:
-        stage: Of the experiment.
-        experiment: Which one.
         folder: Where the work of this code is kept.
         before: Files that describe the code of earlier work of the same settings, the one to compare with first; they
             need not exist.

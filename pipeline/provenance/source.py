@@ -57,12 +57,7 @@ class Module:
 
 
 def summarise(source: str, name: str, is_package: bool) -> Module:
-    """The summary of a module.
-
-    Args:
-        source: Its text.
-        name: Its dotted name, which relative imports start from.
-        is_package: Whether the text is of an `__init__.py`.
+    """The summary of a module, from its text; relative imports start from its dotted name.
 
     Raises:
         SyntaxError: the text is not Python.
@@ -258,12 +253,7 @@ class _Scan:
         return Definition(digest, sorted(self._names), sorted(self._attributes), sorted(self._strings))
 
     def read(self, node: ast.AST, in_class: bool = False) -> None:
-        """Add a node and all below it.
-
-        Args:
-            node: Anything.
-            in_class: Whether it is a statement of a class body, where the annotation of a field counts.
-        """
+        """Add a node and all below it; among the statements of a class, the annotation of a field counts."""
         if isinstance(node, ast.stmt) and _is_silent(node):
             return
         kind = type(node).__name__

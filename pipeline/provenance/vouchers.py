@@ -6,7 +6,6 @@ A statement stands beside the checkpoints, and on the experiment's MLflow run as
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.files import read_record, write_record
+from pipeline.provenance.commit import user_name
 from pipeline.provenance.folders import working_folder
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def vouchers(experiment: Experiment) -> list[Voucher]:
 
 
 def vouch(experiment: Experiment, stage: Stage, code: str, same_as: str, reason: str) -> Voucher:
-    """Record that results of the code `same_as` are those of `code`, too.
+    """Record that `code` gives the same results as the code `same_as`.
 
     Raises:
         RequestError: the file of earlier statements is damaged.
     """
-    made = Voucher(stage, code, same_as, _user(), datetime.now(UTC).isoformat(timespec="seconds"), reason)
+    made = Voucher(stage, code, same_as, user_name(), datetime.now(UTC).isoformat(timespec="seconds"), reason)
     write_record(_path(experiment), {"vouchers": [asdict(one) for one in [*vouchers(experiment), made]]})
     return made
 
@@ -80,10 +80,3 @@ def _first(digest: str, same: Iterable[tuple[str, str]]) -> str:
 
 def _path(experiment: Experiment) -> Path:
     return working_folder(experiment) / "vouched.json"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"  # a container may run as a user without a name

@@ -75,20 +75,12 @@ def worst_cases(experiment: Experiment) -> dict[str, PGD | None]:
 
     The budgets are those of `threat_model`.
     """
-    trained = {norm for learner in experiment.method.learners.values() for norm in _norms(learner)}
+    trained = {norm for learner in experiment.method.learners.values() for norm in learner.objective.norms()}
     attacks: dict[str, PGD | None] = {NATURAL: None}
     for norm, budget in experiment.threat_model.items():
         if norm in trained:
-            attacks[_name(norm)] = PGD(norm=norm, **{**budget.model_dump(), "steps": STEPS})
+            attacks[f"pgd{STEPS}_{norm}"] = PGD(norm=norm, **{**budget.model_dump(), "steps": STEPS})
     return attacks
-
-
-def _norms(learner: LearnerSettings) -> tuple[str, ...]:
-    return learner.objective.norms()
-
-
-def _name(norm: str) -> str:
-    return f"pgd{STEPS}_{norm}"
 
 
 def profiles(
@@ -270,7 +262,7 @@ def _is_fixed(mixture: MixtureSettings) -> bool:
 
 def _steepest(learner: LearnerSettings, steepest: Mapping[str, float]) -> float:
     """L of what a learner meets in training: its worst cases, or images as they are."""
-    names = [_name(norm) for norm in _norms(learner)]
+    names = [f"pgd{STEPS}_{norm}" for norm in learner.objective.norms()]
     return max((steepest[name] for name in names if name in steepest), default=steepest[NATURAL])
 
 

@@ -10,19 +10,15 @@ from tempfile import TemporaryDirectory
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.core.files import exclusive, file_digest
 from pipeline.data.corruptions.facts import Release
-from pipeline.data.download import DownloadFailed, Report, fetch, unpack
+from pipeline.data.download import DownloadFailed, fetch, unpack
 
 
-def download_release(release: Release, root: Path, report: Report) -> None:
-    """Fetch the archive of `release` and unpack the files that are missing below `root`.
+def download_release(release: Release, root: Path) -> None:
+    """Fetch the archive of `release` and unpack the files that are missing below `root`; none that is there is ever
+    replaced.
 
     What was fetched before a failure is kept in a hidden file, and the next call goes on from there. The archive is
     removed once its files are in place.
-
-    Args:
-        release: What to fetch.
-        root: Where its folder belongs.
-        report: Told in a sentence how far it is, every 10 seconds.
 
     Raises:
         RequestError: the download failed or gave other bytes than the official ones; or a file that is there is not
@@ -37,7 +33,7 @@ def download_release(release: Release, root: Path, report: Report) -> None:
                 raise RequestError(f"{path}: expected MD5 {md5}, found {found}. Remove it to have it downloaded.")
         _require_room(release, partial)
         try:
-            fetch(release.address, partial, release.archive_md5, report)
+            fetch(release.address, partial, release.archive_md5)
         except DownloadFailed as error:
             raise RequestError(
                 f"{release.archive}: the download failed ({error}). The same command goes on with what is left of it; "

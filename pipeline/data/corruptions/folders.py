@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import RequestError
-from pipeline.core.files import Damaged, file_digest, read_record, require_file
+from pipeline.core.files import file_digest, read_kept, require_file
 from pipeline.data.corruptions.download import download_release
 from pipeline.data.corruptions.facts import BENCHMARK_CORRUPTIONS, BENCHMARK_PERTURBATIONS, FRAMES, RELEASES, Release
-from pipeline.data.download import Report
 
 MANIFEST_FILE = "manifest.json"
 LABELS = "labels"
@@ -45,7 +44,6 @@ class ImageFolder:
         return array_file(self.path, name)
 
     def __len__(self) -> int:
-        """The number of test images."""
         return len(self.labels)
 
 
@@ -68,16 +66,12 @@ def open_corruptions(
     dataset: str,
     names: tuple[str, ...] = BENCHMARK_CORRUPTIONS,
     download: bool = False,
-    report: Report = print,
 ) -> ImageFolder:
     """The official CIFAR-10-C or CIFAR-100-C below `root`.
 
     Args:
-        root: Folder that holds `CIFAR-10-C/` or `CIFAR-100-C/`.
-        dataset: 'cifar10' or 'cifar100'.
         names: The corruptions that are wanted; only their files must be there.
         download: Fetch the archive (2.9 GB) if files are missing. Files that are there are never replaced.
-        report: Told of the download's progress.
 
     Raises:
         RequestError: there is no such release, or files are missing or damaged. All are named.
@@ -86,7 +80,7 @@ def open_corruptions(
     release = _release(dataset)
     folder = root / release.folder
     if download and not all(array_file(folder, name).exists() for name in (LABELS, *names)):
-        download_release(release, root, report)
+        download_release(release, root)
     _refuse(
         folder,
         [_wrong_bytes(array_file(folder, name), release.files[name]) for name in (LABELS, *names)],
@@ -113,10 +107,7 @@ def open_perturbations(
     """CIFAR-10-P or CIFAR-100-P below `root`: checked for type and shape, since no digest was ever published.
 
     Args:
-        root: Folder that holds `CIFAR-10-P/` or `CIFAR-100-P/`.
-        dataset: 'cifar10' or 'cifar100'.
         labels: (images,) classes of the test images in the official order; the release has none.
-        names: The perturbations that are wanted.
 
     Raises:
         RequestError: there is no such release, or files are missing, truncated or of another shape. All are named.
@@ -157,14 +148,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         RequestError: it says nothing, or nothing that can be read.
     """
-    path = folder / MANIFEST_FILE
-    way_out = "Regenerate the images in an empty folder, or name the folder that holds them."
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        raise RequestError(f"{path}: is missing. {way_out}") from None
-    except Damaged as error:
-        raise RequestError(f"{error}. {way_out}") from None
+    way_out = "regenerate the images in an empty folder, or name the folder that holds them"
+    return read_kept(folder / MANIFEST_FILE, "this is no folder of regenerated images", way_out)
 
 
 def _wrong_bytes(path: Path, md5: str) -> str | None:
@@ -189,7 +174,6 @@ def _wrong_form(path: Path, shape: tuple[int, ...]) -> str | None:
 
 
 def _refuse(folder: Path, problems: list[str | None], ways_out: str) -> None:
-    """Raise one error for all problems."""
     lines = [f"  {problem}" for problem in problems if problem is not None]
     if lines:
         wrong = "files are" if len(lines) > 1 else "file is"

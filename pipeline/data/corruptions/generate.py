@@ -29,7 +29,6 @@ from pipeline.data.corruptions.facts import FRAMES, RELEASES, SEVERITIES
 from pipeline.data.corruptions.folders import LABELS, MANIFEST_FILE, Kind, array_file, read_manifest
 from pipeline.data.corruptions.jpeg import codec
 from pipeline.data.corruptions.perturbations import perturb
-from pipeline.data.download import Report
 
 CHUNK = 100
 """Images that are made at once: at most 10 MB of CIFAR sequences."""
@@ -64,26 +63,21 @@ def regenerate(
     names: tuple[str, ...],
     seed: int,
     processes: int = 1,
-    report: Report = print,
 ) -> dict[str, Any]:
-    """Write one file per name, `labels.npy` and `manifest.json`; files that are whole already are kept.
+    """Write one file per name, `labels.npy` and `manifest.json`, and say so; files that are whole already are kept.
 
     An image's randomness is addressed by seed, data set, name, severity and position: the bytes do not depend on
     `processes` or on what else is made. Memory does not grow with the number of images.
 
     Args:
-        kind: Which of the two formats (see `pipeline.data.corruptions.folders`).
-        clean: The images.
         destination: A folder of its own.
-        names: Of corruptions or of perturbations.
-        seed: Of the random ones.
+        names: Corruptions or perturbations.
         processes: How many to work in; 1 works in this one.
-        report: Told in a sentence of every file, and every 30 seconds.
 
     Returns:
         The manifest: 'regenerated' (true), 'kind', 'dataset', 'source_digest', 'images', 'seed', 'versions',
-        'jpeg_codec', and 'files' with the MD5 and shape of each; 'official_bytes' of a file is true if it equals a
-        released one.
+            'jpeg_codec', and 'files' with the MD5 and shape of each; 'official_bytes' of a file is true if it equals a
+            released one.
 
     Raises:
         RequestError: images or labels that the format cannot hold, or a folder that holds something else.
@@ -100,11 +94,11 @@ def regenerate(
         if not manifest["files"]:  # before the first array, which without a manifest is taken for somebody else's
             write_record(destination / MANIFEST_FILE, manifest)
         labels = np.tile(clean.labels.astype(np.uint8), repeats)
-        _write(destination, LABELS, manifest, labels.shape, [labels], report)
+        _write(destination, LABELS, manifest, labels.shape, [labels])
         with _pool(processes) as pool:
             for name, shape in shapes.items():
                 rows = _made(kind, name, clean, seed, pool, 2 * processes)
-                _write(destination, name, manifest, shape, rows, report)
+                _write(destination, name, manifest, shape, rows)
     return manifest
 
 
@@ -123,7 +117,6 @@ def _check_format(clean: CleanImages) -> None:
 
 
 def _identity(kind: Kind, clean: CleanImages, seed: int) -> dict[str, Any]:
-    """Everything that the bytes of a file follow from."""
     return {
         "regenerated": True,
         "kind": kind,
@@ -186,13 +179,12 @@ def _write(
     manifest: dict[str, Any],
     shape: tuple[int, ...],
     rows: Iterable[NDArray[np.uint8]],
-    report: Report,
 ) -> None:
     """Write one array unless it is there and whole, and then say so in the manifest."""
     path = array_file(destination, name)
     known = manifest["files"].get(name)
     if known is not None and path.exists() and file_digest(path, "md5") == known["md5"]:
-        report(f"{path}: is there, kept")
+        print(f"{path}: is there, kept", flush=True)
         return
     begin = spoken = time.monotonic()
     written = 0
@@ -203,12 +195,12 @@ def _write(
             written += len(part)
             if time.monotonic() - spoken > LINE_INTERVAL:
                 spoken = time.monotonic()
-                report(f"{path}: {written} of {shape[0]} rows, {written / (spoken - begin):.0f} a second")
+                print(f"{path}: {written} of {shape[0]} rows, {written / (spoken - begin):.0f} a second", flush=True)
     md5, release = file_digest(path, "md5"), RELEASES.get(manifest["dataset"])
     is_official = manifest["kind"] == "corruptions" and release is not None and md5 == release.files[name]
     manifest["files"][name] = {"md5": md5, "shape": list(shape), "official_bytes": is_official}
     write_record(destination / MANIFEST_FILE, manifest)
-    report(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s")
+    print(f"{path}: {written} rows in {time.monotonic() - begin:.1f} s", flush=True)
 
 
 def _pool(processes: int) -> AbstractContextManager[ProcessPoolExecutor | None]:

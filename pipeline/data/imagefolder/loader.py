@@ -51,7 +51,6 @@ class StoredImages:
     """(n,), of type PLACE."""
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.places)
 
     @property
@@ -150,14 +149,9 @@ def training_batches(
     The parts of ranks 0, 1, ..., joined in this order, are the batch of a single process.
 
     Args:
-        images: To train on.
-        crop: Of every image.
         batch_size: Images of a minibatch, of all ranks together.
-        seed: The experiment's.
-        epoch: From 1.
         first: The minibatch to begin with.
         ranks: Who share each minibatch.
-        workers: Who decode.
 
     Raises:
         RequestError: a shard is missing or damaged.

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import RequestError
-from pipeline.core.files import Damaged, atomic_write, exclusive, read_record, write_json, write_record
+from pipeline.core.files import atomic_write, exclusive, read_kept, write_json, write_record
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.sharding import ShardResult, ShardTask, StopRequest, library_versions, make_shards
-from pipeline.data.imagefolder.shards import QUALITY, WAY_OUT
+from pipeline.data.imagefolder.shards import QUALITY
 from pipeline.data.imagefolder.subset import Subset, own_choice, read_list
 from pipeline.data.imagefolder.tree import PARTS, Tree, list_tree
 
@@ -69,20 +69,13 @@ def prepare_imagefolder(
     Args:
         source: A folder with train/<class>/... and val/<class>/...
         destination: A new folder, an empty one, or one where this was begun.
-        settings: What training images become.
-        display: Told about the progress.
-        workers: Processes.
         subset_list: File with the validation images to evaluate on, one path a line; None: our own choice.
         allow_damaged: Leave damaged files out and list them in the manifest, instead of failing.
         should_stop: Asked several times a second whether to stop.
 
     Raises:
-        RequestError: the tree is missing, cannot be read or is not as expected; the list does not fit it; the
-            destination holds something else or is being worked on; files are damaged (and not allowed to be), or a
-            class has none left.
-        PipelineError: a worker was killed.
-        Interrupted: `should_stop` gave a reason.
-        OSError: a file cannot be written. In every case finished shards are kept and there is no manifest.
+        Interrupted: `should_stop` gave a reason. As after every error, finished shards are kept and there is no
+            manifest.
     """
     display.message(f"listing {source}")
     tree = list_tree(source)
@@ -118,17 +111,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         RequestError: the folder is missing, is not finished, or its manifest is damaged or of another kind.
     """
     path = folder / MANIFEST_FILE
-    try:
-        manifest = read_record(path)
-        found = manifest["format"]
-    except FileNotFoundError:
-        raise RequestError(
-            f"{path}: is missing, preparing was not begun or has not ended; run 'python -m stages.prepare', or "
-            f"'python -m stages.prepare_imagefolder SOURCE {folder}'"
-        ) from None
-    except Damaged as error:
-        raise RequestError(f"{error}. {WAY_OUT}") from None
-    if found != FORMAT:
+    way_out = "run 'python -m stages.prepare'"
+    manifest = read_kept(path, "preparing was not begun or has not ended", way_out)
+    if (found := manifest["format"]) != FORMAT:
         raise RequestError(f"{path}: is of format '{found}', expected '{FORMAT}'; prepare the images to another folder")
     return manifest
 
@@ -196,7 +181,6 @@ def _is_leftover(path: Path) -> bool:
 
 
 def _check_whole(damaged: dict[str, str], source: Path) -> None:
-    """Refuse damaged images, with the way out."""
     if not damaged:
         return
     lines = [f"  {source / name}: {reason}" for name, reason in list(damaged.items())[:DAMAGED_SHOWN]]

@@ -109,9 +109,6 @@ def make_shards(
 
     Raises:
         Interrupted: `should_stop` gave a reason; finished shards are kept.
-        RequestError: a source file cannot be read.
-        PipelineError: a worker process was killed.
-        OSError: a shard cannot be written.
     """
     # Spawned, not forked: a forked process would go on holding the lock of a main process that was killed.
     context = get_context("spawn")

@@ -35,7 +35,7 @@ from pipeline.data.decoding import decode, is_upright
 
 QUALITY = 95
 """The quality of JPEGs that are written here."""
-WAY_OUT = "'python -m stages.prepare_imagefolder' with the same arguments as before writes anew what is damaged."
+WAY_OUT = "'python -m stages.prepare' writes anew what is damaged."
 
 
 class EncodedImage(NamedTuple):
@@ -51,11 +51,6 @@ def encode(content: bytes, size: int | None, upright: bool = False) -> bytes:
 
     Where there is nothing to reduce (`size` is None, or the image is not larger) or to turn, the bytes are kept as they
     are: enlarging adds nothing that the crop does not do as well, and a second compression only loses.
-
-    Args:
-        content: The file.
-        size: Shorter side to reduce to; None: keep it.
-        upright: Turn the image as its EXIF orientation says.
 
     Raises:
         DamagedImage: see `decode`.

@@ -58,7 +58,6 @@ def open_folders(prepared: Path, settings: DataSettings, sizes: Sequence[StoredS
 
     Args:
         prepared: Has a folder for every size.
-        settings: With `streaming`.
         sizes: Those that are trained on; held-out images are read at the last one.
 
     Raises:

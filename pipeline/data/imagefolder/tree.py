@@ -54,7 +54,6 @@ def list_tree(root: Path, parts: Sequence[str] = PARTS, expected: str = EXPECTED
     """List the parts of the tree at `root`; a class's folder may have folders of its own, as Tiny ImageNet's do.
 
     Args:
-        root: Their folder.
         parts: Two folders of it, or "": its classes are not split into parts.
         expected: How the tree should be, for the message that says that it is not.
 

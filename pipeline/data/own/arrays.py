@@ -42,17 +42,10 @@ def read_arrays(settings: DataSettings) -> OwnData:
     pairs = [_pair(arrays, names[place], names[place + 1], path) for place in range(0, len(names), 2)]
     count = check_labels([label for _, labels in pairs for label in labels], str(path))
     classes = _class_names(arrays, count, path)
-    (images, labels), *others = pairs
-    whole = image_set(images, labels)
-    if others:
-        return OwnData(whole, image_set(*others[0]), classes)
-    trained, tested = split_off(labels, classes, settings.split_seed)
-    return OwnData(whole.subset(trained), whole.subset(tested), classes)
-
-
-def image_set(images: NDArray[np.uint8], labels: list[int]) -> ImageSet:
-    """From arrays (images, channels, height, width)."""
-    return ImageSet(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels))
+    whole, *tests = [
+        ImageSet(torch.from_numpy(np.ascontiguousarray(images)), torch.tensor(labels)) for images, labels in pairs
+    ]
+    return OwnData(whole, tests[0], classes) if tests else split_off(whole, classes, settings.split_seed)
 
 
 def to_bytes(values: NDArray[Any], what: str) -> NDArray[np.uint8]:

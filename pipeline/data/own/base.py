@@ -94,8 +94,8 @@ def check_memory(count: int, shape: Sequence[int]) -> None:
         )
 
 
-def split_off(labels: Sequence[int], names: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of training and of test images: one in five of each class is tested on, at random.
+def split_off(images: ImageSet, names: tuple[str, ...], seed: int) -> OwnData:
+    """Images of which one in five of each class, at random, is tested on.
 
     Each class is drawn from a stream of its own, so that a class that is added changes no other's.
 
@@ -104,16 +104,16 @@ def split_off(labels: Sequence[int], names: Sequence[str], seed: int) -> tuple[T
     """
     check_names(names)
     train, test = [], []
-    given = torch.as_tensor(labels)
     for label, name in enumerate(names):
-        members = (given == label).nonzero().flatten()
+        members = (images.labels == label).nonzero().flatten()
         if len(members) == 1:
             raise RequestError(f"class {name}: has a single image; one to train on and one to test on are needed")
         order = members[torch.randperm(len(members), generator=stream(seed, "test of", name))]
         count = max(1, round(len(members) / TEST_SHARE))
         test.append(order[:count])
         train.append(order[count:])
-    return torch.cat(train).sort().values, torch.cat(test).sort().values
+    trained, tested = (images.subset(torch.cat(places).sort().values) for places in (train, test))
+    return OwnData(trained, tested, names)
 
 
 def check(found: OwnData) -> None:

@@ -28,15 +28,11 @@ def call_factory(settings: DataSettings) -> OwnData:
     name = settings.name
     made = _made(name, settings.root)
     parts = [_read(part, settings.size, name) for part in made]
-    images = [part.images for part in parts]
-    channels = max(one.shape[1] for one in images)
-    parts = [ImageSet(one.images.expand(-1, channels, -1, -1).contiguous(), one.labels) for one in parts]
+    channels = max(part.images.shape[1] for part in parts)
+    whole, *tests = [ImageSet(one.images.expand(-1, channels, -1, -1).contiguous(), one.labels) for one in parts]
     count = check_labels([label for part in parts for label in part.labels.tolist()], name)
     classes = _class_names(made[0], count)
-    if len(parts) == 2:
-        return OwnData(parts[0], parts[1], classes)
-    trained, tested = split_off(parts[0].labels.tolist(), classes, settings.split_seed)
-    return OwnData(parts[0].subset(trained), parts[0].subset(tested), classes)
+    return OwnData(whole, tests[0], classes) if tests else split_off(whole, classes, settings.split_seed)
 
 
 def _made(name: str, root: Path) -> Sequence[Pairs]:

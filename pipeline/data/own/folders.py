@@ -31,13 +31,10 @@ def read_folders(settings: DataSettings) -> OwnData:
         )
     files = [(root / part / file.name, file.label) for part, listed in tree.files.items() for file in listed]
     paths, labels = [path for path, _ in files], torch.tensor([label for _, label in files])
-    images = put_together(_read(paths, settings.size, root), len(paths))
+    whole = ImageSet(put_together(_read(paths, settings.size, root), len(paths)), labels)
     if len(tree.files) == 1:
-        trained, tested = split_off(labels.tolist(), tree.classes, settings.split_seed)
-    else:
-        positions, first = torch.arange(len(files)), len(tree.files[TRAIN])
-        trained, tested = positions[:first], positions[first:]
-    whole = ImageSet(images, labels)
+        return split_off(whole, tree.classes, settings.split_seed)
+    trained, tested = torch.arange(len(files)).tensor_split([len(tree.files[TRAIN])])
     return OwnData(whole.subset(trained), whole.subset(tested), tree.classes)
 
 
