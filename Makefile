@@ -27,7 +27,7 @@ EXPERIMENTS ?=
 COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 
 # What `make bench` runs, the headline first; `python -m benchmarks grid` is run by hand.
-BENCH ?= step methods savings mixture peak scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
+BENCH ?= step methods savings mixture peak profile compilation scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
 .PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain compare suite prepare ui bench doctor lint format clean
 
@@ -42,13 +42,14 @@ ifneq ($(shell cat $(BIN)/.installed 2>/dev/null),$(CURDIR))
 endif
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; give it as make PYTHON=/path/to/python3.11"; exit 2; }
+	$(if $(findstring %,$(CURDIR)),$(error MLflow makes no database where it is installed below a folder with a '%' in its name, as here; rename it))
 	rm -rf .venv # which the path begins with: a broken one must not be what makes the new one
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	.ci/system-packages
-	@echo $(CURDIR) > $@
+	@pwd -P > $@ # which may have letters that a shell takes for its own
 
 repro: setup ## Run the suite in params.yaml to its tables: [SUITE=name] first, [JOBS=n] at a time, [EXPERIMENTS="at-1 nt-1"] alone
 	@if [ -n "$$SUITE" ]; then $(COMPOSE) "suite=$$SUITE" $(SET); fi

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,21 @@ def _content(*overrides: str) -> dict[str, Any]:
     return content
 
 
+def keep(content: dict[str, Any], methods: Sequence[str], attacks: Sequence[str] = ()) -> None:
+    """Leave these methods of a params.yaml, and of the attacks these, which are its union; no tables, figures, grid."""
+    content["methods"] = {name: content["methods"][name] for name in methods}
+    content |= {"tables": {}, "figures": {}, "ablation": {"studies": {}}, "search": None}
+    if attacks:
+        known = content["evaluation"]["attacks"]
+        content["evaluation"] |= {"attacks": {name: known[name] for name in attacks}, "union": list(attacks)}
+
+
+def small_table(rows: Sequence[str], *metrics: str) -> dict[str, Any]:
+    """A table of these methods, whose columns are called what they show."""
+    columns = [{"metric": name, "label": name} for name in metrics]
+    return {"caption": "Small", "rows": list(rows), "columns": columns}
+
+
 ONE_AFTER_ANOTHER = (
     "tests/stages/test_ablation.py",
     "tests/stages/test_local_grid.py",
@@ -88,10 +104,10 @@ there are, wait for each other's locksteps, and meet time limits."""
 TOGETHER = (("tests/reporting/page/",), ("tests/config/", "tests/test_config"))
 """How the names of files begin that share what takes long: a suite that is trained, suites that are composed."""
 LONG = (
+    "tests/test_newcomer.py",
     "tests/test_tutorial.py",
     "tests/test_chain.py",
     "tests/stages/test_code_changes.py",
-    "tests/stages/test_addresses.py",
     "tests/reporting/reproduction/test_reproduction.py",
     "tests/reporting/page/test_report.py",
     "tests/test_config.py",
@@ -124,11 +140,11 @@ SLOW = (
     "tests/reporting/test_figures.py::test_nothing_leaves_the_page_and_curves_differ_without_colour[False",
     "tests/reporting/test_latex.py::test_every_table_of_a_suite_compiles",
     "tests/stages/test_ablation.py",
-    "tests/stages/test_addresses.py",
     "tests/stages/test_code_changes.py",
     "tests/stages/test_dvc_over_time.py",
     "tests/stages/test_faults.py",
     "tests/stages/test_imagenet.py",
+    "tests/stages/test_local_grid.py::test_a_grid_ends_well",
     "tests/stages/test_own_network.py",
     "tests/stages/test_plan.py",
     "tests/stages/test_prepare_imagefolder.py::test_full_and_read_only_disks",
@@ -139,6 +155,7 @@ SLOW = (
     "tests/stages/test_torchrun.py",
     "tests/stages/test_without_git.py",
     "tests/bad_input/",
+    "tests/test_newcomer.py",
     "tests/test_other_device.py",
     "tests/test_security.py",
     "tests/test_soak.py",
@@ -233,6 +250,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of its own in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.run import TrainingRun
 from tests.conftest import REPOSITORY, TINY
 from tests.pretend import Generator, Held, MixedDevices, WaitsForDevice, never_waits, present
-from tests.running import assert_same
+from tests.running import assert_same, without_times
 
 CONTENT: dict[str, Any] = yaml.safe_load(
     compose([item.replace("competitors=none", "competitors=all") for item in TINY], REPOSITORY / "conf")
@@ -66,12 +66,6 @@ def values(model: nn.Module) -> dict[str, Tensor]:
     """Weights on the host."""
     found = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     return {name: tensor.content if isinstance(tensor, Held) else tensor for name, tensor in found.items()}
-
-
-def without_times(run: TrainingRun) -> list[dict[str, float]]:
-    """The record of every epoch."""
-    times = ("seconds", "images_per_second")
-    return [{key: value for key, value in record.items() if key not in times} for record in run.progress.history]
 
 
 def steps(run: TrainingRun, wait: bool = True) -> None:
@@ -166,7 +160,7 @@ def test_epochs_on_another_device_are_those_of_the_cpu(
                 run.end_step(epoch)
             run.finish_epoch(epoch)
     assert_same(values(ours.mixture.model), values(expected.mixture.model))
-    assert without_times(ours) == without_times(expected)
+    assert without_times(ours.progress.history) == without_times(expected.progress.history)
 
 
 def test_verdicts_are_those_of_the_cpu(

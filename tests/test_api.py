@@ -20,7 +20,7 @@ from torch import nn
 from pipeline import api
 from pipeline.config import Experiment, parse_params
 from pipeline.core.errors import Interrupted, RequestError
-from pipeline.core.progress import EvaluationDisplay, TrainingDisplay
+from pipeline.core.progress import TrainingDisplay
 from pipeline.reporting.api_page import PAGE, write_page
 from tests.conftest import REPOSITORY, TINY
 from tests.data.own import write_folders
@@ -55,13 +55,6 @@ def run(code: str, folder: Path) -> str:
 
 def test_the_page_is_what_the_docstrings_say() -> None:
     assert (REPOSITORY / PAGE).read_text() == write_page(api), "python -m stages.publish --pages writes it"
-
-
-def test_the_page_works_as_printed(tmp_path: Path) -> None:
-    said = run("\n".join(blocks((REPOSITORY / PAGE).read_text(), "python")), tmp_path)
-    assert "'natural': " in said and "only at-1" in said
-    assert (tmp_path / "results/digits/at-1/train/model.safetensors").exists()
-    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_the_python_of_the_readme_works_as_printed(tmp_path: Path, tiny_content: dict[str, Any]) -> None:
@@ -222,30 +215,3 @@ def test_training_is_tracked_when_asked(
     api.evaluate(experiment, tracked=True)
     (row,) = (row for _, row in finished_runs([experiment]).iterrows())
     assert row["metric.natural"] == pytest.approx(place.metrics["natural"])
-
-
-def test_a_notebook_has_bars_in_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """IPython is no requirement: what a kernel has of it is stood in for, and rich makes what is shown."""
-    shown: list[str] = []
-
-    class Handle:
-        def update(self, bars: Any) -> None:
-            shown.append(bars._repr_mimebundle_([], [])["text/plain"])
-
-    def display(bars: Any, display_id: bool) -> Handle:
-        assert display_id
-        return Handle()
-
-    shell = SimpleNamespace(kernel=object())
-    interactive = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
-    monkeypatch.setitem(sys.modules, "IPython", interactive)
-    monkeypatch.setitem(sys.modules, "IPython.display", interactive.display)
-    monkeypatch.setattr("pipeline.core.progress.NOTEBOOK_INTERVAL", -1)
-    with TrainingDisplay("at-1", on_record=lambda record: None) as training:
-        training.on_start(epochs=3, steps_per_epoch=5, first_epoch=1, first_step=0)
-        training.on_step(1, 4, {"linf": 1.5}, 1000.0)
-    with EvaluationDisplay("at-1") as evaluating:
-        evaluating.on_attack("aa_linf", pieces=2)
-        evaluating.on_piece("apgd_ce", 4, 4, ends_batch=True)
-    assert "4/5" in shown[0] and "loss linf 1.500" in shown[0]
-    assert "1/2" in shown[-1] and "4 of 4 images correct" in shown[-1]

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.experiments import doctor
 from pipeline.experiments.doctor import Finding, examine
+from pipeline.tracking import tracking_uri
 from pipeline.tracking.spool import Spool
 from tests.conftest import REPOSITORY, MakeParams
 from tests.stages.conftest import clean_environment
@@ -49,6 +51,27 @@ def test_a_good_machine_has_no_problem(checkout: Path, make_params: MakeParams) 
 
 
 @pytest.mark.usefixtures("without_pip")
+def test_a_link_to_a_disk_that_is_gone_is_a_problem(checkout: Path, make_params: MakeParams) -> None:
+    (checkout / "results").symlink_to(checkout / "disk/results")
+    found = findings(make_params)["results"]
+    assert found.status == "problem" and "where there is no folder" in found.text
+    subprocess.run(found.fix.partition(", or ")[2], shell=True, check=True)
+    assert "results" not in findings(make_params)
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_settings_are_checked_as_before_training(checkout: Path, make_params: MakeParams) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["methods"]["again"] = raw["methods"]["nt"]
+        raw["ablation"]["studies"]["communication_interval"]["values"] = [9]
+
+    found = {finding.subject: finding for finding in examine(make_params(change))}
+    assert found["Settings"].status == "problem" and "c = 9: it divides none of the epochs" in found["Settings"].text
+    assert found["Equal settings"].text.startswith("nt-1 and again-1: one is trained")
+    assert findings(make_params)["Settings"].status == "ok"
+
+
+@pytest.mark.usefixtures("without_pip")
 def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_params: MakeParams) -> None:
     images = checkout / "data/prepared/digits/images.safetensors"
     images.write_bytes(images.read_bytes()[:-1])
@@ -57,6 +80,21 @@ def test_data_and_store_that_are_damaged_are_problems(checkout: Path, make_param
     assert found["Data"].status == "problem" and "is damaged, its sha256 is" in found["Data"].text
     assert found["Data"].fix == "make prepare"
     assert found["MLflow"].status == "problem" and "is damaged: file is not a database" in found["MLflow"].text
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_an_experiment_that_was_deleted_in_mlflow_is_a_problem(
+    checkout: Path, empty_store: Path, make_params: MakeParams
+) -> None:
+    from mlflow import MlflowClient
+
+    shutil.copy(empty_store, checkout / "mlflow.db")
+    client = MlflowClient(tracking_uri())
+    number = client.create_experiment("generalist/digits")
+    assert "MLflow's experiment" not in findings(make_params)
+    client.delete_experiment(number)
+    found = findings(make_params)["MLflow's experiment"]
+    assert found.status == "problem" and f"restore --experiment-id {number}" in found.fix
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -106,6 +144,11 @@ def test_an_installation_of_another_folder_is_a_problem(checkout: Path, make_par
     mark.write_text("/home/me/before\n")
     found = findings(make_params)["Installation"]
     assert (found.status, found.fix) == ("problem", "make setup") and ".venv was made in /home/me/before" in found.text
+
+
+def test_packages_where_mlflow_makes_no_database_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/me/100%/.venv")
+    assert [finding.status for finding in doctor._python()] == ["ok", "problem"]
 
 
 @pytest.mark.usefixtures("without_pip")

@@ -128,7 +128,7 @@ def test_a_figure_is_one_file(
 
     params = with_bars()
     plant(workplace / "nt", params.experiment("nt", 1), {"natural": 0.9})
-    assert [path.name for path in write_figures(params, ["bars"], workplace)] == ["bars.pdf", "bars.png"]
+    assert [path.name for path in write_figures(params, ["bars"], workplace)] == ["bars.pdf", "bars.png", "bars.svg"]
     assert read_coverage(workplace) == {"bars": [1, 2]}
     with pytest.raises(RequestError, match=r"figures\.bars: unknown method 'att': did you mean 'at'\?"):
         with_bars(methods=["att"])
@@ -151,7 +151,7 @@ def test_a_metric_is_one_file(
     plant(workplace / "nt", params.experiment("nt", 1), {"natural": 0.8, "aa_linf": 0.4, "worst_case_union": 0.3})
     (results,) = collect(params).values()
     shown = lay_out(of_suite("kept", params, results))
-    assert [[cell.value for cell in row.cells] for row in shown.rows] == [["80.00", "37.50"], ["", ""]]
+    assert [[cell.value for cell in row.cells] for row in shown.rows] == [["80", "37"], ["", ""]]
     assert r"$\ell_\infty$ $\epsilon = " in shown.details, "the budgets of the union's attacks"
     text = explain(params, "kept:nt:my_metrics.kept")
     assert "37.5000 %" in text and "aa_linf: autoattack" in text and "aa_l2: " in text

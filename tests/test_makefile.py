@@ -53,6 +53,13 @@ def test_jobs_are_a_whole_number_from_1(checkout: Path, jobs: str) -> None:
     assert done.returncode == 2 and "JOBS is how many experiments run at a time" in done.stderr
 
 
+def test_a_folder_where_mlflow_cannot_be_installed_is_refused_before_it_is_tried(checkout: Path) -> None:
+    done = make(checkout.rename(checkout.with_name("100%20 #1?")), "setup")
+    assert done.returncode == 2 and "with a '%' in its name, as here; rename it" in done.stderr
+    fine = make(checkout.with_name("100%20 #1?").rename(checkout.with_name("20 #1?")), "setup")
+    assert "-m venv .venv" in fine.stdout
+
+
 def test_without_a_python_that_fits_the_way_out_is_said(checkout: Path) -> None:
     (checkout / ".venv/bin/.installed").unlink()
     assert "Python 3.11 or 3.12 is needed" in make(checkout, "setup", "PYTHON=").stdout

@@ -27,7 +27,8 @@ from pipeline.reporting.style import style
 from pipeline.studies.cells import cells
 from pipeline.tracking import finished_runs
 from stages.stability import main
-from tests.conftest import composed
+from tests.conftest import composed, keep
+from tests.reporting.overlaps import check_layout
 
 METHODS = ["at", "generalist_d_nt_linf"]
 ATTACKS = ["natural", "pgd20_linf", "every_label"]
@@ -40,14 +41,8 @@ def small(content: dict[str, Any]) -> dict[str, Any]:
     """Two methods, a study of pairs beside another one, a short evaluation, a figure."""
     made = deepcopy(content)
     made["training"] |= {"device": "cpu", "epochs": 4}
-    made["methods"] = {name: made["methods"][name] for name in METHODS}
-    made["tables"] = {}
-    attacks = made["evaluation"]["attacks"]
-    made["evaluation"] |= {
-        "attacks": {name: attacks[name] for name in ("pgd20_linf", "noise_linf")},
-        "union": ["pgd20_linf", "noise_linf"],
-    }
     interval = made["ablation"]["studies"]["communication_interval_to_15"]
+    keep(made, METHODS, ["pgd20_linf", "noise_linf"])
     pairs = {"label": "replaced image", "methods": METHODS, "varies": "replaced_example", "values": [0, 47]}
     made["ablation"]["studies"] = {"stability": pairs, "interval": interval}
     made["figures"] = {"stability": {"kind": "stability", "caption": "Stability", "study": "stability"}}
@@ -196,6 +191,7 @@ def drawn(params: Params, runs: pd.DataFrame) -> Figure:
     with style():
         figure = settings.draw(FigureSource(params, runs, cells(params, ["stability"])))
         figure.draw_without_rendering()
+        check_layout("stability", figure)
         return figure
 
 

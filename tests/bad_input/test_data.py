@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from pipeline.core.files import CHECKSUM, file_digest, write_record
 from tests.bad_input.archives import BATCH, CIFAR10, Code, archives
 from tests.bad_input.conftest import OTHERS, Make, bytes_of, refused
+from tests.data.imagefolder.conftest import settings_of
 
 
 def other_data(folder: Path, content: dict[str, Any], name: str) -> None:
@@ -181,16 +182,19 @@ def pictures(folder: Path) -> Path:
             (folder / "pictures" / part / label).mkdir(parents=True)
             for number in range(2):
                 (folder / "pictures" / part / label / f"{number}.png").write_bytes(picture(number))
+    content = settings_of(Path("pictures"), 2, subset_list="list.txt")
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / "list.txt").write_text("cat/0.png\n")
     return folder / "pictures"
 
 
 @pytest.mark.parametrize(("place", "make"), TREES.values(), ids=TREES)
 def test_wrong_folders_of_pictures(folder: Path, pictures: Path, place: str, make: Make) -> None:
     make(pictures / place)
-    refused(folder, "prepare_imagefolder", "pictures", "shards", "--workers", "1", may_write="shards")
+    refused(folder, "prepare", names="pictures", may_write="data/prepared")
 
 
 @pytest.mark.parametrize("content", LISTS, ids=repr)
 def test_wrong_lists_of_pictures(folder: Path, pictures: Path, content: bytes) -> None:
     (folder / "list.txt").write_bytes(content)
-    refused(folder, "prepare_imagefolder", "pictures", "shards", "--workers", "1", "--subset-list", "list.txt")
+    refused(folder, "prepare", names="list.txt", may_write="data/prepared")

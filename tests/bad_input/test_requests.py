@@ -114,14 +114,12 @@ OPTIONS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ("plan", (), "--workers", (*WHOLE, "0")),
     ("plan", (), "--suite", ("x", "../base", "${x}", "a=b", "{a}", "digits,mnist")),
     ("search", (), "--trials", (*WHOLE, "0")),
-    ("prepare_imagefolder", ("pictures", "shards"), "--size", (*WHOLE, "0", "Original")),
     ("ui", (), "--port", (*WHOLE, "0", "65536")),
     ("train", (), "--", ("../outside", "-rf", "\ufeffa", "x" * 300, "", "a\nb", "`touch written`")),
     ("explain", (), "--", ("table1", "table1:nt", "::", "table9:nt:natural", "table1:x:natural", "table1:nt:x", "")),
     ("export", (), "--", ("nt-", "nt-²", "nt-" + "9" * 5000, "-1", "table1:x:natural", "../outside", "")),
     ("figures", (), "--", ("trade_off", "framework.pdf", "../outside")),
     ("evaluate_weights", (), "--", ("missing.pt", ".", "/dev/null", "x" * 300 + ".pt", "")),
-    ("prepare_imagefolder", ("--", "missing"), "shards", ("",)),
 ]
 
 

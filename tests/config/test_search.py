@@ -197,7 +197,7 @@ def test_a_method_that_cannot_be_varied_is_refused_with_those_that_can(make_para
         Search.of(make_params(section("at")))
     with pytest.raises(RequestError, match=r"search\.method: 'generalist_s' is unknown: did you mean 'generalist_t'"):
         Search.of(make_params(section("generalist_s")))
-    without: Params = make_params(lambda raw: raw.pop("search"))
+    without: Params = make_params(lambda raw: raw.update(search=None, figures={}))
     with pytest.raises(RequestError, match=r"params\.yaml has no section 'search'"):
         Search.of(without)
 

@@ -106,6 +106,28 @@ def test_arrays_are_read_in_every_common_form(tmp_path: Path, change: Callable[[
     assert sorted(found.test.labels.tolist()) == sorted(given["test_labels"])
 
 
+def test_a_thousand_classes_keep_their_labels(tmp_path: Path) -> None:
+    labels = np.arange(1000)
+    pictures = np.full((1000, 4, 4), 250, np.uint8)
+    pictures[:, 0, 0], pictures[:, 0, 1] = labels % 250, labels // 250
+    arrays = {
+        f"{part}_{what}": one for part in ("train", "test") for what, one in (("images", pictures), ("labels", labels))
+    }
+    path = write_arrays(tmp_path / "a.npz", arrays)
+    given = settings("arrays", path, found=find(settings("arrays", path)))
+    prepare(given, tmp_path / "prepared")
+    test = load_split(tmp_path / "prepared", given).test
+    assert len(given.facts.classes) == 1000 and torch.equal(
+        test.labels, test.images[:, 0, 0, 0].long() + 250 * test.images[:, 0, 0, 1].long()
+    )
+    pictures, labels = np.concatenate([pictures] * 2)[:1001], np.arange(1001)
+    write_arrays(
+        path, {"train_images": pictures, "train_labels": labels, "test_images": pictures, "test_labels": labels}
+    )
+    with pytest.raises(RequestError, match=r"has 1001 classes .*expected 2 to 1,000"):
+        read("arrays", path)
+
+
 def test_one_array_is_split(tmp_path: Path) -> None:
     given = grey_arrays(train=10)
     path = write_arrays(tmp_path / "a.npz", {"images": given["train_images"], "labels": given["train_labels"]})

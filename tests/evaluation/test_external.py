@@ -12,13 +12,15 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from torch import Tensor, nn
+from torchvision.models import shufflenet_v2_x0_5
 
 from pipeline.config import Params, parse_params
+from pipeline.core.datasets import DATASETS
 from pipeline.core.errors import RequestError
 from pipeline.core.files import read_record
 from pipeline.data.images import ImageSet, load_split
 from pipeline.evaluation.foreign_weights import check_model
-from pipeline.experiments.foreign import ExternalModel, attack_external
+from pipeline.experiments.foreign import ExternalModel, _building, attack_external
 from pipeline.models import build_model
 from pipeline.models.normalization import Normalized
 from pipeline.provenance.code import Code
@@ -56,8 +58,8 @@ def shrunk(images: Tensor) -> Tensor:
 
 
 MODELS: list[tuple[Any, Any, int, str]] = [
-    (None, lambda logits: logits.softmax(1), 10, "returns probabilities .* Remove the last softmax"),
-    (None, lambda logits: logits[:, :5], 10, r"expected \[256, 10\]: one logit for each of 10 classes"),
+    (None, lambda logits: logits.softmax(1), 10, "the model gives probabilities .* remove the last softmax"),
+    (None, lambda logits: logits[:, :5], 10, r"expected \[256, 10\]: a logit for each of 10 classes"),
     (None, lambda logits: logits.argmax(1), 10, r"expected \[256, 10\]"),
     (None, lambda logits: logits / 0 * 0, 10, "not finite"),
     (lambda images: images + torch.rand_like(images), None, 10, "it is random"),
@@ -158,6 +160,13 @@ def test_networks_from_elsewhere_take_weights_too(params: Params, digits_model: 
     assert_frame_equal(pd.read_parquet("own/verdicts.parquet"), first)
     code = Code.from_json(json.loads(Path("own/evaluation_code.json").read_text()))
     assert "pipeline.models.small_cnn:SmallCNN" in code.objects
+
+
+def test_functions_of_torchvision_are_told_the_number_of_classes(params: Params) -> None:
+    path = "torchvision.models:shufflenet_v2_x0_5"
+    torch.save(shufflenet_v2_x0_5(num_classes=10).state_dict(), "weights.pt")
+    model, _ = ExternalModel(Path("weights.pt"), path).load(DATASETS["cifar10"], _building(params, path))
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
 def test_verdicts_know_the_code_that_gave_them(params: Params, digits_model: nn.Module) -> None:

@@ -120,7 +120,7 @@ def test_scores_of_sequences(sequences: ImageFolder, batch_size: int) -> None:
 def test_digits_from_images_to_numbers(tmp_path: Path, tiny_split: ImageSplit, digits_model: nn.Module) -> None:
     test = tiny_split.test
     clean = CleanImages("digits", test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy())
-    options: dict[str, Any] = {"seed": 0, "report": quiet}
+    options: dict[str, Any] = {"seed": 0}
     regenerate("corruptions", clean, tmp_path / "C", CORRUPTIONS, **options)
     regenerate("perturbations", clean, tmp_path / "P", PERTURBATIONS, **options)
     folder = open_regenerated(tmp_path / "C", "corruptions", CORRUPTIONS)

@@ -15,7 +15,7 @@ import yaml
 from pipeline.config import Params, load_params, parse_params
 from pipeline.core.errors import RequestError
 from pipeline.core.files import read_record, write_record
-from pipeline.experiments.compare import compare, named
+from pipeline.experiments.compare import UNSAID, Side, _differences, compare, named
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.foreign import ExternalModel, attack_external
 from pipeline.experiments.results import load_verdicts
@@ -23,6 +23,7 @@ from pipeline.experiments.train import train_experiment
 from pipeline.studies.cells import cells
 from pipeline.tracking import untracked
 from stages import compare as stage
+from tests.conftest import keep
 
 ATTACKS = ["pgd20_linf", "pgd20_l2"]
 CELL = "generalist_d_nt_linf_communication_interval_c_3-1"
@@ -31,14 +32,10 @@ CELL = "generalist_d_nt_linf_communication_interval_c_3-1"
 def small(content: dict[str, Any]) -> dict[str, Any]:
     """Two seeds, few methods and two attacks."""
     made = deepcopy(content)
-    made["seeds"], made["tables"], made["figures"], made["search"] = [1, 2], {}, {}, None
+    study = made["ablation"]["studies"]["communication_interval"] | {"values": [3], "methods": ["generalist_d_nt_linf"]}
+    keep(made, ("at", "nt", "generalist_d_nt_linf"), ATTACKS)
+    made["seeds"], made["ablation"]["studies"] = [1, 2], {"communication_interval": study}
     made["training"]["device"] = "cpu"
-    made["methods"] = {name: made["methods"][name] for name in ("at", "nt", "generalist_d_nt_linf")}
-    attacks = made["evaluation"]["attacks"]
-    made["evaluation"] |= {"attacks": {name: attacks[name] for name in ATTACKS}, "union": ATTACKS}
-    studies = made["ablation"]["studies"]
-    made["ablation"]["studies"] = {"communication_interval": {**studies["communication_interval"], "values": [3]}}
-    made["ablation"]["studies"]["communication_interval"]["methods"] = ["generalist_d_nt_linf"]
     return made
 
 
@@ -91,6 +88,16 @@ def test_numbers_are_those_of_the_verdicts(params: Params) -> None:
     assert (row["only at-1"], row["only at-2"]) == (len(only_first), len(only_second))
     assert len(only_first) + len(only_second) > 0
     assert found.settings.to_dict("index") == {"seed": {"at-1": "1", "at-2": "2"}}
+
+
+def test_the_only_learners_of_two_baselines_are_compared_with_each_other(params: Params) -> None:
+    sides = [
+        Side(one.identifier, one.model_dump(mode="json", exclude=UNSAID), "", pd.DataFrame(), pd.DataFrame())
+        for one in (params.experiment("at", 1), params.experiment("nt", 1))
+    ]
+    found = _differences(*sides)
+    assert list(found.loc["method.learners.linf.objective.name"]) == ['"adversarial"', '"natural"']
+    assert not [path for path in found.index if ".schedule." in path or ".natural." in path]
 
 
 def test_a_cell_is_compared_by_its_name(params: Params) -> None:
@@ -146,7 +153,7 @@ def test_other_images_are_refused_with_the_reason(
 
 
 def test_what_is_not_there_is_said_with_the_way_out(params: Params, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"nt-1 is not evaluated.*stages\.evaluate nt --seed 1"):
+    with pytest.raises(RequestError, match=r"is missing, nt-1 is not evaluated; .*stages\.evaluate nt --seed 1"):
         compare(params.experiment("at", 1), params.experiment("nt", 1))
     with pytest.raises(RequestError, match=r"it has no metrics\.json"):
         compare(params.experiment("at", 1), tmp_path)
@@ -179,8 +186,10 @@ def test_the_command_tells_and_draws(params: Params, capsys: pytest.CaptureFixtu
     assert [path.name for path in written] == [
         "curves.pdf",
         "curves.png",
+        "curves.svg",
         "images_pgd20_linf.pdf",
         "images_pgd20_linf.png",
+        "images_pgd20_linf.svg",
     ]
     assert {path.parent for path in written} == {Path("reports/digits/small_cnn/comparisons/at-1--at-2")}
     assert all(path.stat().st_size > 5000 for path in written)

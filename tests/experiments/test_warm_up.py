@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Params, load_params
+from pipeline.config import Experiment, Params, load_params
+from pipeline.core.errors import Interrupted
 from pipeline.core.files import Busy, read_record
 from pipeline.experiments.train import locked, train_experiment
 from pipeline.experiments.warm_up import epochs_of_warm_ups, open_warm_ups, share_warm_up
 from pipeline.provenance.folders import state_folder, training_folder, warm_up_folder
+from pipeline.studies.warm_ups import shared_warm_ups
 from tests.conftest import PATIENCE, REPOSITORY
 
 METHODS = ("at", "nt", "generalist_d_nt_linf")
@@ -73,6 +75,26 @@ def test_a_killed_warm_up_is_continued_and_its_members_end_as_they_would_alone(p
     for folder in ("runs", "results"):
         shutil.rmtree(folder)
     assert shared == {one.name: digest_after_training(one) for one in experiments}
+
+
+def test_a_warm_up_goes_on_with_another_number_of_threads(params: Params) -> None:
+    """And ends with all of its members trained; those that are trained in different ways share nothing."""
+
+    def threads(experiment: Experiment, count: int) -> Experiment:
+        training = experiment.training.model_copy(update={"threads": count})
+        return experiment.model_copy(update={"training": training})
+
+    first = [threads(one, 1) for one in params.experiments()]
+    (warm_up,) = open_warm_ups(first)
+    steps = iter([None, None, None, None, "stopped here"])
+    with pytest.raises(Interrupted, match="stopped here"):
+        share_warm_up(warm_up, lambda: next(steps))
+    again = [threads(one, 2) for one in first]
+    (continued,) = open_warm_ups(again)
+    assert continued.fingerprint == warm_up.fingerprint and epochs_of_warm_ups(again) > 0
+    share_warm_up(continued, lambda: None)
+    assert open_warm_ups(again) == [] and all(list((state_folder(one) / "checkpoints").glob("*.pt")) for one in again)
+    assert shared_warm_ups([first[0], *again[1:]]) != shared_warm_ups(again)
 
 
 def digest_after_training(experiment: Any) -> str:

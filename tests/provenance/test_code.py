@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import sys
 import time
@@ -161,6 +162,56 @@ def test_a_changed_objective_is_the_code_of_those_who_name_it_alone(params: Para
         if reached:
             assert f"pipeline/objectives/{name}.py" in named(changes(before, after))
         assert code_of("evaluate", experiment).digest == code_of("evaluate", experiment, modules).digest
+
+
+MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package; whoever edits it mends it."""
+    folder = tmp_path_factory.mktemp("copied") / "pipeline"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def mutations(source: str, objects: set[str]) -> Iterator[tuple[str, str]]:
+    """A function that is reached and one that is not, as far as the module has them, each with a statement more."""
+    lines, tree = source.splitlines(keepends=True), ast.parse(source)
+    functions: dict[str, ast.FunctionDef] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = node
+        elif isinstance(node, ast.ClassDef):
+            functions |= {f"{node.name}.{one.name}": one for one in node.body if isinstance(one, ast.FunctionDef)}
+    reached = next((name for name in functions if name in objects), None)
+    other = next((name for name in functions if name not in objects), None)
+    for name in filter(None, (reached, other)):
+        last = functions[name].body[-1]
+        before, after = lines[: last.lineno - 1], lines[last.lineno - 1 :]
+        yield name, "".join([*before, " " * last.col_offset + "_changed = 1\n", *after])
+    if not functions:
+        yield "", source + "\n_changed = 1\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES)
+def test_a_changed_line_changes_the_digests_of_those_who_reach_it(params: Params, package: Path, module: str) -> None:
+    source = (package / module).read_text()
+    name = ".".join(Path("pipeline", module).with_suffix("").parts).removesuffix(".__init__")
+    experiments = [params.experiment(method, 1) for method in ("nt", "generalist_d_nt_linf")]
+    stages: tuple[Stage, ...] = ("train", "evaluate")
+    before = [code_of(stage, one) for stage in stages for one in experiments]
+    objects = {item.partition(":")[2] for code in before for item in code.objects if item.startswith(f"{name}:")}
+    try:
+        for changed, text in mutations(source, objects):
+            (package / module).write_text(text)
+            modules = Sources({"pipeline": package}, PACKAGE / "__pycache__/digests")
+            now = [code_of(stage, one, modules) for stage in stages for one in experiments]
+            differ = [one.digest != other.digest for one, other in zip(now, before, strict=True)]
+            assert any(differ) == (changed in objects), changed
+    finally:
+        (package / module).write_text(source)
 
 
 def test_moving_code_changes_nothing(params: Params, tmp_path: Path) -> None:

@@ -17,10 +17,9 @@ from pipeline.data.images import ImageSplit
 from pipeline.studies.course import Course
 from pipeline.training.checkpoint import KEPT, CheckpointFolder, drop_branch_points, read_note
 from pipeline.training.loop import train
-from tests.conftest import MakeParams
-from tests.running import Recorder, RunExperiment, assert_same, run_experiment
+from tests.conftest import MakeParams, keep
+from tests.running import Recorder, RunExperiment, assert_same, run_experiment, without_times
 from tests.training.test_loop import StopAfter
-from tests.training.test_warm_up import without_times
 
 Change = Callable[[dict[str, Any]], Any]
 T = "generalist_t"
@@ -32,9 +31,7 @@ def make(make_params: MakeParams) -> Callable[..., Experiment]:
 
     def base(content: dict[str, Any]) -> None:
         content["training"]["epochs"] = 8
-        content["tables"], content["figures"], content["ablation"]["studies"] = {}, {}, {}
-        content.pop("search", None)
-        content["methods"] = {name: content["methods"][name] for name in ("at", T)}
+        keep(content, ("at", T))
         content["methods"]["fat"] = {**deepcopy(content["methods"]["at"]), "label": "FAT"}
         content["methods"]["fat"]["learners"]["linf"]["objective"]["name"] = "fat"
         mixture = content["methods"][T]["mixture"]

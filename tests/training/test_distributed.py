@@ -22,10 +22,11 @@ from pipeline.training.distributed import joined, synchronise_batch_norm
 from pipeline.training.loop import train
 from stages import cli
 from tests.conftest import MakeParams
-from tests.running import Recorder, Weights, assert_same
+from tests.running import Recorder, Weights, assert_same, without_times
 from tests.training.ranks import together
 from tests.training.test_loop import StopAfter
 from tests.training.test_methods import METHODS, two_epochs
+from tests.training.test_own_networks import PATH as AWKWARD
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
@@ -37,11 +38,12 @@ as far apart on one process. In these few steps of `at_linf_l2` such a sign flip
 crafting, 9e-8 without, where none does."""
 
 
-def trained(experiment: Experiment, split: ImageSplit, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
-    result = train(experiment, split, Backend(CPU, bfloat16=False), folder, Recorder(), ranks=ranks)
-    times = ("seconds", "images_per_second")
-    history = [{key: value for key, value in record.items() if key not in times} for record in result.history]
-    return {"weights": dict(result.model.state_dict()), "history": history}
+def trained(
+    experiment: Experiment, split: ImageSplit, folder: Path, ranks: Ranks = ALONE, learner_parallel: bool = False
+) -> dict[str, Any]:
+    backend = Backend(CPU, bfloat16=False)
+    result = train(experiment, split, backend, folder, Recorder(), ranks=ranks, learner_parallel=learner_parallel)
+    return {"weights": dict(result.model.state_dict()), "history": without_times(result.history)}
 
 
 @pytest.mark.parametrize(("count", "methods"), [(2, METHODS[::2]), (3, METHODS[1::2])])
@@ -82,6 +84,20 @@ def test_ranks_share_a_learners_own_augmentation_and_smoothing(
     alone = trained(experiment, tiny_split, tmp_path / "alone")
     for result in together(2, work, tmp_path):
         assert distance(result["weights"], alone["weights"]) < TOLERANCE
+
+
+def test_ranks_have_the_same_weights_of_a_network_from_elsewhere(
+    make_params: MakeParams, tiny_split: ImageSplit, tmp_path: Path
+) -> None:
+    """Dropout, which each rank draws by itself, GroupNorm, tied and frozen weights, buffers of several types."""
+    experiment = make_params(lambda raw: raw["model"].update(architecture=AWKWARD)).experiment("generalist_t", 1)
+
+    def work(ranks: Ranks) -> dict[str, Any]:
+        return trained(experiment, tiny_split, tmp_path / "ranks", ranks)
+
+    first, second = together(2, work, tmp_path)
+    assert_same(first["weights"], second["weights"])
+    assert first["history"] == second["history"]
 
 
 def distance(first: Weights, second: Weights) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,12 +180,7 @@ def test_a_file_that_is_gone_or_another_by_now_starts_no_training(
     assert not Path("runs").exists()
 
 
-def test_a_cell_says_what_its_learners_start_from(
-    make_params: MakeParams, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_store, "mlflow.db")
+def test_a_cell_says_what_its_learners_start_from(make_params: MakeParams, file: Path, store: Path) -> None:
     said = explain(make_params(starts(file, "at")), "table1:at:natural")
     assert f"starts from           {file}, sha256 {file_digest(file)}" in said
 

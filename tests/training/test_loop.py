@@ -23,7 +23,7 @@ from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.run import TrainingRun
 from tests.conftest import MakeParams
-from tests.running import Recorder, RunExperiment, assert_same
+from tests.running import Recorder, RunExperiment, assert_same, without_times
 
 METHODS = ["nt", "at", "at_l2", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
 DEFERRED = Backend(torch.device("cpu"), bfloat16=False, deferred=True)
@@ -64,11 +64,7 @@ def test_a_stopped_training_continues_to_the_same_bits(
     assert_same(dict(result.model.state_dict()), dict(whole.result.model.state_dict()))
     assert result.selected_epoch == whole.result.selected_epoch
     assert len(observer.steps) == 4 * 3 - sum(STOPS)
-    timing = ("seconds", "images_per_second")
-    without_time = [
-        [{k: v for k, v in row.items() if k not in timing} for row in r.history] for r in (result, whole.result)
-    ]
-    assert without_time[0] == without_time[1]
+    assert without_times(result.history) == without_times(whole.result.history)
 
 
 def test_a_finished_training_is_not_repeated(

@@ -11,24 +11,17 @@ import torch
 from pipeline.config import Experiment
 from pipeline.core.devices import Backend
 from pipeline.core.errors import Interrupted, RequestError
-from pipeline.core.ranks import ALONE, Ranks
+from pipeline.core.ranks import Ranks
 from pipeline.data.images import ImageSplit
 from pipeline.training.loop import train
 from tests.conftest import MakeParams
 from tests.running import Recorder, assert_same
 from tests.training.ranks import together
-from tests.training.test_distributed import TOLERANCE, distance
+from tests.training.test_distributed import TOLERANCE, distance, trained
 from tests.training.test_loop import StopAfter
 from tests.training.test_methods import two_epochs
 
 CPU = Backend(torch.device("cpu"), bfloat16=False)
-
-
-def trained(experiment: Experiment, split: ImageSplit, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
-    result = train(experiment, split, CPU, folder, Recorder(), ranks=ranks, learner_parallel=ranks.count > 1)
-    times = ("seconds", "images_per_second")
-    history = [{key: value for key, value in record.items() if key not in times} for record in result.history]
-    return {"weights": dict(result.model.state_dict()), "history": history}
 
 
 def averaged(entry: dict[str, Any]) -> None:
@@ -51,7 +44,7 @@ def test_a_mesh_ends_with_the_weights_of_one_process(
     tiny_split: ImageSplit, tmp_path: Path, count: int, experiments: list[Experiment]
 ) -> None:
     def work(ranks: Ranks) -> list[dict[str, Any]]:
-        return [trained(each, tiny_split, tmp_path / f"mesh-{each.fingerprint}", ranks) for each in experiments]
+        return [trained(each, tiny_split, tmp_path / f"mesh-{each.fingerprint}", ranks, True) for each in experiments]
 
     for experiment, *found in zip(experiments, *together(count, work, tmp_path), strict=True):
         alone = trained(experiment, tiny_split, tmp_path / f"alone-{experiment.fingerprint}")

@@ -21,7 +21,7 @@ from pipeline.training.loop import train
 from pipeline.training.run import build_network
 from pipeline.training.theory import gradient
 from pipeline.training.weights import MovingAverage, copy_weights, own_tensors
-from tests.conftest import MakeParams
+from tests.conftest import MakeParams, keep
 from tests.running import Recorder, RunExperiment, assert_same, run_experiment
 from tests.training.test_loop import StopAfter
 from tests.training.test_warm_up import at_epoch, check, of, share
@@ -128,11 +128,7 @@ def test_dropout_differs_between_steps_and_learners(params: Params, tiny_split: 
 def test_a_shared_warm_up_has_the_bits_of_dropout_alone(
     make_params: MakeParams, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
 ) -> None:
-    def fewer(content: dict[str, Any]) -> None:
-        content["methods"] = {name: content["methods"][name] for name in ("nt", "at", METHOD)}
-        content.update(tables={}, figures={}, ablation={})
-
-    params = make_params(choose, at_epoch(METHOD, 3, 1), fewer)
+    params = make_params(choose, at_epoch(METHOD, 3, 1), lambda content: keep(content, ("nt", "at", METHOD)))
     share(of(params), tiny_split, cpu, tmp_path)
     check(of(params), tiny_split, cpu, tmp_path, lambda one: run_experiment(one, tiny_split, cpu, tmp_path / "alone"))
 

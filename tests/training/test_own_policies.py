@@ -14,18 +14,16 @@ from torch.nn import functional
 from pipeline.attacks.pgd import PGD
 from pipeline.config import Params
 from pipeline.core.devices import Backend
-from pipeline.core.errors import Interrupted, RequestError
+from pipeline.core.errors import RequestError
 from pipeline.core.streams import stream
 from pipeline.data.augmentation import augment
 from pipeline.data.images import ImageSplit, to_unit_interval
 from pipeline.objectives import OBJECTIVES, Moment, resolve_objective
 from pipeline.training.checkpoint import CheckpointFolder
-from pipeline.training.loop import train
 from pipeline.training.run import TrainingRun
 from tests.conftest import MakeParams
 from tests.objectives.test_formulas import BUDGETS, LABELS, generator, images, network
-from tests.running import Recorder, RunExperiment, Weights, assert_same
-from tests.training.test_loop import StopAfter
+from tests.running import Weights, assert_same
 
 D = "generalist_d_nt_linf"
 OWN = {"crop_padding": 1, "horizontal_flip": True}
@@ -172,18 +170,6 @@ def test_other_learners_do_not_notice(
         found.append({learner.name: dict(learner.model.state_dict()) for learner in run.learners})
     assert_same(found[0]["linf"], found[1]["linf"])
     assert not torch.equal(found[0]["natural"]["linear.weight"], found[1]["natural"]["linear.weight"])
-
-
-def test_a_stopped_training_continues_to_the_same_bits(
-    make_params: MakeParams, run_method: RunExperiment, tiny_split: ImageSplit, cpu: Backend, tmp_path: Path
-) -> None:
-    params = make_params(having(augmentation=OWN, label_smoothing=0.1))
-    whole, folder = run_method(params, D), tmp_path / "stopped"
-    for steps in (5, 3):
-        with pytest.raises(Interrupted):
-            train(params.experiment(D, 1), tiny_split, cpu, folder, Recorder(), StopAfter(steps))
-    result = train(params.experiment(D, 1), tiny_split, cpu, folder, Recorder())
-    assert_same(dict(result.model.state_dict()), dict(whole.result.model.state_dict()))
 
 
 # --- Identity

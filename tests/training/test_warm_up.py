@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from pipeline.training.checkpoint import CheckpointFolder
 from pipeline.training.loop import train
 from pipeline.training.warm_up import SharedTraining
 from tests.conftest import MakeParams
-from tests.running import Recorder, RunExperiment, assert_same, run_experiment
+from tests.running import Recorder, RunExperiment, assert_same, run_experiment, without_times
 from tests.training.test_loop import StopAfter
 
 METHODS = ["nt", "at", "at_l2", "generalist_d_nt_linf", "generalist_d_linf_l2", "generalist_t"]
 T, D = "generalist_t", "generalist_d_nt_linf"
-TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture
@@ -64,10 +62,6 @@ def share(warm_up: WarmUp, split: ImageSplit, backend: Backend, folder: Path, st
     }
     SharedTraining(warm_up, split, backend, under_way, each, observer).train(stop)
     return observer
-
-
-def without_times(history: list[dict[str, float]]) -> list[Mapping[str, float]]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in history]
 
 
 def check(warm_up: WarmUp, split: ImageSplit, backend: Backend, folder: Path, alone: RunExperiment) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pipeline.core.errors import PipelineError, RequestError
 from pipeline.data import download
 from pipeline.data.corruptions import facts
-from pipeline.data.corruptions.download import download_release as download_and_report
+from pipeline.data.corruptions.download import download_release
 from pipeline.data.corruptions.facts import CORRUPTIONS, Release
 from pipeline.data.corruptions.folders import open_corruptions
 
@@ -73,10 +73,6 @@ def published(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     thread.join()
 
 
-def download_release(release: Release, root: Path) -> None:
-    download_and_report(release, root, report=lambda _: None)
-
-
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
 
@@ -122,14 +118,6 @@ def test_a_server_that_cannot_go_on_begins_again(published: Published, root: Pat
     open_corruptions(root, "cifar10")
 
 
-def test_an_archive_that_is_there_already_is_unpacked(published: Published, root: Path) -> None:
-    root.mkdir()
-    (root / ".CIFAR-10-C.tar.part").write_bytes(published.server.content)
-    download_release(published.release, root)
-    assert published.server.requests == []
-    open_corruptions(root, "cifar10")
-
-
 def test_a_damaged_archive_is_removed(published: Published, root: Path) -> None:
     published.server.content = published.server.content[:-1] + b"x"
     with pytest.raises(RequestError, match=rf"MD5 [0-9a-f]+, expected {published.release.archive_md5}"):
@@ -155,12 +143,6 @@ def test_a_file_with_other_content_is_not_replaced(published: Published, install
     assert published.server.requests == []
 
 
-def test_a_server_that_is_not_there_is_named(published: Published, root: Path) -> None:
-    gone = replace(published.release, address="http://127.0.0.1:9/CIFAR-10-C.tar")
-    with pytest.raises(RequestError, match=r"127\.0\.0\.1:9.*stopped after 0 bytes.*by hand"):
-        download_release(gone, root)
-
-
 def test_a_full_disk_is_noticed_before(published: Published, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -170,9 +152,10 @@ def test_a_full_disk_is_noticed_before(published: Published, root: Path, monkeyp
     assert published.server.requests == []
 
 
-def test_a_slow_download_speaks(published: Published, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_download_speaks(
+    published: Published, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(download, "LINE_INTERVAL", 0.0)
-    said: list[str] = []
-    open_corruptions(root, "cifar10", download=True, report=said.append)
+    open_corruptions(root, "cifar10", download=True)
     size = len(published.server.content)
-    assert said[-1] == f"{published.release.address}: {size:,} of {size:,} bytes"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{published.release.address}: {size:,} of {size:,} bytes"

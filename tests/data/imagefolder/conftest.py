@@ -13,6 +13,7 @@ import pytest
 from pipeline.core.files import file_digest
 from pipeline.core.progress import PreparationDisplay
 from pipeline.data.imagefolder.prepare import ShardSettings, prepare_imagefolder
+from tests.conftest import content_of
 from tests.pictures import write_tree
 
 SETTINGS = ShardSettings(size=48, images_per_shard=6)
@@ -57,6 +58,18 @@ def prepare(source: Path, folder: Path, settings: ShardSettings = SETTINGS, **op
 def digests(folder: Path) -> dict[str, str]:
     """Of every file but the lock, which names the process that held it."""
     return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != "lock"}
+
+
+def settings_of(tree: Path, classes: int, **streaming: Any) -> dict[str, Any]:
+    """The content of a params.yaml whose images are a tree's."""
+    content = content_of("suite=imagenet", "architecture=small_cnn", "data.name=imagefolder", "data.classes=4")
+    for norm in ("linf", "l2"):
+        content["evaluation"]["attacks"][f"aa_{norm}"]["members"] = ["apgd_ce"]
+    content["data"] |= {"root": str(tree), "classes": classes}
+    content["data"]["streaming"] |= {"other_stored_sizes": [], **streaming}
+    for method in content["methods"].values():
+        method["phases"] = None
+    return content
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_a_shard_that_is_not_whole_is_named(tmp_path: Path, harm: Harm, text: st
     path = tmp_path / "shard.safetensors"
     write_shard(path, IMAGES)
     harm(path)
-    with pytest.raises(RequestError, match=rf"shard.safetensors: {text}.*prepare_imagefolder"):
+    with pytest.raises(RequestError, match=rf"shard.safetensors: {text}.*stages.prepare"):
         read(path, "bytes", slice(0, 1))
 
 
