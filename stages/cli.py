@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pipeline.config import Params
 
 LOOK_AGAIN = 0.02
-"""Seconds between two looks whether a transaction has ended."""
-TRANSACTION = 4.0
-"""Seconds that a transaction may take to end: one that waits for another process may take longer than a stop should."""
+"""Seconds between two looks whether an import or a transaction has ended."""
+PATIENCE = 4.0
+"""Seconds that these may take to end: a transaction that waits for another process may take longer than a stop should.
+"""
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the request was wrong, 75 stopped on demand after saving"
 
 Option = Callable[[argparse.ArgumentParser], object]
@@ -263,13 +264,14 @@ class _Interrupts:
         self._hook = sys.unraisablehook
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt, the first time not before the end of a transaction."""
+        """Raise KeyboardInterrupt, but not within an import, nor the first time within a transaction."""
         if number != signal.SIGALRM:
             if number == signal.SIGHUP and self.number:  # both a shell and the system send it
                 return
             note(number)
             self._count()
-        if self.number == 1 and _in_transaction(frame) and time.monotonic() - self._began < TRANSACTION:
+        is_within = _in_import(frame) or (self.number == 1 and _in_transaction(frame))
+        if is_within and time.monotonic() - self._began < PATIENCE:
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
         else:
             raise KeyboardInterrupt
@@ -298,8 +300,9 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
     """Raise KeyboardInterrupt on SIGTERM, Ctrl-C and the loss of the terminal; the given check raises it again where a
     library swallowed it.
 
-    The first one waits for the end of a transaction: one that is left in the middle keeps MLflow's database locked, for
-    this very process, too, which has to close its run.
+    Each one waits for the end of an import: the C++ of a library such as torch aborts where Python raises within it.
+    The first one waits for the end of a transaction, too: one that is left in the middle keeps MLflow's database
+    locked, for this very process, which has to close its run.
     """
     interrupts = _Interrupts()
     alarm = signal.signal(signal.SIGALRM, interrupts.interrupt)
@@ -317,9 +320,15 @@ def stop_at_once() -> Iterator[Callable[[], None]]:
         sys.unraisablehook = hook
 
 
+def _in_import(frame: FrameType | None) -> bool:
+    return any(one.f_code.co_filename == "<frozen importlib._bootstrap>" for one in _callers(frame))
+
+
 def _in_transaction(frame: FrameType | None) -> bool:
+    return any(one.f_globals.get("__name__", "").startswith("sqlalchemy.") for one in _callers(frame))
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("sqlalchemy."):
-            return True
+        yield frame
         frame = frame.f_back
-    return False

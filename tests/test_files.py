@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ from pipeline.core.files import (
     atomic_write,
     exclusive,
     file_digest,
+    read_frame,
     read_record,
     remove_half_written,
     write_json,
@@ -49,6 +53,34 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file.json", {"loss": float("nan")})
     assert not (tmp_path / "file.json").exists()
+
+
+READ_A_FRAME = """
+import os, sys
+import pandas, pyarrow.parquet
+from pathlib import Path
+from pipeline.core.files import read_frame
+
+before = os.listdir("/proc/self/task")
+read_frame(Path(sys.argv[1]))
+print(set(os.listdir("/proc/self/task")) - set(before))
+"""
+
+
+def test_a_frame_is_read_as_pandas_does_and_without_threads(tmp_path: Path) -> None:
+    """Memory that runs out is an error then: Arrow waits for ever for a thread that it is not given."""
+    path = tmp_path / "verdicts.parquet"
+    frame = pd.DataFrame({"attack": pd.Categorical(["natural"] * 9), "image": range(9)}, index=range(3, 12))
+    frame.to_parquet(path)
+    pd.testing.assert_frame_equal(read_frame(path), pd.read_parquet(path))
+    command = [sys.executable, "-c", READ_A_FRAME, str(path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_damaged_frame_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "verdicts.parquet").write_bytes(b"PAR1 and so on")
+    with pytest.raises(ValueError, match="Parquet"):
+        read_frame(tmp_path / "verdicts.parquet")
 
 
 JSON = st.recursive(

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from pipeline.core.errors import RequestError
 from pipeline.core.waiting import POLL, kind, until
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHECKSUM = "checksum"
 """Key of a record: SHA-256 over all its other keys."""
@@ -100,6 +103,20 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal digest of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a Parquet file in this thread alone: Arrow waits for ever for threads of its own where the system refuses
+    them, as it does for want of memory.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path, pre_buffer=False) as file:
+        frame: pd.DataFrame = file.read(use_threads=False).to_pandas(use_threads=False)
+    return frame
 
 
 def remove_half_written(folder: Path) -> None:

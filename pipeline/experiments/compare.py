@@ -14,7 +14,7 @@ import torch
 
 from pipeline.config import DataSettings, Experiment, Params
 from pipeline.core.errors import RequestError, did_you_mean
-from pipeline.core.files import read_kept
+from pipeline.core.files import read_frame, read_kept
 from pipeline.data.split import open_split
 from pipeline.evaluation.statistics import mcnemar
 from pipeline.experiments.results import load_verdicts, read_settings
@@ -192,7 +192,7 @@ def _of_folder(folder: Path) -> Side:
     if evaluated is None:
         raise RequestError(f"{folder}: is not evaluated, it has no metrics.json")
     record = read_kept(evaluated / "metrics.json", "it is not evaluated", ANEW)
-    verdicts = pd.read_parquet(evaluated / "verdicts.parquet")
+    verdicts = read_frame(evaluated / "verdicts.parquet")
     if "settings" in record:
         return Side(name, record["settings"], record["data_digest"], verdicts, pd.DataFrame())
     experiment = read_settings(folder / "train")

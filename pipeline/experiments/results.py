@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.config import Experiment
 from pipeline.core.errors import RequestError
-from pipeline.core.files import Damaged, read_kept, read_record
+from pipeline.core.files import Damaged, read_frame, read_kept, read_record
 from pipeline.provenance.code import UNKNOWN, changes, code_of, digest_of, named
 from pipeline.provenance.folders import evaluation_folder, training_folder
 from pipeline.provenance.keeping import CODE_FILE, EVALUATION_CODE_FILE, read_code
@@ -106,7 +106,7 @@ def load_verdicts(experiment: Experiment) -> pd.DataFrame:
     if record.get("evaluation_code", UNKNOWN) != digest_of("evaluate", experiment):
         what = named(changes(read_code(folder / EVALUATION_CODE_FILE), code_of("evaluate", experiment)))
         raise RequestError(f"the verdicts in {folder} were given by other code: {what}; {way_out}")
-    return pd.read_parquet(folder / "verdicts.parquet")
+    return read_frame(folder / "verdicts.parquet")
 
 
 def check_results(experiment: Experiment) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.config import TRAINING_SECONDS, Experiment, Metric, Params, TableColumn
 from pipeline.config.metrics import metric_named
 from pipeline.core.errors import PipelineError, RequestError, did_you_mean
+from pipeline.core.files import read_frame
 from pipeline.evaluation.verdicts import accuracies
 from pipeline.provenance.code import UNKNOWN, Code, Stage, changes, code_of
 from pipeline.provenance.folders import state_folder
@@ -191,7 +192,7 @@ def _read(run: StoredRun, artifact: str, read: Callable[[Path], T]) -> T:
 
 def _verdicts(experiment: Experiment, metric: Metric, run: StoredRun) -> Facts:
     """Counts from the verdicts of every image, which must give the run's number again."""
-    verdicts: pd.DataFrame = _read(run, "verdicts.parquet", pd.read_parquet)
+    verdicts: pd.DataFrame = _read(run, "verdicts.parquet", read_frame)
     for name in metric.attacks(experiment.evaluation) or ["natural"]:
         yield "verdicts", f"{name}: {_counts(verdicts, name)}"
     again = accuracies(verdicts, experiment.evaluation.union)[0].get(metric.name)

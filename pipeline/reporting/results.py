@@ -19,6 +19,7 @@ from pipeline.config import TRAINING_SECONDS, Experiment, Metric, Params, TableC
 from pipeline.config.metrics import metric_named
 from pipeline.core.digits import decimals
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_frame
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting.audit import UNION, audit
 from pipeline.reporting.intervals import Verdicts, by_image, like_best
@@ -78,7 +79,7 @@ def read_verdicts(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
         RequestError, PipelineError: as `pipeline.tracking.read_artifacts`.
     """
     last = runs.drop_duplicates(["fingerprint", "evaluation_fingerprint"], keep="last")["run_id"]
-    return read_artifacts(last, "verdicts.parquet", if_whole(lambda path: by_image(pd.read_parquet(path))))
+    return read_artifacts(last, "verdicts.parquet", if_whole(lambda path: by_image(read_frame(path))))
 
 
 def if_whole(read: Callable[[Path], Any]) -> Callable[[Path], Any]:

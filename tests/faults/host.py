@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -46,6 +47,8 @@ PRELOADED = (
     "stages.tables",
     "stages.train",
 )
+PATIENCE = 240.0
+"""Seconds that something may take to come about on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,13 @@ class Host:
         return pid
 
     def wait(self, pid: int) -> Ended:
-        """Wait for a child to end."""
-        code, milliseconds = self._ask({"wait": pid})
+        """Wait for a child to end; one that never does fails the test."""
+        code, milliseconds, ended = self._ask({"wait": pid})
         self.cpu_seconds += milliseconds / 1000
         log = self._logs.pop(pid)
         out = log.read_text(errors="replace")
         log.unlink()
+        assert ended, f"a child had not ended after {PATIENCE:g} s; it said: {out}"
         return Ended(code, out)
 
     def said(self, pid: int) -> str:
@@ -152,8 +156,10 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
+            ended = _ends(request["wait"])
             _, status, used = os.wait4(request["wait"], 0)
-            print(os.waitstatus_to_exitcode(status), round(1000 * (used.ru_utime + used.ru_stime)), flush=True)
+            milliseconds = round(1000 * (used.ru_utime + used.ru_stime))
+            print(os.waitstatus_to_exitcode(status), milliseconds, int(ended), flush=True)
         elif "ready" in request:
             print(flush=True)
         else:
@@ -161,6 +167,16 @@ def _serve() -> None:
             if pid == 0:
                 _live(request)
             print(pid, flush=True)
+
+
+def _ends(pid: int) -> bool:
+    """Whether a child ends by itself; one that does not is killed."""
+    handle = os.pidfd_open(pid)
+    ready, _, _ = select.select([handle], [], [], PATIENCE)
+    os.close(handle)
+    if not ready:
+        os.kill(pid, signal.SIGKILL)
+    return bool(ready)
 
 
 def _live(request: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 
 from tests.faults.disks import expect_message
+from tests.faults.host import PATIENCE
 from tests.faults.places import PREPARED, Place, Workshop
-from tests.faults.trials import PATIENCE, TAIL, Outcome, count_repeated, go_on, run, settle, start, watched
+from tests.faults.trials import TAIL, Outcome, count_repeated, go_on, run, settle, start, watched
 
 ANSWER = 5.0
 """Seconds in which a stop must be answered on a machine that is busy; how long it took is in the results."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from tests.faults.host import Ended
 from tests.faults.places import STAGES, STEPS, Place, Workshop
 
-PATIENCE = 240.0
-"""Seconds that something may take to come about on a busy machine."""
 STRIKES = 4
 """On one folder, before it is left to end."""
 TAIL = 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import re
 import signal
@@ -193,6 +194,20 @@ def test_a_stop_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
         signal.pause()
     with engine.connect() as connection:
         assert connection.execute(text("select value from numbers")).scalar() == 1
+
+
+def test_a_stop_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, as a person does who gets no answer: torch aborts where Python raises while its C++ is imported."""
+    (tmp_path / "interrupted_twice.py").write_text(
+        "import os, signal, sys, time\n\nfor _ in range(2):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\nsys.imported_whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "imported_whole", False, raising=False)
+    with pytest.raises(KeyboardInterrupt), cli.stop_at_once():
+        importlib.import_module("interrupted_twice")
+        signal.pause()
+    assert sys.imported_whole  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

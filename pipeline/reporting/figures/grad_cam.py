@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from pipeline.config.figures import FigureSettings, FigureSource, Kind, Methods, NothingToShow
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_frame
 from pipeline.core.values import Whole
 from pipeline.evaluation.attacks.pgd import PGDAttack
 from pipeline.reporting.style import (
@@ -107,12 +108,10 @@ class GradCAMFigure(FigureSettings):
 
     def _choose(self, runs: dict[str, str]) -> list[int]:
         """Positions of images in the suite's test order."""
-        import pandas as pd
-
         from pipeline.reporting.examples import correctness, disputed
         from pipeline.tracking import read_artifacts
 
-        verdicts = read_artifacts(runs.values(), "verdicts.parquet", pd.read_parquet)
+        verdicts = read_artifacts(runs.values(), "verdicts.parquet", read_frame)
         tables = {
             name: verdicts[run][verdicts[run]["attack"] == self.view] for name, run in runs.items() if run in verdicts
         }

@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.config import Experiment
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_frame
 from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.examples import NATURAL, Pictures, choose, shown_attacks
 from pipeline.reporting.page.charts import line_chart
@@ -185,7 +186,7 @@ def _examples(experiment: Experiment, run_id: str, pictures: Pictures, count: in
     if count == 0:
         raise PipelineError("Left out on request: without `--examples 0`, `python -m stages.report` has them.")
     attacks, labels = shown_attacks(experiment.evaluation), pictures.split(experiment).test.labels
-    verdicts = read_artifacts([run_id], "verdicts.parquet", if_whole(pd.read_parquet)).get(run_id)
+    verdicts = read_artifacts([run_id], "verdicts.parquet", if_whole(read_frame)).get(run_id)
     if verdicts is None:
         raise PipelineError(
             f"MLflow lacks the verdicts, or they are damaged: 'dvc repro --force evaluate@{experiment.identifier}'."

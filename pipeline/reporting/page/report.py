@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.config import Params
 from pipeline.core.digits import decimals
-from pipeline.core.files import write_text
+from pipeline.core.files import read_frame, write_text
 from pipeline.evaluation.statistics import wilson
 from pipeline.reporting import latex
 from pipeline.reporting.examples import NATURAL, Pictures
@@ -64,7 +64,7 @@ def gather(params: Params, figures: Path, pictures: Pictures, examples: int) -> 
     ]
     measured = [page for page in pages if page["accuracies"]]
     ids = [latest[page["experiment"].name, page["experiment"].seed]["run_id"] for page in measured]
-    verdicts = read_artifacts(ids, "verdicts.parquet", if_whole(pd.read_parquet)) if len(ids) > 1 else {}
+    verdicts = read_artifacts(ids, "verdicts.parquet", if_whole(read_frame)) if len(ids) > 1 else {}
     links = {page["experiment"].name: f"#{page['anchor']}" for page in reversed(pages)}  # that of the first seed stays
     drawn = {figure["name"]: figure for figure in _figures(params, figures)}
     trade_offs = dict(_trade_offs(params, runs, links))

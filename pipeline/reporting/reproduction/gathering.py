@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config import Experiment, Params
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_frame
 from pipeline.reporting.intervals import Verdicts, by_image
 from pipeline.reporting.reproduction.record import Record, Run, Setting, Suite
 from pipeline.studies.cells import cells
@@ -37,7 +38,7 @@ def gather(params: Params) -> Record:
     ids = {name: str(rows[one.fingerprint]["run_id"]) for name, one in chosen.items()}
     summaries = read_artifacts(ids.values(), "summary.json", lambda path: json.loads(path.read_text()))
     histories = read_histories(ids.values())
-    attacked = read_artifacts(ids.values(), "verdicts.parquet", pd.read_parquet)
+    attacked = read_artifacts(ids.values(), "verdicts.parquet", read_frame)
     verdicts: Verdicts = {}
     for name, one in chosen.items():
         verdicts.setdefault(one.name, {})[one.seed] = by_image(attacked[ids[name]])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.core.files import atomic_write, write_json, write_text
+from pipeline.core.files import atomic_write, read_frame, write_json, write_text
 from pipeline.provenance.code import UNKNOWN
 from pipeline.reporting.intervals import Verdicts
 
@@ -150,7 +150,7 @@ def read_record(folder: Path) -> Record:
     runs = [Run(**one) for one in content["runs"]]
     verdicts: Verdicts = {}
     for run in runs:
-        frame = pd.read_parquet(folder / f"verdicts/{run.identifier}.parquet")
+        frame = read_frame(folder / f"verdicts/{run.identifier}.parquet")
         verdicts.setdefault(run.name, {})[run.seed] = frame
     return Record(
         Suite(**content["suite"]),
