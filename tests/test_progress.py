@@ -103,6 +103,21 @@ def test_a_standing_goes_to_whoever_listens_as_one_line() -> None:
     assert heard(told[-1].as_line()) == told[-1]
 
 
+def test_the_first_piece_of_an_evaluation_says_nothing_about_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries and code are loaded in it: half a minute for a hundredth of the work."""
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    with EvaluationDisplay("at-1", {"natural": 1, "aa_linf": 100}) as display:
+        display.on_attack("natural", pieces=1)
+        now += 30
+        display.on_piece("", 8, 8, ends_batch=True)
+        assert display._standing is not None and display._standing.ends is None
+        display.on_attack("aa_linf", pieces=2)
+        now += 20
+        display.on_piece("", 3, 4, ends_batch=True)
+        assert display._standing.ends == pytest.approx(now + 20)
+
+
 def test_what_all_take_together_is_told_from_what_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of five are done, one at a time; 20 s for a quarter of a training, evaluations are not known yet.
 

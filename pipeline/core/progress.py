@@ -176,7 +176,6 @@ class EvaluationDisplay(Display):
         work = _announced.get(title, {}) if work is None else work
         self._work, self._before, self._number, self._pace = work, 0.0, 0, Pace()
         self._name = ""
-        self._pace.ends(0)
 
     def on_attack(self, attack: str, pieces: int) -> None:
         """An attack begins."""
@@ -192,18 +191,21 @@ class EvaluationDisplay(Display):
         if ends_batch:
             self._robust, self._images = self._robust + robust, self._images + images
         after = f" after {part}" if part else ""
-        self._show(f"{self._name} {self._done}/{self._pieces}: {detail}{after}")
+        ends = self._pace.ends(self._share())  # the first piece takes longer
+        self._show(f"{self._name} {self._done}/{self._pieces}: {detail}{after}", ends)
         assert self._standing is not None
         if self._done == self._pieces:
             self.event(f"{self._name}: {detail}")
         self.rarely(f"{self._name}: {self._done}/{self._pieces}, {detail}{after}, {self._standing.time}")
 
-    def _show(self, detail: str) -> None:
+    def _show(self, detail: str, ends: float | None = None) -> None:
+        of_all = f"/{len(self._work)}" if self._work else ""
+        self.show(f"attack {self._number}{of_all}", self._share(), ends, detail)
+
+    def _share(self) -> float:
         of_this = self._done / max(self._pieces, 1)
         done = self._before + self._work.get(self._name, 0) * of_this
-        share = done / sum(self._work.values()) if self._work else of_this
-        of_all = f"/{len(self._work)}" if self._work else ""
-        self.show(f"attack {self._number}{of_all}", share, self._pace.ends(share), detail)
+        return done / sum(self._work.values()) if self._work else of_this
 
 
 class PreparationDisplay(Display):
