@@ -125,7 +125,7 @@ def points_between(
     settings: TradeOffFigure, params: Params, runs: pd.DataFrame, grid: Sequence[Cell] = ()
 ) -> pd.DataFrame:
     """One row per method, or per setting of a study: name, group, label, look, x and y, how far their error bars reach
-    (`x_below`, ...), and the seeds that they rest on.
+    (`x_below`, ...), and the seeds and images that they rest on.
 
     Args:
         settings: Which points, between which metrics.
@@ -161,7 +161,7 @@ def points_between(
             **{
                 f"{axis}_{part}": cells.loc[(name, metric), part]
                 for axis, metric in metrics.items()
-                for part in ("below", "above", "seeds")
+                for part in ("below", "above", "seeds", "images")
             },
         }
         for group, name, label, look in members

@@ -51,7 +51,8 @@ def scatter(
         title: What it shows.
         x_label: Label of the axis.
         y_label: Likewise.
-        points: `group`, `label`, `key` (the experiment that a point leads to), `x`, `y`.
+        points: `group`, `label`, `key` (the experiment that a point leads to), `x`, `y`, and both in words, `x_said`,
+            `y_said`.
         best: Those on the frontier, ordered along x.
         looks: By group.
     """
@@ -61,6 +62,7 @@ def scatter(
             **_columns(own),
             "labels": list(own["label"]),
             "keys": list(own["key"]),
+            "said": own[["x_said", "y_said"]].to_numpy().tolist(),
             **_look(looks[str(name)]),
         }
         for name, own in points.groupby("group", sort=False)

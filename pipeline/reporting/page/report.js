@@ -152,9 +152,9 @@ function traces(chart, { ink }) {
     }
     const named = keys.map((key, place) => (picked.length ? picked.includes(key) : chart.frontier.keys.includes(key)) ? escaped(one.labels[place]) : "");
     const marker = { color: colour, symbol: one.marker, size: 10, opacity: keys.map(strength), line: { color: ink, width: 0.5 } };
-    const words = { text: named, hovertext: one.labels.map(escaped), textposition: "top right", textfont: { size: 11 } };
-    const template = `<b>%{hovertext}</b><br>${escaped(chart.x)}: %{x:.1f}<br>${escaped(chart.y)}: %{y:.1f}<extra></extra>`;
-    return { ...trace, ...words, mode: "markers+text", marker, cliponaxis: false, hovertemplate: template };
+    const said = one.said.map(([x, y], place) => `<b>${escaped(one.labels[place])}</b><br>${escaped(chart.x)}: ${x}<br>${escaped(chart.y)}: ${y}`);
+    const words = { text: named, hovertext: said, textposition: "top right", textfont: { size: 11 } };
+    return { ...trace, ...words, mode: "markers+text", marker, cliponaxis: false, hovertemplate: "%{hovertext}<extra></extra>" };
   });
   const edge = { x: chart.frontier?.x, y: chart.frontier?.y, name: "frontier", mode: "lines", hoverinfo: "skip" };
   return chart.frontier ? [{ ...edge, line: { color: ink, dash: "dash", width: 1 }, opacity: 0.6 }, ...made] : made;

@@ -158,9 +158,18 @@ def _trade_offs(params: Params, runs: pd.DataFrame, links: Links) -> Iterator[tu
         points["label"] = [text.plain(params.methods[method].label) for method in points["name"]]
         points["key"] = [links[method].removeprefix("#experiment-") for method in points["name"]]
         grouped = looks(group.label for group in figure.groups)
+        for axis in "xy":
+            points[f"{axis}_said"] = [_with_interval(point, axis) for _, point in points.iterrows()]
         x_label, y_label = text.plain(figure.x.label), text.plain(figure.y.label)
         best = frontier(points, *figure.signs)
         yield name, scatter(text.plain(figure.caption), x_label, y_label, points, best, grouped)
+
+
+def _with_interval(point: pd.Series, axis: str) -> str:
+    value, below, above, images = (point[f"{axis}{part}"] for part in ("", "_below", "_above", "_images"))
+    digits = SUMMARY_DIGITS if pd.isna(images) else decimals(images)
+    interval = "" if pd.isna(below) else f" ({value - below:.{digits}f} to {value + above:.{digits}f})"
+    return f"{value:.{digits}f}{interval}"
 
 
 def _tables(name: str, params: Params, cells: pd.DataFrame, links: Links) -> Iterator[dict[str, Any]]:

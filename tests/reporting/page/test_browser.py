@@ -125,7 +125,9 @@ def test_points_of_the_trade_off_name_their_method_and_lead_to_it(open_report: O
     points = points_of(chart)
     assert len(points) == 3
     page.mouse.move(*points[-1])
-    expect(chart.locator(".hovertext")).to_contain_text(re.compile(r"Generalist-D.*natural accuracy \(%\): \d+\.\d"))
+    expect(chart.locator(".hovertext")).to_contain_text(
+        re.compile(r"Generalist-D.*natural accuracy \(%\): \d+ \(\d+ to \d+\)")
+    )
     page.mouse.click(*points[-1])
     expect(page.locator("article.page:visible")).to_have_id(f"experiment-{MEASURED[2]}-1")
 

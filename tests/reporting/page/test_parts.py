@@ -111,7 +111,7 @@ places = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, m
 @given(places)
 def test_a_scatter_shows_all_points_but_those_far_below(points: list[tuple[float, float]]) -> None:
     table = pd.DataFrame(points, columns=["x", "y"])
-    table["label"] = table["key"] = [f"at-{place}" for place in range(len(points))]
+    table["label"] = table["key"] = table["x_said"] = table["y_said"] = [f"at-{place}" for place in range(len(points))]
     chart = scatter("title", "x", "y", table.assign(group="all"), table.head(1), LOOKS)
     ends = [chart["near"][axis] for axis in "xy"]
     for label, *point in table[["label", "x", "y"]].itertuples(index=False):
@@ -122,4 +122,6 @@ def test_a_scatter_shows_all_points_but_those_far_below(points: list[tuple[float
 
 def test_a_point_far_below_is_left_for_a_second_look() -> None:
     table = pd.DataFrame({"x": [90.0, 91, 92, 93, 94], "y": [50.0, 51, 52, 53, 2]}).assign(label=list("abcde"))
-    assert scatter("", "x", "y", table.assign(group="all", key="at-1"), table.assign(key=""), LOOKS)["outside"] == ["e"]
+    named = table.assign(group="all", key="at-1", x_said="90", y_said="50 (45 to 55)")
+    chart = scatter("", "x", "y", named, table.assign(key=""), LOOKS)
+    assert chart["outside"] == ["e"] and chart["series"][0]["said"][0] == ["90", "50 (45 to 55)"]
