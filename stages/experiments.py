@@ -124,10 +124,11 @@ def run(
 
     passes = {name: {"train": passes_of(one)} for name, one in warm_ups.items()}
     for name, one in experiments.items():
-        passes[name] = {"train": passes_left(one, shared.get(name, 0))} if name in to_train else {}
+        passes[name] = {"train": passes_left(one, 0)} if name in to_train else {}
         passes[name]["evaluate"] = passes_of_evaluation(one)
-    board = Board(passes, others, experiments, "experiments", jobs)
-    ended = side_by_side(work, [*warm_ups, *in_order], jobs, after, board)
+    given = {name: epochs / experiments[name].training.epochs for name, epochs in shared.items()}
+    board = Board(passes, others, experiments, "experiments", jobs, given)
+    ended = side_by_side(work, [*warm_ups, *in_order], jobs, board, after)
     signal.setitimer(signal.ITIMER_REAL, 0)
     _record(experiments, {name: code for name, code in ended.items() if name in experiments})
 

@@ -118,6 +118,40 @@ def test_the_first_piece_of_an_evaluation_says_nothing_about_when_it_ends(monkey
         assert display._standing.ends == pytest.approx(now + 20)
 
 
+def test_what_an_evaluation_finds_in_its_journal_says_nothing_about_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    with EvaluationDisplay("at-1", {"aa_linf": 100}) as display:
+        display.on_attack("aa_linf", pieces=100)
+        for piece in range(90):
+            now += 0.001 if piece < 80 else 60
+            display.on_piece("", 3, 4, ends_batch=True)
+        assert display._standing is not None
+        assert display._standing.ends == pytest.approx(now + 10 * 60, rel=1e-6)
+        assert display._standing.found == pytest.approx(0.8)
+
+
+def test_a_training_that_branches_from_a_shared_one_takes_what_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five of ten epochs are shared by two, and each takes 10 s."""
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    work = {name: {"train": 7.0} for name in ("a", "b")}
+    made = Board(work, 0, work, "experiments", 1, given={"a": 0.5, "b": 0.5})
+    made.hear("a", Standing("a", "epoch 6/10", 0.6, now - 10, None, "train", found=0.5))
+    assert made._whole().ends == pytest.approx(now + 90) and made._whole().share == pytest.approx(0.1)
+
+
+def test_a_piece_that_is_begun_again_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    made = Board({"a": {"train": 1.0}}, 0, ["a"], "experiments", 1)
+    made.end("a")
+    made.hear("a", Standing("a", "epoch 6/10", 0.6, now - 60, None, "train"))
+    assert made._whole().ends == pytest.approx(now + 40)
+
+
 def test_what_all_take_together_is_told_from_what_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of five are done, one at a time; 20 s for a quarter of a training, evaluations are not known yet.
 

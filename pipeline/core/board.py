@@ -20,12 +20,20 @@ class Board:
         counted: The pieces that `what` are; the others prepare them.
         what: 'experiments'.
         jobs: Pieces at a time.
+        given: By piece what others do of 1 of its first stage.
     """
 
     def __init__(
-        self, work: Mapping[str, Mapping[str, float]], others: int, counted: Iterable[str], what: str, jobs: int
+        self,
+        work: Mapping[str, Mapping[str, float]],
+        others: int,
+        counted: Iterable[str],
+        what: str,
+        jobs: int,
+        given: Mapping[str, float] | None = None,
     ) -> None:
         self._work, self._others, self._counted, self._what, self._jobs = work, others, set(counted), what, jobs
+        self._given = {(piece, next(iter(work[piece]))): share for piece, share in (given or {}).items()}
         self._standings: dict[str, Standing] = {}
         """By the name of each piece that goes on."""
         self._seen: dict[tuple[str, str], tuple[float, float, float]] = {}
@@ -64,6 +72,7 @@ class Board:
             took = time.time() - standing.began
             self._seen[piece, standing.stage] = standing.found, standing.share, took
         self._standings[piece] = standing
+        self._ended.discard(piece)  # of the grid: what a worker left undone is begun again
 
     def hear_all(self, standings: Iterable[Standing]) -> None:
         """Take in how far all are that go on."""
@@ -112,7 +121,11 @@ class Board:
         """How far all of them are together."""
         rates = self._rates()
         left = {piece: self._left(piece, rates) for piece in self._work if piece not in self._ended}
-        whole = sum(self._takes(piece, stage, rates) for piece, stages in self._work.items() for stage in stages)
+        whole = sum(
+            (1 - self._given.get((piece, stage), 0)) * self._takes(piece, stage, rates)
+            for piece, stages in self._work.items()
+            for stage in stages
+        )
         done, ends = 0.0, None
         if whole:
             done = 1 - sum(left.values()) / whole
@@ -137,7 +150,7 @@ class Board:
         """Seconds that a piece still takes."""
         left = 0.0
         for stage in reversed(list(self._work[piece])):
-            share = self._seen.get((piece, stage), (0.0, 0.0, 0.0))[1]
+            share = self._seen[piece, stage][1] if (piece, stage) in self._seen else self._given.get((piece, stage), 0)
             left += (1 - share) * self._takes(piece, stage, rates)
             if (piece, stage) in self._seen:
                 break  # those before it are over

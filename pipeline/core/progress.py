@@ -17,6 +17,9 @@ LINE_INTERVAL = 30.0
 """Seconds between plain lines within an epoch or an attack."""
 TOLD = 0.5
 """Seconds between two words to whoever listens."""
+FOUND = 0.02
+"""Seconds: what an evaluation has done sooner it has found in its journal, or it is too little to tell of what is left.
+"""
 
 
 def discard_output() -> None:
@@ -85,6 +88,11 @@ class Display:
         if _listener is not None and (share >= 1 or time.monotonic() - self._told > TOLD):
             self._told = time.monotonic()
             _listener(self._standing)
+
+    def take_as_found(self, share: float, pace: Pace) -> None:
+        """Take so much of what is done as found."""
+        self._found = (self._found or 0) + share
+        pace.leave_out(share)
 
     def event(self, text: str) -> None:
         """Print a sentence if nothing else shows how far it is."""
@@ -182,11 +190,16 @@ class EvaluationDisplay(Display):
         self._before += self._work.get(self._name, 0)
         self._number += 1
         self._name, self._pieces, self._done, self._robust, self._images = attack, pieces, 0, 0, 0
+        self._heard = time.time()
         self._show(attack)
 
     def on_piece(self, part: str, robust: int, images: int, ends_batch: bool) -> None:
         """A part of the attack has ended on a batch."""
+        before, self._heard = self._heard, time.time()
+        share = self._share()
         self._done += 1
+        if self._heard - before < FOUND:
+            self.take_as_found(self._share() - share, self._pace)
         detail = f"{self._robust + robust} of {self._images + images} images correct"
         if ends_batch:
             self._robust, self._images = self._robust + robust, self._images + images
@@ -219,6 +232,8 @@ class PreparationDisplay(Display):
     def on_images(self, count: int, found: bool) -> None:
         """A shard of so many images was made, or was found finished."""
         self._done, self._made = self._done + count, self._made + (0 if found else count)
+        if found:
+            self.take_as_found(count / self._images, self._pace)
         rate = self._made / max(time.monotonic() - self._started, 1e-9)
         detail = f"{rate:,.0f} images/s" if self._made else "found finished"
         share = self._done / self._images

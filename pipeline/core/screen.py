@@ -88,6 +88,12 @@ class Pace:
         since, begun = self._first
         return None if share <= begun else now + (now - since) * (1 - share) / (share - begun)
 
+    def leave_out(self, share: float) -> None:
+        """Take so much that is done as found: it took no time, and says nothing of what is left."""
+        if self._first is not None:
+            since, begun = self._first
+            self._first = since, begun + share
+
 
 def has_screen() -> bool:
     """Whether there is a terminal or a notebook where lines can be shown anew."""
@@ -95,7 +101,7 @@ def has_screen() -> bool:
 
 
 def lines(standings: Iterable[Standing], width: int, below: bool = False) -> list[str]:
-    """A line for each, of `width` columns at most: its name gives way first, what is done and when it ends never.
+    """A line for each, of `width` columns at most: its name gives way first, when it ends last.
 
     Args:
         standings: From top to bottom.

@@ -16,8 +16,8 @@ from typing import NoReturn
 from pipeline.core.board import Board
 from pipeline.core.errors import Interrupted
 from pipeline.core.progress import discard_output, report_to
-from pipeline.core.screen import MARK, heard
-from pipeline.core.signals import note, noted, stopping
+from pipeline.core.screen import MARK, Standing, heard
+from pipeline.core.signals import asked_to_stop, note, noted, stopping
 
 FAILED = 1
 """The exit code of work that raised."""
@@ -29,8 +29,8 @@ def side_by_side(
     work: Callable[[str], int],
     names: Iterable[str],
     jobs: int,
+    board: Board,
     after: Mapping[str, str] | None = None,
-    board: Board | None = None,
 ) -> dict[str, int]:
     """Call `work` once for every name, in forked processes: what is imported before need not be imported again.
 
@@ -41,14 +41,13 @@ def side_by_side(
         work: Gives an exit code. Must not be called where this process has threads that compute, or has used a GPU.
         names: What to do, in this order.
         jobs: Processes at a time.
+        board: Shows how far they are.
         after: By name another one that must have ended before it begins, however it ended.
-        board: Shows how far they are; default: their lines alone, as they are finished.
 
     Returns:
         The exit code by name, of those that were begun; one that a signal has killed has 128 and its number.
     """
     left, running, codes = list(names), dict[int, _Piece](), dict[str, int]()
-    board = board or Board({}, 0, [], "", jobs)
     with selectors.DefaultSelector() as outputs, _passing_on(running) as stopped, board:
         while running or (left and not stopped):
             while len(running) < jobs and not stopped:
@@ -62,14 +61,18 @@ def side_by_side(
                 running[piece.pid] = piece
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping())
                 outputs.register(piece.output, selectors.EVENT_READ, piece)
-            for key, _ in outputs.select(LOOK):
-                piece = key.data
-                if not piece.relay():
-                    outputs.unregister(piece.output)
-                    del running[piece.pid]
-                    codes[piece.name] = piece.exit_code()
-                    (board.end if codes[piece.name] else board.count)(piece.name)
-            board.refresh()
+            try:
+                for key, _ in outputs.select(LOOK):
+                    piece = key.data
+                    if not piece.relay():
+                        outputs.unregister(piece.output)
+                        del running[piece.pid]
+                        codes[piece.name] = piece.exit_code()
+                        (board.end if codes[piece.name] else board.count)(piece.name)
+                board.refresh()
+            except BrokenPipeError:  # as of `make repro | head`: whoever looked on has gone
+                discard_output()
+                os.kill(os.getpid(), signal.SIGTERM)
     return codes
 
 
@@ -93,19 +96,18 @@ class _Piece:
         said = os.read(self.output, 65536)
         *lines, self._said = (self._said + said).split(b"\n")
         if not said and self._said:
-            lines = [self._said]
-        try:
-            for line in lines:
-                self._take_in(line.decode(errors="replace"))
-        except BrokenPipeError:  # as of `make repro | head`: whoever looked on has gone
-            discard_output()
-            os.kill(os.getpid(), signal.SIGTERM)
+            lines, self._said = [self._said], b""
+        for line in lines:
+            self._take_in(line.decode(errors="replace"))
         return bool(said)
 
     def _take_in(self, line: str) -> None:
         text, mark, standing = line.partition(MARK)
         if mark:
-            self._board.hear(self.name, heard(standing))
+            try:
+                self._board.hear(self.name, heard(standing))
+            except ValueError:  # something else was said within the line
+                text += standing
         if text or not mark:
             self._board.say(text)
 
@@ -116,6 +118,12 @@ class _Piece:
         return code if code >= 0 else 128 - code
 
 
+def _tell(standing: Standing) -> None:
+    """Say how far this process is in one piece: unbuffered, `print` writes the end of a line by itself."""
+    sys.stdout.write(f"{standing.as_line()}\n")
+    sys.stdout.flush()
+
+
 def _live(work: Callable[[str], int], name: str, reading: int, output: int, has_bars: bool) -> NoReturn:
     """What a forked process does: nothing that its parent was about to do."""
     code = FAILED
@@ -123,7 +131,7 @@ def _live(work: Callable[[str], int], name: str, reading: int, output: int, has_
         os.close(reading)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        report_to(lambda standing: print(standing.as_line(), flush=True), has_bars)
+        report_to(_tell, has_bars)
         numbers = stopping()
         for number in numbers:
             signal.signal(number, signal.default_int_handler)  # until the work has an answer of its own
@@ -158,4 +166,6 @@ def _passing_on(running: dict[int, _Piece]) -> Iterator[list[int]]:
                 os.kill(pid, number)
 
     with noted(receive):
+        if asked_to_stop():  # before, and whoever was to answer has not yet
+            raise KeyboardInterrupt
         yield received

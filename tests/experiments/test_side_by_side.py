@@ -16,13 +16,15 @@ from tests.conftest import PATIENCE, REPOSITORY
 PROGRAM = """
 import json, os, signal, sys, time
 from pathlib import Path
+from pipeline.core.board import Board
 from pipeline.experiments.side_by_side import side_by_side
 
 def work(name):
     Path(name).touch()
     {work}
 
-print(json.dumps(side_by_side(work, {names}, {jobs}, {after})), flush=True)
+board = Board({{}}, 0, [], "", {jobs})
+print(json.dumps(side_by_side(work, {names}, {jobs}, board, {after})), flush=True)
 """
 
 
@@ -63,6 +65,14 @@ def test_lines_of_several_do_not_mix(tmp_path: Path) -> None:
     assert sorted(lines[:-1]) == sorted(name * 50 for name in "abc" for _ in range(50))
 
 
+def test_what_is_said_within_a_standing_is_a_line_like_others(tmp_path: Path) -> None:
+    """Another thread's words may come between, and nothing is left to itself because of that."""
+    standing = '{"title": "a", "what": "epoch 1/2", "share": 0.5, "began": 0.0, "details": []}'
+    work = f"os.write(1, b'\\x1e{standing}' + b'a warning\\n' + b'before\\x1e{standing}\\n'); return 0"
+    *lines, codes = said(start(tmp_path, work, ["a"], 1))
+    assert lines == [f"{standing}a warning", "before"] and codes == '{"a": 0}'
+
+
 def test_an_unfinished_last_line_is_printed(tmp_path: Path) -> None:
     assert "no end" in said(start(tmp_path, "os.write(1, b'no end'); return 0", ["a"], 2))[0]
 
@@ -97,25 +107,31 @@ def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path: Path, numbe
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("then", ["print('another', flush=True)", "pass"])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_where_nobody_reads_any_more_those_that_run_stop_without_a_traceback(tmp_path: Path, jobs: int) -> None:
-    """`make repro | head`: each piece is a stage, which ends by itself where it has the terminal."""
+def test_where_nobody_reads_any_more_those_that_run_stop_without_a_traceback(
+    tmp_path: Path, jobs: int, then: str
+) -> None:
+    """`make repro | head`, be it a piece that is the next to say something or the board: each piece is a stage."""
     program = """
 import sys, time
+from pipeline.core import board
 from pipeline.experiments.side_by_side import side_by_side
 from stages import cli
 
 def stage():
+    print("a line", flush=True)
     while True:
-        print("a line", flush=True)
+        {then}
         time.sleep(0.01)
 
-codes = side_by_side(lambda name: cli.run(stage), ["a", "b"], {jobs})
+board.LINE_INTERVAL = 0.2
+codes = side_by_side(lambda name: cli.run(stage), ["a", "b"], {jobs}, board.Board({}, 0, "ab", "pieces", {jobs}))
 sys.exit(set(codes.values()) != {75})
 """
     reading, writing = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", program.replace("{jobs}", str(jobs))],
+        [sys.executable, "-c", program.replace("{jobs}", str(jobs)).replace("{then}", then)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=writing,
