@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -77,9 +80,22 @@ def test_a_frame_is_read_as_pandas_does_and_without_threads(tmp_path: Path) -> N
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_damaged_frame_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "verdicts.parquet").write_bytes(b"PAR1 and so on")
-    with pytest.raises(ValueError, match="Parquet"):
+@given(st.data())
+def test_a_damaged_frame_is_refused_as_damaged_or_read(data: st.DataObject) -> None:
+    """Arrow calls it sometimes an OSError, which a disk that fails would be."""
+    stream = BytesIO()
+    pd.DataFrame({"attack": pd.Categorical(["natural", "aa"] * 9), "image": range(18)}).to_parquet(stream)
+    content = bytearray(stream.getvalue())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=9)):
+        content[place] ^= data.draw(st.integers(1, 255))
+    with TemporaryDirectory() as folder, suppress(ValueError):
+        path = Path(folder, "verdicts.parquet")
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        read_frame(path)
+
+
+def test_a_frame_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
         read_frame(tmp_path / "verdicts.parquet")
 
 

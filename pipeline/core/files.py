@@ -114,8 +114,13 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path, pre_buffer=False) as file:
-        frame: pd.DataFrame = file.read(use_threads=False).to_pandas(use_threads=False)
+    try:
+        with ParquetFile(path, pre_buffer=False) as file:
+            frame: pd.DataFrame = file.read(use_threads=False).to_pandas(use_threads=False)
+    except Exception as error:  # Arrow and pandas have many for damage, an OSError without a number among them
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
+        raise ValueError(f"{type(error).__name__}: {error}") from None
     return frame
 
 
