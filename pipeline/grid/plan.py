@@ -199,7 +199,7 @@ def _result(future: Future[Cost], experiment: Experiment, patience: float | None
 def _kind(experiment: Experiment) -> str:
     """A digest of what the cost of an experiment depends on, and of the machine."""
     content = {
-        "version": 4,
+        "version": 5,
         "host": socket.gethostname(),
         "setting": _setting(experiment),
         "learners": [_learner_kind(experiment, name) for name in experiment.method.learners],
@@ -210,7 +210,7 @@ def _kind(experiment: Experiment) -> str:
 
 
 def _setting(experiment: Experiment) -> str:
-    """What the time of a step, a pass and a validation depends on besides the learner."""
+    """What the time of a step, a pass and a validation depends on besides the learners and their networks."""
     content = {
         "data": experiment.data.model_dump(mode="json", exclude={"root", "split_seed", "replaced_example"}),
         "model": experiment.model.model_dump(mode="json"),
@@ -227,6 +227,12 @@ def _learner_kind(experiment: Experiment, name: str) -> str:
     averaged = learner.weight_averaging is not None
     content = [learner.objective.model_dump(mode="json"), learner.optimizer.name, averaged, learner.building()]
     return json.dumps([*content, learner.architecture], sort_keys=True)
+
+
+def _network(experiment: Experiment) -> str:
+    """What the global learner's network depends on besides the setting: the learners'."""
+    learner = next(iter(experiment.method.learners.values()))
+    return json.dumps([learner.architecture, learner.building()], sort_keys=True)
 
 
 _timings: dict[tuple[str, ...], float] = {}
@@ -257,13 +263,18 @@ def probe(experiment: Experiment) -> Cost:
         run = TrainingRun(experiment, split, backend, CheckpointFolder(Path(folder), experiment.fingerprint))
         for group in (group for learner in run.learners for group in learner.optimizer.param_groups):
             group["lr"] = 0.0  # only time counts: what would diverge must not stop a grid before it starts
-        setting = _setting(experiment)
-        step = sum(
-            _once(partial(_time_steps, run, learner, backend.device), setting, _learner_kind(experiment, learner.name))
-            for learner in run.learners
-        )
+        setting, rule = _setting(experiment), experiment.method.mixture and experiment.method.mixture.rule
+        step = 0.0
+        for learner in run.learners:
+            take_step = _steps_of(run, learner)
+            take_step()  # not timed; with it the optimizer has all that a checkpoint keeps
+            kind = _learner_kind(experiment, learner.name)
+            step += _once(partial(_median_seconds, take_step, backend.device), setting, kind)
         step += _timed(lambda: run.mixture.after_step(1), backend.device)
-        validation = _once(lambda: _timed(lambda: run.finish_epoch(settings.epochs), backend.device), setting)
+        measured = (_network(experiment), str(len(run.learners)), str(rule))
+        validation = _once(
+            lambda: _timed(lambda: run.finish_epoch(settings.epochs), backend.device), setting, "validation", *measured
+        )
         checkpoint = run.save().stat().st_size
     evaluation = _evaluation_seconds(experiment, run.mixture.model, split.test, backend.device)
     images = len(split.test)
@@ -283,26 +294,29 @@ def probe(experiment: Experiment) -> Cost:
     )
 
 
-def _time_steps(run: TrainingRun, learner: Learner, device: torch.device) -> float:
-    """Seconds of a step of a learner."""
+def _steps_of(run: TrainingRun, learner: Learner) -> Callable[[], None]:
+    """Takes a step of a learner whenever it is called."""
     batches = chain.from_iterable(run.batches(1) for _ in count())
 
     def step() -> None:
         run.step(learner, *next(batches), 1)
         run.read_losses(all_steps=True)
 
-    step()
-    return median(_timed(step, device) for _ in range(STEPS))
+    return step
+
+
+def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
+    return median(_timed(work, device) for _ in range(STEPS))
 
 
 def _evaluation_seconds(experiment: Experiment, model: nn.Module, test: ImageSet, device: torch.device) -> float:
     """Seconds of all attacks, each timed with batches of the size that it will have."""
-    seconds, setting = 0.0, _setting(experiment)
+    seconds, kind = 0.0, (_setting(experiment), _network(experiment))
     for attack in experiment.evaluation.attacks.values():
         images = min(attack.images or len(test), len(test))
         size = min(images, experiment.evaluation.batch_size)
-        gradient = _once(partial(_time_gradient, model, test, size, device), setting, "gradient", str(size))
-        forward = _once(partial(_time_forward, model, test, size, device), setting, "forward", str(size))
+        gradient = _once(partial(_time_gradient, model, test, size, device), *kind, "gradient", str(size))
+        forward = _once(partial(_time_forward, model, test, size, device), *kind, "forward", str(size))
         cost = attack.passes()
         seconds += images * (cost.gradients * gradient + cost.forwards * forward)
     return seconds
@@ -322,7 +336,7 @@ def _time_gradient(model: nn.Module, test: ImageSet, size: int, device: torch.de
         attack.perturb(model.eval(), images, labels, generator)
 
     perturb()
-    return median(_timed(perturb, device) for _ in range(STEPS)) / STEPS / size
+    return _median_seconds(perturb, device) / STEPS / size
 
 
 def _time_forward(model: nn.Module, test: ImageSet, size: int, device: torch.device) -> float:
@@ -332,7 +346,7 @@ def _time_forward(model: nn.Module, test: ImageSet, size: int, device: torch.dev
     images, _ = _first(test, size, device)
     with torch.no_grad():
         model.eval()(images)
-        return median(_timed(lambda: model(images), device) for _ in range(STEPS)) / size
+        return _median_seconds(lambda: model(images), device) / size
 
 
 def _first(test: ImageSet, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -133,17 +133,25 @@ def test_each_kind_of_step_is_timed_once_and_what_there_is_no_time_for_is_told_f
 ) -> None:
     params = make_params(small)
     nt, at, both = (params.experiment(name, 1) for name in ("nt", "at", "generalist_d_nt_linf"))
-    timed: list[str] = []
-    time_steps = plan._time_steps
+    taken: list[str] = []
+    steps_of = plan._steps_of
 
-    def count(run: Any, learner: Any, device: Any) -> float:
-        timed.append(learner.name)
-        return time_steps(run, learner, device)
+    def counted(run: Any, learner: Any) -> Callable[[], None]:
+        step = steps_of(run, learner)
 
-    monkeypatch.setattr(plan, "_time_steps", count)
-    for one in (nt, at, both):
-        plan.probe(one)
-    assert len(timed) == 2, "the two learners of Generalist-D take the steps of NT and AT"
+        def take() -> None:
+            taken.append(learner.name)
+            step()
+
+        return take
+
+    monkeypatch.setattr(plan, "_steps_of", counted)
+    monkeypatch.setattr(plan, "_timings", {})
+    *_, last = [plan.probe(one) for one in (nt, at, both)]
+    timed = 2 * (1 + plan.STEPS)
+    assert len(taken) == timed + 2, "the two learners of Generalist-D take the steps of NT and AT"
+    monkeypatch.setattr(plan, "_timings", {})
+    assert plan.probe(both).checkpoint_bytes == last.checkpoint_bytes, "steps or not, a checkpoint has momentum"
     assert costs([]) == {}
     first = costs([nt], patience=0)[nt.fingerprint]
     told = costs([nt, both], patience=0)
