@@ -13,10 +13,8 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.signals import noted
 from stages import cli
 from stages.plan import GRID, chosen, plan
 
@@ -28,17 +26,12 @@ HOME = Path(".prefect")
 
 @contextmanager
 def unwound_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C, SIGTERM and a terminal that is closed, so that all that was started ends."""
-    received: list[int] = []
+    """Raise KeyboardInterrupt on Ctrl-C, SIGTERM and a terminal that is closed, so that all that was started ends.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        # make passes on what its whole group has got already: only a person who insists cuts the end short.
-        if not received or number == signal.SIGINT:
-            received.append(number)
-            raise KeyboardInterrupt
-
-    # SIGINT too where the shell ignores it, in the background: workers would inherit that, and they stop by it.
-    with noted(interrupt):
+    SIGINT too where the shell ignores it, in the background: workers would inherit that, and they stop by it.
+    """
+    # make passes on what its whole group has got already: only a person who insists cuts the end short.
+    with cli.stop_at_once(once=(signal.SIGHUP, signal.SIGTERM), ends_waits=False):
         yield
 
 

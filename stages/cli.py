@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
@@ -259,16 +259,17 @@ def _describe(error: OSError) -> str:
 class _Interrupts:
     """What a signal that asks to stop does within `stop_at_once`."""
 
-    def __init__(self) -> None:
-        self.number, self._began = 0, math.inf
+    def __init__(self, once: Collection[int], ends_waits: bool) -> None:
+        self.number, self._began, self._once, self._ends_waits = 0, math.inf, once, ends_waits
         self._hook = sys.unraisablehook
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, but not within an import, nor the first time within a transaction."""
         if number != signal.SIGALRM:
-            if number == signal.SIGHUP and self.number:  # both a shell and the system send it
+            if self.number and number in self._once:
                 return
-            note(number)
+            if self._ends_waits:
+                note(number)
             self._count()
         is_within = _in_import(frame) or (self.number == 1 and _in_transaction(frame))
         if is_within and time.monotonic() - self._began < PATIENCE:
@@ -296,15 +297,19 @@ class _Interrupts:
 
 
 @contextmanager
-def stop_at_once() -> Iterator[Callable[[], None]]:
+def stop_at_once(once: Collection[int] = (signal.SIGHUP,), ends_waits: bool = True) -> Iterator[Callable[[], None]]:
     """Raise KeyboardInterrupt on SIGTERM, Ctrl-C and the loss of the terminal; the given check raises it again where a
     library swallowed it.
 
     Each one waits for the end of an import: the C++ of a library such as torch aborts where Python raises within it.
     The first one waits for the end of a transaction, too: one that is left in the middle keeps MLflow's database
     locked, for this very process, which has to close its run.
+
+    Args:
+        once: Signals that change nothing after another one: both a shell and the system send that of a terminal.
+        ends_waits: Whatever is waited for afterwards ends at once; else the block may wait for what it has started.
     """
-    interrupts = _Interrupts()
+    interrupts = _Interrupts(once, ends_waits)
     alarm = signal.signal(signal.SIGALRM, interrupts.interrupt)
     hook, sys.unraisablehook = sys.unraisablehook, interrupts.raise_again
     try:
