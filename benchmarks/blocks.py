@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ def render(name: str, results: Results) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "ranged": ranged, "spread": spread, "html": html}
+    environment.filters |= {"number": number, "ranged": ranged, "spread": spread, "threads": threads, "html": html}
     environment.globals |= {
         "results": results,
         "need": partial(need, results),
@@ -70,13 +71,17 @@ def need(results: Results, name: str, *keys: str) -> Any:
 
 
 def source(results: Results, *names: str) -> str:
-    """Where numbers come from: machine, versions and commit."""
+    """Where numbers come from: machine, threads unless parts have each their own, versions and commit."""
     found = need(results, names[0])
-    machine = found["machine"]
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-    where = f"{machine['device']}, {threads}"
+    machine, parts = found["machine"], json.dumps({key: part for key, part in found.items() if key != "machine"})
+    where = machine["device"] + ("" if '"threads"' in parts else f", {threads(machine['threads'])}")
     files = " and ".join(f"`{results.get(name, {}).get('file', f'{name}.json')}`" for name in names)
     return f"{where}; torch {found['torch']}, Python {found['python']}; commit `{found['git_commit'][:10]}`; {files}."
+
+
+def threads(count: int) -> str:
+    """How many threads computed."""
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def number(value: float) -> str:

@@ -70,6 +70,7 @@ def _probe_suite(params: Params, first: int, most: int, rounds: int) -> dict[str
     print(f"{params.suite}: evaluation.batch_size {size} is suggested ({reason})", file=sys.stderr, flush=True)
     return {
         "architecture": params.model.architecture,
+        "threads": torch.get_num_threads(),
         "suggested_batch_size": size,
         "reason": reason,
         "configured_batch_size": params.evaluation.batch_size,

@@ -23,7 +23,7 @@ PANELS = {
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Every figure that was measured, as PDF and PNG."""
+    """Every figure that was measured, as PDF, PNG and SVG."""
     written = []
     with style():
         if "methods" in results and "resnet18" in results["methods"]["architectures"]:

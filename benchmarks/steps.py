@@ -153,6 +153,7 @@ def _measure_case(case: Case, rounds: int) -> dict[str, Any]:
         "suite_batch_size": training.batch_size,
         "epochs": training.epochs,
         "attack_steps": params.threat_model["linf"].steps,
+        "threads": torch.get_num_threads(),
         "methods": {name: _measure_method(params, name, case.batch_size, backend, rounds) for name in names},
     }
 
