@@ -102,7 +102,7 @@ tables: setup ## Write tables from MLflow alone: the suite's, [PRINTED=table1] s
 	python -m stages.tables
 	$(if $(PRINTED),python -m stages.printed $(PRINTED))
 
-figures: setup ## Draw the figures of the suite from MLflow alone (vector PDF, PNG)
+figures: setup ## Draw the figures of the suite from MLflow alone (PDF, PNG, SVG)
 	python -m stages.figures
 
 report: setup ## Write the report: one HTML file with all tables, figures and experiments, [EXAMPLES=n] images each

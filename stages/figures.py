@@ -1,4 +1,4 @@
-"""Draw the figures of params.yaml from MLflow: vector PDF and PNG.
+"""Draw the figures of params.yaml from MLflow: PDF, PNG and SVG.
 
     python -m stages.figures                     # all
     python -m stages.figures trade_off framework # some

@@ -18,8 +18,8 @@ PANELS = {
 """What each panel shows, and what its curves begin with in the history."""
 
 
-def curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """One panel above the other, those alone that the history has something of."""
+def curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
+    """One panel above the other, those alone that the history has something of; None where that is none."""
     from matplotlib.figure import Figure
 
     names = sorted({name for record in history for name in record})
@@ -28,6 +28,8 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
         for title, prefix in PANELS.items()
         if (found := [name for name in names if name.startswith(prefix)])
     }
+    if not panels:
+        return None
     figure = Figure(figsize=(7, 2 * len(panels) + 0.5), layout="constrained")
     for axes, (title, (prefix, found)) in zip(
         figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels.items(), strict=True

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
     from torch import nn
+LONGEST_CARD = 5000
+"""Characters of a description that MLflow keeps in every database; the run's README.md has the whole."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def register_model(
             raise
         client.set_registered_model_alias(name, alias, registered.version)
         client.log_text(run_id, card, "README.md")
-        client.update_model_version(name, registered.version, card)
-        client.update_registered_model(name, card)
+        client.update_model_version(name, registered.version, card[:LONGEST_CARD])
+        client.update_registered_model(name, card[:LONGEST_CARD])
     return registered
 
 

@@ -178,8 +178,8 @@ def _tell(client: MlflowClient, run_id: str, update: Update, moment: int, folder
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_A_TIME])
     for name in update.files:
         client.log_artifact(run_id, str(folder / name))
-    if "history.json" in update.files and (history := json.loads((folder / "history.json").read_text())):
-        client.log_figure(run_id, curves(history), "curves.png")
+    if "history.json" in update.files and (picture := curves(json.loads((folder / "history.json").read_text()))):
+        client.log_figure(run_id, picture, "curves.png")
     if update.tags:
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in update.tags.items()])
     if update.status:

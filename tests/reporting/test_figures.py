@@ -26,7 +26,7 @@ from pipeline.evaluation.attacks.cw import CWAttack
 from pipeline.reporting.drawing import COVERAGE, check_figures, read_coverage, write_figures
 from pipeline.reporting.figures.protocols import ProtocolsFigure
 from pipeline.reporting.figures.theory import TheoryFigure
-from pipeline.reporting.figures.trade_off import frontier
+from pipeline.reporting.figures.trade_off import REACH, _without_bars_of_a_crowd, frontier
 from pipeline.reporting.figures.training_curves import Curves, draw_curves
 from pipeline.reporting.results import fill
 from pipeline.reporting.style import KINDS, learner_looks, method_looks, style
@@ -198,6 +198,14 @@ def test_error_bars_are_standard_deviations_over_seeds(suite: Params, runs: pd.D
     ]
     heights = {round(abs(segment[1][1] - segment[0][1]), 4) for segment in segments if len(segment) == 2}
     assert round(2 * math.sqrt(2), 4) in heights, "50 and 52 %: one sample standard deviation to each side"
+
+
+def test_of_a_crowd_only_intervals_that_there_are_are_told() -> None:
+    crowd = pd.DataFrame(1.0, index=range(20), columns=["x_seeds", "y_seeds", *REACH])
+    crowd[["x_below", "x_above"]] = math.nan
+    shown, said = _without_bars_of_a_crowd(crowd)
+    assert said == r"95% intervals over test images, one seed: about $\pm$1.0 (up)."
+    assert shown[list(REACH)].isna().all(axis=None)
 
 
 def test_a_figure_that_would_show_nothing_is_refused(suite: Params, runs: pd.DataFrame) -> None:

@@ -179,7 +179,8 @@ def _without_bars_of_a_crowd(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if seeds > 1 or len(points) <= MOST_BARS:
         return points, bars_note(seeds)
     wide = {axis: points[[f"{axis}_below", f"{axis}_above"]].mean(axis=1).median() for axis in "xy"}
-    ends = " and ".join(rf"$\pm${wide[axis]:.1f} ({side})" for axis, side in (("x", "across"), ("y", "up")))
+    sides = [(wide[axis], side) for axis, side in (("x", "across"), ("y", "up")) if not math.isnan(wide[axis])]
+    ends = " and ".join(rf"$\pm${width:.1f} ({side})" for width, side in sides)
     return points.assign(**dict.fromkeys(REACH, math.nan)), f"95% intervals over test images, one seed: about {ends}."
 
 

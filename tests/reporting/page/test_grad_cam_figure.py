@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def test_rows_are_images_that_the_method_gets_right_and_others_get_wrong(draw: D
             axis=1,
         )
         assert matching.all(axis=1).any()
+
+
+def test_classes_are_called_by_their_names(draw: Draw, here: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = here.params.experiment("nt", 1).data.facts
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    monkeypatch.setattr("pipeline.config.data._facts", lambda *given: replace(facts, classes=names))
+    shown = {axes.get_xlabel().removeprefix("✓ ").removeprefix("✗ ") for axes in draw(images=3).axes}
+    assert len(shown) >= 2 and shown <= set(names)
 
 
 def test_what_is_not_measured_is_said_beside_the_others(draw: Draw) -> None:
