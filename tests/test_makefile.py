@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import LONG, ONE_AFTER_ANOTHER, REPOSITORY, SLOW
 
 
 @pytest.fixture
@@ -105,3 +105,10 @@ def test_what_breaks_python_or_hides_the_checkout_does_not_reach_commands(checko
         capture_output=True,
     )
     assert done.returncode == 0 and f"{name}=" not in done.stdout and "\nLOGNAME=" in done.stdout
+
+
+@pytest.mark.parametrize("name", [*SLOW, *LONG, *ONE_AFTER_ANOTHER])
+def test_what_make_test_leaves_out_or_begins_first_is_there(name: str) -> None:
+    file, _, function = name.partition("::")
+    found = [REPOSITORY / file] if file.endswith(".py") else list((REPOSITORY / file).rglob("test_*.py"))
+    assert found and all(f"def {function.partition('[')[0]}" in path.read_text() for path in found)
