@@ -143,6 +143,14 @@ def test_a_training_that_branches_from_a_shared_one_takes_what_is_left_of_it(mon
     assert made._whole().ends == pytest.approx(now + 90) and made._whole().share == pytest.approx(0.1)
 
 
+def test_workers_that_come_later_shorten_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    made = Board({name: {"train": 1.0} for name in "abcd"}, 0, "abcd", "experiments", 1)
+    made.hear_all(Standing(name, "epoch 5/10", 0.5, now - 50, None, "train") for name in "ab")
+    assert made._whole().ends == pytest.approx(now + (50 + 50 + 100 + 100) / 2)
+
+
 def test_a_piece_that_is_begun_again_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now)

@@ -79,6 +79,7 @@ class Board:
         self._standings.clear()
         for standing in standings:
             self.hear(standing.title, standing)
+        self._jobs = max(self._jobs, len(self._standings))  # workers may come later
 
     def end(self, piece: str) -> None:
         """Take in that a piece has ended."""
