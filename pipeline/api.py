@@ -59,7 +59,6 @@ from pipeline.data.split import open_split
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.foreign_weights import check_model
 from pipeline.evaluation.journal import Journal
-from pipeline.evaluation.predictions import channels_last
 from pipeline.evaluation.verdicts import accuracies
 from pipeline.experiments.compare import Comparison, compare
 from pipeline.experiments.evaluate import evaluate_experiment
@@ -205,7 +204,7 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     inputs = _inputs(images)
     weights = next(model.parameters(), inputs)
     with in_eval_mode(model):
-        parts = [model(channels_last(part.to(weights.device))).argmax(1) for part in torch.split(inputs, batch_size)]
+        parts = [model(part.to(weights.device)).argmax(1) for part in torch.split(inputs, batch_size)]
     return torch.cat(parts).to(images.device)
 
 
@@ -237,7 +236,7 @@ def attack(
     Raises:
         RequestError: these are no such images, or a setting is out of its range.
     """
-    inputs = _inputs(images)
+    inputs, labels = _inputs(images), torch.as_tensor(labels).long()
     if labels.shape != (len(inputs),):
         raise RequestError(f"labels: expected one for each of {len(inputs)} images, got shape {tuple(labels.shape)}")
     step = OVERSHOOT * epsilon / max(steps, 1) if step_size is None else step_size
@@ -248,6 +247,8 @@ def attack(
 
 def _inputs(images: Tensor) -> Tensor:
     """Images as networks take them."""
+    if not isinstance(images, Tensor):
+        raise RequestError(f"expected images as a tensor, got {type(images).__name__}; torch.from_numpy makes one")
     if images.dtype == torch.uint8 and images.dim() == 4:
         return to_unit_interval(images)
     if images.dim() != 4 or not images.is_floating_point():
@@ -260,4 +261,4 @@ def _inputs(images: Tensor) -> Tensor:
             f"expected images in [0, 1], got values from {float(images.min()):g} to {float(images.max()):g}: let the "
             "network standardise its inputs itself"
         )
-    return images
+    return images.float()

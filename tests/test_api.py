@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -156,6 +157,7 @@ def test_a_foreign_network_is_attacked_and_left_as_it_is(norm: Any, epsilon: flo
         ({"images": torch.full((2, 3, 16, 16), 2.0)}, r"images in \[0, 1\], got values from 2 to 2"),
         ({"images": torch.zeros(2, 3)}, "shape .2, 3."),
         ({"images": torch.zeros(2, 3, 16, 16, dtype=torch.int64)}, "int64"),
+        ({"images": np.zeros((2, 3, 16, 16))}, "images as a tensor, got ndarray; torch.from_numpy"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "one for each of 2 images"),
         ({"norm": "l3"}, "norm"),
         ({"epsilon": -1.0}, "epsilon"),
@@ -167,6 +169,14 @@ def test_a_wrong_request_for_an_attack_is_refused(change: dict[str, Any], said: 
     right: dict[str, Any] = {"images": torch.zeros(2, 3, 16, 16), "labels": torch.zeros(2, dtype=torch.int64)}
     with pytest.raises(RequestError, match=said):
         api.attack(foreign(), **{**right, **change})
+
+
+def test_doubles_and_small_labels_are_taken(tmp_path: Path) -> None:
+    """As `torch.from_numpy(pixels / 255.0)` and many data sets give them."""
+    model, images = foreign(), torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    labels = api.predict(model, images.double())
+    found = api.attack(model, images.double(), labels.to(torch.int32), steps=2)
+    assert found.dtype == torch.float32 and torch.equal(found, api.attack(model, images, labels, steps=2))
 
 
 def test_images_and_a_network_of_ones_own_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

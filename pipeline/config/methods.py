@@ -56,8 +56,8 @@ class NetworkSettings(StrictModel):
     """How a network is built that is named by where it is, 'package.module:object'."""
 
     arguments: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
-    """What it is called with. `channels`, `classes` (or `num_classes`), `height` and `width` are given to it anyway,
-    where it has parameters of these names."""
+    """What it is called with. `in_channels` (or `in_chans`, `channels`), `classes` (or `num_classes`), and `height`
+    with `width` are given to it anyway, where it has parameters of these names."""
     fit: StrictBool = Field(default=False, exclude_if=lambda value: not value)
     """Replace its first convolution and last linear layer where they do not fit the data; for images of up to 64 x 64,
     also a first convolution with a stride, and drop the max-pool after it."""

@@ -10,7 +10,7 @@ from pipeline.core.errors import RequestError
 from pipeline.data.images import ImageSet
 from pipeline.evaluation.predictions import channels_last
 from pipeline.evaluation.statistics import mcnemar
-from pipeline.models.checks import check_logits
+from pipeline.models.checks import logits_of
 
 IMAGES = 256
 """How many test images the checks look at."""
@@ -40,9 +40,8 @@ def check_model(model: nn.Module, images: ImageSet, classes: int, any_scale: boo
     inputs, labels = images.batch(torch.arange(min(IMAGES, len(images)), device=images.images.device))
     if model.training:
         raise RequestError("the model is in train mode: its predictions depend on the batch. Call model.eval() first.")
-    logits = model(channels_last(inputs))
     way_out = "Choose the data set it was trained on."
-    check_logits("the model", "images", logits, (len(inputs), classes), "in eval mode", way_out)
+    logits = logits_of("the model", model, inputs, classes, "in eval mode", way_out)
     if not torch.equal(logits, model(channels_last(inputs))):
         raise RequestError(
             "the model gives other outputs for the same images: it is random, and AutoAttack standard says little "

@@ -45,7 +45,8 @@ def check_network(name: str, model: nn.Module, shape: tuple[int, int, int], clas
     generator, device = torch.Generator().manual_seed(0), parameters[0].device
     images = torch.rand((IMAGES, *shape), generator=generator).to(device)
     try:
-        copy = deepcopy(model)  # BatchNorm follows the images in train mode
+        # BatchNorm follows the images in train mode, and the layout is the one of training.
+        copy = deepcopy(model).to(memory_format=torch.channels_last)
     except Exception as error:  # other people's code: anything may come of it
         raise RequestError(
             f"network '{name}' cannot be copied, which averaging weights needs ({said(error)})"
@@ -71,19 +72,28 @@ def check_network(name: str, model: nn.Module, shape: tuple[int, int, int], clas
 
 
 def _logits(name: str, model: nn.Module, images: Tensor, classes: int, mode: str) -> Tensor:
+    return logits_of(f"network '{name}'", model, images, classes, f"in {mode} mode", WAY_OUT)
+
+
+def logits_of(who: str, model: nn.Module, images: Tensor, classes: int, where: str, way_out: str) -> Tensor:
+    """The logits of a network, in the memory layout that it is trained and attacked in.
+
+    Args: as of `check_logits`.
+
+    Raises:
+        RequestError: it cannot take the images, or `check_logits` refuses what it gives.
+    """
     shape = " x ".join(map(str, images.shape[1:]))
     try:
-        logits: Any = model(images)
+        logits: Any = model(images.contiguous(memory_format=torch.channels_last))
     except Exception as error:  # other people's code: anything may come of it
-        raise RequestError(
-            f"network '{name}' cannot take images of {shape} in {mode} mode: {said(error)}. {WAY_OUT}"
-        ) from error
+        raise RequestError(f"{who} cannot take images of {shape} {where}: {said(error)}. {way_out}") from error
     if not isinstance(logits, Tensor):
         raise RequestError(
-            f"network '{name}' gives {type(logits).__name__} in {mode} mode, expected a tensor of logits; switch "
-            "auxiliary outputs off (model.arguments), or wrap it"
+            f"{who} gives {type(logits).__name__} {where}, expected a tensor of logits; switch auxiliary outputs off "
+            "(model.arguments), or wrap it"
         )
-    check_logits(f"network '{name}'", f"images of {shape}", logits, (len(images), classes), f"in {mode} mode", WAY_OUT)
+    check_logits(who, f"images of {shape}", logits, (len(images), classes), where, way_out)
     return logits
 
 

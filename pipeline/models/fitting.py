@@ -68,8 +68,8 @@ def _fit_head(network: nn.Module, classes: int) -> None:
     heads = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not heads:
         raise RequestError(
-            f"fit: {type(network).__name__} has no linear layer that could be one for {classes} classes; say it in "
-            "model.arguments, for example {num_classes: " + str(classes) + "}"
+            f"fit: {type(network).__name__} has no linear layer that could be one for {classes} classes; leave out "
+            "model.fit and say it in model.arguments, for example {num_classes: " + str(classes) + "}"
         )
     name, head = heads[-1]
     if head.out_features != classes:

@@ -56,6 +56,7 @@ class FoldedCopy:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._parts = list(model.modules())[1:]
         graph = _Recorder(model).trace(model)
         self.network = fx.GraphModule(model, graph)
         self.folds: list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]] = []
@@ -104,7 +105,10 @@ class FoldedCopy:
             joined.bias.copy_(bias)
 
     def belongs_to(self, model: nn.Module) -> bool:
-        """Whether device and precision are still the network's."""
+        """Whether layers, device and precision are still the network's: a layer may be replaced, as by a new head."""
+        parts = list(model.modules())[1:]
+        if list(map(id, parts)) != list(map(id, self._parts)):
+            return False
         weights = [(pair[0].weight, pair[1].weight) for pair in self.folds]
         return all(own.device == other.device and own.dtype == other.dtype for own, other in weights)
 
@@ -118,7 +122,7 @@ def folded(model: nn.Module) -> nn.Module:
     The copy is made at the first call for a network and kept; later calls take over weights and statistics.
 
     Args:
-        model: In eval mode. Attributes other than weights and buffers must no longer change.
+        model: In eval mode. Attributes other than layers, weights and buffers must no longer change.
 
     Returns:
         `model` itself where nothing can be folded: its forward pass depends on values or replaces weights or is

@@ -84,9 +84,11 @@ def load_into(model: nn.Module, weights: WeightFile, images: DataFacts) -> list[
     own = model.state_dict()
     found = _fit_or_refuse(own, weights, images)
     names, before = dict(found.names), _own_prefix(found.names)
+    outside = found.prefix.removesuffix(before)
     for ours in own.keys() - names.keys():  # no output depends on these: taken where the file has them
         layer = found.names.get(ours.replace(COUNTER, "running_mean"))
-        theirs = f"{found.prefix}{ours[len(before) :]}" if layer is None else layer.replace("running_mean", COUNTER)
+        alike = f"{found.prefix}{ours.removeprefix(before)}" if ours.startswith(before) else f"{outside}{ours}"
+        theirs = alike if layer is None else layer.replace("running_mean", COUNTER)
         if theirs in weights.tensors and weights.tensors[theirs].shape == own[ours].shape:
             names[ours] = theirs
     model.load_state_dict(own | {ours: weights.tensors[theirs] for ours, theirs in names.items()})
@@ -105,8 +107,9 @@ def _fit_or_refuse(own: Mapping[str, Tensor], weights: WeightFile, images: DataF
         raise RequestError(f"{weights.origin}: {found.reason}{_way_out(weights, images)}")
     for ours, theirs in found.names.items():
         tensor = weights.tensors[theirs]
-        # A real number for each element: not complex, whole, sparse, quantised or without data.
-        if not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided:
+        # A real number for each element where the network has one: not complex, sparse, quantised or without data.
+        real = tensor.is_floating_point() if own[ours].is_floating_point() else tensor.dtype == own[ours].dtype
+        if not real or tensor.is_meta or tensor.layout != torch.strided:
             layout = str(tensor.layout).removeprefix("torch.")
             raise RequestError(
                 f"{weights.origin}: tensor '{theirs}' is {tensor.dtype} ({layout}, on {tensor.device}), expected "

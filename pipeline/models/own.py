@@ -108,14 +108,16 @@ def _constructor(path: str) -> Callable[..., Any]:
 
 
 def _given(constructor: Callable[..., Any], images: DataFacts) -> dict[str, int]:
-    """What is known of the images, by the names that a network's parameters usually have."""
-    known = {
-        **dict.fromkeys(("channels", "in_channels", "in_chans"), images.channels),
-        **dict.fromkeys(("classes", "num_classes"), len(images.classes)),
-        "height": images.height,
-        "width": images.width,
-    }
-    return {name: value for name, value in known.items() if name in _parameters(constructor)}
+    """What is known of the images, by the names that a network's parameters usually have.
+
+    `width` without `height` is the network's own, as is `channels` beside a parameter for those of the images.
+    """
+    has = _parameters(constructor)
+    channels = next((name for name in ("in_channels", "in_chans", "channels") if name in has), None)
+    classes = [name for name in ("classes", "num_classes") if name in has]
+    sides = {"height": images.height, "width": images.width} if {"height", "width"} <= has.keys() else {}
+    known = {channels: images.channels} if channels else {}
+    return {**known, **dict.fromkeys(classes, len(images.classes)), **sides}
 
 
 def _parameters(constructor: Callable[..., Any]) -> Mapping[str, Parameter]:

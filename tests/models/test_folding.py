@@ -41,6 +41,17 @@ def trained(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     return network.eval()
 
 
+def test_a_layer_that_is_replaced_is_part_of_the_next_copy() -> None:
+    """As a notebook gives a network another head between two attacks."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    assert norms(folded(model)) == 0
+    model[3] = nn.Linear(4 * 36, 10)
+    torch.testing.assert_close(folded(model)(images), model(images))
+    model[0] = nn.Conv2d(3, 4, 3)
+    torch.testing.assert_close(folded(model)(images), model(images))
+
+
 @pytest.mark.parametrize(("architecture", "dataset", "shape", "left"), NETWORKS)
 def test_crafted_examples_agree_to_rounding(
     architecture: str, dataset: str, shape: tuple[int, ...], left: int, monkeypatch: pytest.MonkeyPatch

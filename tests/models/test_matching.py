@@ -116,6 +116,27 @@ def test_names_that_are_the_same_are_taken_as_they_are() -> None:
     assert isinstance(found, Fit) and found.names == {name: f"module.{name}" for name in own}
 
 
+class Standardising(nn.Module):
+    """A network of somebody's own whose weights all lie below `net`, beside its constants and a table of indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, 1, 1, 1))
+        self.register_buffer("std", torch.ones(1, 1, 1, 1))
+        self.net = small()
+        self.net.register_buffer("index", torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_constants_and_indices_beside_the_weights_are_taken_too(tmp_path: Path, prefix: str) -> None:
+    constants = {"mean": torch.full((1, 1, 1, 1), 0.5), "std": torch.full((1, 1, 1, 1), 0.25)}
+    content = {**named("net."), **constants, "net.index": torch.tensor([3, 1, 2])}
+    torch.save(named(prefix, content), tmp_path / "weights.pt")
+    model = Standardising()
+    load_into(model, read_weights(tmp_path / "weights.pt", None), DIGITS)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in content.items())
+
+
 class Leaderboard(nn.Module):
     """A network as leaderboards define it: with constants and a stage that is not run in its state."""
 

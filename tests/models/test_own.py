@@ -17,6 +17,7 @@ from pipeline.core.values import Normalization
 from pipeline.models import build_model, check_input
 from pipeline.models.checks import check_network
 from pipeline.models.fitting import fit
+from pipeline.models.own import construct
 from pipeline.models.stages import last_stage
 from pipeline.objectives.part import class_activation
 
@@ -39,6 +40,45 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]
         return f"{name}:Net"
 
     return write
+
+
+OWN_DEFAULTS = """
+class Net(nn.Module):
+    def __init__(self, {parameters}):
+        super().__init__()
+        self.given = ({names})
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names", "given"),
+    [
+        ("channels, classes, width=16", "channels, classes, width", (3, 10, 16)),
+        ("num_classes, depth=28, width=10", "num_classes, depth, width", (10, 28, 10)),
+        ("in_channels, num_classes, channels=64", "in_channels, num_classes, channels", (3, 10, 64)),
+        ("in_chans, classes, height=1, width=1", "in_chans, classes, height, width", (3, 10, 32, 32)),
+    ],
+)
+def test_a_networks_own_width_and_channels_are_not_those_of_the_images(
+    own: Callable[[str], str], parameters: str, names: str, given: tuple[int, ...]
+) -> None:
+    path = own(OWN_DEFAULTS.format(parameters=parameters, names=names))
+    assert construct(path, CIFAR10, {}).given == given
+
+
+def test_a_network_that_flattens_by_view_is_refused_with_the_way_out() -> None:
+    """It works on images as they lie in a notebook, but not in the layout that convolutions are fastest on."""
+
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.linear(self.convolution(images).view(-1, 4 * 36))  # type: ignore[no-any-return]
+
+    with pytest.raises(RequestError, match=r"cannot take images of 3 x 8 x 8 .* Use \.reshape"):
+        check_network("views", Views(), (3, 8, 8), 10)
 
 
 def parameters(model: nn.Module) -> int:
