@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,25 @@ SOURCE = "source"
 def stamp(root: Path) -> str:
     """A digest over the path, size and time of every file at `root`."""
     digest = hashlib.sha256()
-    files = (
-        [root] if root.is_file() else sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-    )
-    for path in files:
+    for path in [root] if root.is_file() else sorted(_files(root)):
         try:
             status = path.stat()
         except OSError:  # a link that leads nowhere, which reading will tell of
             continue
         digest.update(os.fsencode(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Those of a tree, behind links to folders too, each of which is followed once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(folder, name) for name in names)
 
 
 def are_touched(params_file: Path) -> bool:

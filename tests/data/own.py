@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset, random_split
 from torchvision.datasets import FakeData
 
 CLASSES = ("cat", "dog & co", "äsche_2")
@@ -43,6 +44,25 @@ def grey_arrays(classes: int = 2, train: int = 18, test: int = 6, height: int = 
         made[f"{part}_images"] = np.stack([pixels(*one, height, width, 1) for one in numbered])
         made[f"{part}_labels"] = np.array([label for label, _ in numbered])
     return made
+
+
+def randomly_split(root: Path) -> list[Subset[Any]]:
+    """What docs/own_data.md shows, with other images."""
+    whole = FakeData(80, (3, 16, 16), 4)
+    whole.classes = list("abcd")
+    return random_split(whole, [0.8, 0.2], generator=torch.Generator().manual_seed(0))
+
+
+def failing(root: Path) -> Dataset[Any]:
+    """Images of which one cannot be read."""
+
+    class Broken(FakeData):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            if index == 3:
+                raise TypeError("a file of the third kind")
+            return super().__getitem__(index)
+
+    return Broken(20, (3, 16, 16), 4)
 
 
 def fake_data(root: Path) -> tuple[Dataset[Any], Dataset[Any]]:

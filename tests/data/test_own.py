@@ -20,7 +20,7 @@ from pipeline.data.images import is_prepared, load_split
 from pipeline.data.own import read_own
 from pipeline.data.own.base import OwnData
 from pipeline.data.prepare import find, prepare
-from pipeline.provenance.own_images import are_touched
+from pipeline.provenance.own_images import are_touched, stamp
 from tests.data.own import CLASSES, grey_arrays, pixels, write_folders
 
 Change = Callable[[Path], object]
@@ -188,6 +188,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
 
+def overwritten(path: Path) -> None:
+    changed()(path)
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
 WRONG_ARRAYS: dict[str, tuple[Change, str]] = {
     "no file": (lambda path: None, "is no file; expected one that numpy.savez"),
     "no NPZ": (lambda path: path.write_bytes(b"text"), "is no NPZ file"),
@@ -202,7 +209,17 @@ WRONG_ARRAYS: dict[str, tuple[Change, str]] = {
     "labels with gaps": (each_label(lambda labels: labels * 2), "labels are 0 to 2, without 1; expected 0 to 1"),
     "negative labels": (each_label(lambda labels: labels - 1), "labels are -1 to 0; expected 0 to 1"),
     "one-hot labels": (each_label(lambda labels: np.eye(2, dtype=int)[labels]), "argmax"),
-    "labels that are floats": (each_label(lambda labels: labels / 1), "labels are of type float64"),
+    "labels that are floats": (each_label(lambda labels: labels / 1), r"labels are of type float64.*astype\(int\)"),
+    "labels that are text": (each_label(lambda labels: labels.astype(str)), "labels are of type <U.*numpy.unique"),
+    "one label far off": (
+        each_label(lambda labels: np.where(labels == 1, 2**40, 0)),
+        "labels are 0 to 1099511627776, without 1, 2, 3, 4, 5 and 1,099,511,627,770 more; expected 0 to 1",
+    ),
+    "damaged in the middle": (overwritten, "is damaged"),
+    "names that are objects": (
+        lambda path: write_arrays(path, grey_arrays() | {"classes": np.array(["a", "b"], object)}),
+        r"classes are Python objects .* astype\(str\)",
+    ),
     "floats to 255": (
         changed(train_images=lambda images: images / 1.0),
         r"floats are from 0 to 239, expected 0 to 1.*as",
@@ -294,6 +311,7 @@ FACTORIES = {
     "torchvision.datasets:MNIST": "fails for data.root .*Dataset not found",
     "pathlib:Path": "takes no root|gives a PosixPath|expected",
     "os:listdir": "gives|no pair|fails",
+    "tests.data.own:failing": "item 3 cannot be had: TypeError: a file of the third kind",
 }
 
 
@@ -301,6 +319,37 @@ FACTORIES = {
 def test_functions_that_give_no_images(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read(name, tmp_path)
+
+
+def test_the_documented_split_is_read_with_its_class_names(tmp_path: Path) -> None:
+    found = read("tests.data.own:randomly_split", tmp_path)
+    assert (len(found.train), len(found.test), found.classes) == (64, 16, ("a", "b", "c", "d"))
+
+
+def test_arrays_are_resized_on_request(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "arrays.npz", grey_arrays())
+    assert read("arrays", tmp_path / "arrays.npz", size=(6, 10)).test.images.shape == (12, 1, 6, 10)
+    colours = grey_arrays() | {"train_images": np.zeros((36, 12, 20, 3), np.uint8) + 200}
+    write_arrays(tmp_path / "arrays.npz", colours | {"test_images": np.zeros((12, 12, 20, 3), np.uint8) + 100})
+    assert read("arrays", tmp_path / "arrays.npz", size=8).train.images.shape == (36, 3, 8, 8)
+
+
+def test_objects_that_nobody_asks_for_and_names_in_bytes_do_no_harm(tmp_path: Path) -> None:
+    others = {"files": np.array([{}, None], object), "classes": np.array([b"cat", b"dog"])}
+    write_arrays(tmp_path / "arrays.npz", grey_arrays() | others)
+    assert read("arrays", tmp_path / "arrays.npz").classes == ("cat", "dog")
+
+
+def test_a_touch_behind_a_link_is_seen(tmp_path: Path) -> None:
+    elsewhere = write_folders(tmp_path / "elsewhere")
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "train").symlink_to(elsewhere / "train")
+    (root / "test").symlink_to(elsewhere / "test")
+    (elsewhere / "train/back").symlink_to(root)
+    before = stamp(root)
+    os.utime(elsewhere / "train/cat/000.png", (1, 1))
+    assert stamp(root) != before
 
 
 def test_a_touch_is_seen_without_opening_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.config import DataSettings
 from pipeline.core.errors import RequestError
 from pipeline.data.images import ImageSet
-from pipeline.data.own.base import OwnData, check_labels, check_memory, labels_of, named, split_off
+from pipeline.data.own.base import OwnData, check_labels, check_memory, labels_of, named, resized, split_off
 
 SPLIT = (
     ("train_images", "train_labels", "test_images", "test_labels"),
@@ -26,6 +27,7 @@ WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"))
 """The names that arrays may have; the first of each is the one that the documentation has."""
 CLASSES = "classes"
 """Names of the classes, which may be left out."""
+KNOWN = {CLASSES, *chain.from_iterable((*SPLIT, *WHOLE))}
 CHANNELS = (1, 3)
 
 
@@ -40,6 +42,7 @@ def read_arrays(settings: DataSettings) -> OwnData:
             f"{', '.join(WHOLE[0])}"
         )
     pairs = [_pair(arrays, names[place], names[place + 1], path) for place in range(0, len(names), 2)]
+    pairs = [(resized(images, settings.size), labels) for images, labels in pairs]
     count = check_labels([label for _, labels in pairs for label in labels], str(path))
     classes = _class_names(arrays, count, path)
     whole, *tests = [
@@ -110,16 +113,27 @@ def _open(path: Path) -> Mapping[str, Any]:
         check_memory(1, [sum(part.file_size for part in packed.infolist())])
     try:
         with np.load(path, allow_pickle=False) as packed_arrays:
-            return {name: packed_arrays[name] for name in packed_arrays.files}
+            return {name: _load(packed_arrays, name, path) for name in packed_arrays.files}
+    except (RequestError, MemoryError):
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib stumble over damage in many ways
+        raise RequestError(f"{path}: is damaged ({error}); write it anew") from None
+
+
+def _load(packed: Any, name: str, path: Path) -> Any:
+    """An array of a file; None for one of Python objects that nobody asks for."""
+    try:
+        return packed[name]
     except ValueError as error:
         if "pickle" not in str(error).lower():
-            raise RequestError(f"{path}: is damaged ({error}); write it anew") from None
+            raise
+        if name not in KNOWN:
+            return None
+        way_out = "astype(str) makes text of names" if name == CLASSES else "Save numbers, all images of one shape"
         raise RequestError(
-            f"{path}: holds Python objects (pickles), which are never loaded: they could run any program. Save arrays "
-            "of numbers, all images of one shape"
+            f"{path}: {name} are Python objects (pickles), which are never loaded: they could run any program. "
+            f"{way_out}"
         ) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path}: is damaged ({error}); write it anew") from None
 
 
 def _pair(arrays: Mapping[str, Any], images: str, labels: str, path: Path) -> tuple[NDArray[np.uint8], list[int]]:
@@ -133,7 +147,8 @@ def _pair(arrays: Mapping[str, Any], images: str, labels: str, path: Path) -> tu
 def _class_names(arrays: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
     if CLASSES not in arrays:
         return tuple(map(str, range(count)))
-    given = tuple(str(name) for name in arrays[CLASSES].ravel())
+    named_so = arrays[CLASSES].ravel()
+    given = tuple(map(str, np.char.decode(named_so, "utf-8") if named_so.dtype.kind == "S" else named_so))
     if len(given) != count:
         raise RequestError(f"{path}: names {len(given)} {CLASSES}, labels are of {count}")
     return given

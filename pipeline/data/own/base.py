@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -47,6 +48,15 @@ def to_pixels(image: Image.Image, size: Size) -> Pixels:
         # Pillow's bilinear filter widens with the reduction: it is antialiased.
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)
+
+
+def resized(images: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Images (count, 1 or 3, height, width) as `to_pixels` resizes each."""
+    if size is None:
+        return images
+    plain = (one[0] if len(one) == 1 else one.transpose(1, 2, 0) for one in images)
+    found = np.stack([to_pixels(Image.fromarray(np.ascontiguousarray(one)), size) for one in plain])
+    return found[:, None] if found.ndim == 3 else found.transpose(0, 3, 1, 2)
 
 
 def put_together(images: Iterable[tuple[str, Pixels]], count: int) -> Tensor:
@@ -159,6 +169,10 @@ def labels_of(labels: NDArray[np.generic], what: str) -> list[int]:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         hint = "; argmax(1) makes labels of one-hot rows" if labels.ndim == 2 else ""
+        if labels.dtype.kind in "USO":
+            hint = "; numpy.unique(labels, return_inverse=True)[1] numbers them"
+        elif labels.dtype.kind == "f":
+            hint = hint or "; astype(int) makes whole numbers of them"
         raise RequestError(
             f"{what}: labels are of type {labels.dtype} and shape {labels.shape}, expected whole numbers and "
             f"(images,){hint}"
@@ -177,8 +191,10 @@ def check_labels(labels: Iterable[int], what: str) -> int:
         raise RequestError(f"{what}: has no images")
     if present == list(range(len(present))):
         return len(present)
-    missing = sorted(set(range(max(present[-1], 0))) - set(present))
-    gaps = f", without {named([str(label) for label in missing])}" if missing and present[0] >= 0 else ""
+    known, lacking = set(present), present[-1] + 1 - len(present)
+    first = [str(label) for label in islice((label for label in count() if label not in known), NAMED)]
+    more = f" and {lacking - NAMED:,} more" if lacking > NAMED else ""
+    gaps = f", without {', '.join(first[:lacking])}{more}" if lacking and present[0] >= 0 else ""
     raise RequestError(
         f"{what}: labels are {present[0]} to {present[-1]}{gaps}; expected 0 to {len(present) - 1}, every one of them. "
         "numpy.unique(labels, return_inverse=True)[1] numbers them so"

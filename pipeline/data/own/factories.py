@@ -50,10 +50,17 @@ def _made(name: str, root: Path) -> Sequence[Pairs]:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"data.name: '{name}' fails for data.root {root}: {said}") from error
-    made = given[0] if len(given) == 1 and isinstance(given[0], tuple) else given
+    made = given[0] if len(given) == 1 and _are_parts(given[0]) else given
     if len(made) not in (1, 2) or not all(hasattr(part, "__getitem__") and hasattr(part, "__len__") for part in made):
         raise RequestError(f"data.name: '{name}' gives {_told(given[0])}; {GIVES}")
     return made
+
+
+def _are_parts(given: Any) -> bool:
+    """Whether it is training and test images, a tuple, or a list as of `random_split`, not one sequence of pairs."""
+    return isinstance(given, tuple) or (
+        isinstance(given, list) and len(given) == 2 and not any(isinstance(part, tuple | list) for part in given)
+    )
 
 
 def _choices(factory: Callable[..., Any], name: str) -> list[dict[str, Any]]:
@@ -77,7 +84,12 @@ def _read(part: Pairs, size: Size, name: str) -> ImageSet:
     def pixels() -> Iterator[tuple[str, Pixels]]:
         for position in range(len(part)):
             try:
-                image, label = part[position]
+                item = part[position]
+            except Exception as error:  # other people's code: anything may come of it
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise RequestError(f"data.name: '{name}', item {position} cannot be had: {said}") from error
+            try:
+                image, label = item
             except (TypeError, ValueError):
                 raise RequestError(f"data.name: '{name}', item {position}: is no pair (image, label)") from None
             labels.append(label)
@@ -103,7 +115,7 @@ def _pixels(image: Any, size: Size, what: str) -> Pixels:
 
 
 def _class_names(part: Any, count: int) -> tuple[str, ...]:
-    given = getattr(part, "classes", None)
+    given = getattr(part, "classes", None) or getattr(getattr(part, "dataset", None), "classes", None)
     if isinstance(given, list | tuple) and len(given) == count and all(isinstance(name, str) for name in given):
         return tuple(given)
     return tuple(map(str, range(count)))

@@ -52,7 +52,8 @@ def parts_of(root: Path) -> tuple[str, ...]:
             raise RequestError(f"{root}: has {tests[0]}/, but no train/; {LAYOUT}")
         return ("",)
     if not tests:
-        raise RequestError(f"{root}: has train/, but neither test/ nor val/; {LAYOUT}")
+        hint = "a class that is called train has to be renamed"
+        raise RequestError(f"{root}: has train/, but neither test/ nor val/; {LAYOUT}; {hint}")
     if len(tests) > 1:
         print(
             f"{root}: val/ is left alone, test/ is tested on; data.held_out_images of train/ select epochs", flush=True
