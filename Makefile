@@ -29,7 +29,7 @@ COMPOSE = python -m stages.compose $(if $(OVERWRITE),--overwrite)
 # What `make bench` runs, the headline first; `python -m benchmarks grid` is run by hand.
 BENCH ?= step methods savings mixture peak profile compilation scaling evaluation autoattack theory theorems memory ood_memory imagefolder equality warm_ups
 
-.PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-all tables figures report reproduction explain compare suite prepare ui bench doctor lint format clean
+.PHONY: help setup repro paper publish plan ablation search beyond audit-deps test test-slow test-all tables figures report reproduction explain compare suite prepare ui bench doctor lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -94,6 +94,9 @@ audit-deps: setup ## Look up known vulnerabilities of every pinned package; fail
 
 test: setup ## Run the tests that take minutes, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder -m "not slow" --durations 10
+
+test-slow: setup ## Run the tests that make test leaves out, [UNTIL=s] those that begin before so many seconds since 1970
+	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder -m slow --durations 25 $(if $(UNTIL),--begin-until $(UNTIL) -rs --no-fold-skipped)
 
 test-all: setup ## Run every test, in TEST_JOBS processes
 	python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder --durations 25
