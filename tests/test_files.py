@@ -33,6 +33,7 @@ from pipeline.core.files import (
     write_record,
     write_text,
 )
+from tests.conftest import PATIENCE
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_what_a_killed_process_was_about_to_write_is_told_from_files(tmp_path: P
 def _hold(path: Path, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:
     with exclusive(path, "the test"):
         held.set()
-        release.wait(30)
+        release.wait(PATIENCE)
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     held, release = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(tmp_path / "lock", held, release))
     process.start()
-    assert held.wait(30)
+    assert held.wait(PATIENCE)
     message = rf"by another process \(process {process.pid} on "
     with pytest.raises(RequestError, match=message), exclusive(tmp_path / "lock", "the test"):
         raise AssertionError("two holders")
@@ -190,7 +191,7 @@ def test_a_killed_holder_is_named_once_by_the_next_one(tmp_path: Path, capsys: p
     held, release = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(tmp_path / "lock", held, release))
     process.start()
-    assert held.wait(30)
+    assert held.wait(PATIENCE)
     process.kill()
     process.join()
     for _ in range(2):
@@ -215,7 +216,7 @@ def _stay(held: multiprocessing.synchronize.Event, path: Path) -> None:
             held.set()
             time.sleep(5)
             os._exit(0)
-        assert held.wait(30)
+        assert held.wait(PATIENCE)
         os.kill(os.getpid(), 9)
 
 

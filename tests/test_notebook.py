@@ -48,7 +48,12 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
     """A notebook in an empty folder, whose kernel knows the small suite."""
     folder = tmp_path_factory.mktemp("notebook")
     client = Notebook(
-        nbformat.v4.new_notebook(), timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": folder}}
+        nbformat.v4.new_notebook(),
+        timeout=PATIENCE,
+        iopub_timeout=int(PATIENCE),  # what comes later is dropped without a word
+        startup_timeout=int(PATIENCE),
+        kernel_name="python3",
+        resources={"metadata": {"path": folder}},
     )
     with client.setup_kernel(env=clean_environment()):
         client.run(SMALLER)

@@ -66,7 +66,7 @@ def test_what_was_found_finished_has_no_speed(capsys: pytest.CaptureFixture[str]
 def test_when_work_ends_has_its_day_where_that_is_another_one() -> None:
     now = time.time()
     assert re.fullmatch(r"0:01:30 left, ends (?:\w{3} )?\d\d:\d\d", time_left(now + 90.2))
-    there = datetime.fromtimestamp(now + 3 * 86400)
+    there = datetime.fromtimestamp(now + 3 * 86400 + 0.2)
     assert time_left(now + 3 * 86400 + 0.2) == f"72:00:00 left, ends {there:%a %H:%M}"
     assert time_left(now + 10 * 86400 + 0.2).startswith("10 d 00:00 left, ends ")
 

@@ -96,7 +96,7 @@ def test_one_begins_after_the_other_however_that_ended(tmp_path: Path, jobs: int
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM reaches the first process alone, Ctrl-C all of the terminal's."""
-    work = "Path('ready' + name).touch(); time.sleep(60)"  # which has no answer of its own
+    work = "Path('ready' + name).touch(); time.sleep(600)"  # which has no answer of its own
     process = start(tmp_path, work, ["a", "b", "c"], 2)
     until = time.monotonic() + PATIENCE
     while not all((tmp_path / f"ready{name}").exists() for name in "ab"):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pipeline.core.files import file_digest
 from pipeline.experiments import complete
 from pipeline.grid.local import free_port
 from pipeline.tracking import awaits_delivery, deliver_left, finished_runs, track
+from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.spool import Record, spool_of
 from pipeline.tracking.store import PATIENCE
 from pipeline.tracking.updates import Receiver, Update
@@ -180,24 +182,30 @@ def test_an_outage_in_the_middle_costs_training_no_time_and_is_made_up_for(
 ) -> None:
     monkeypatch.setattr("pipeline.tracking.delivery.RETRY", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    threads, attempt = set[Thread](), Delivery._attempt
+
+    def counted(self: Delivery) -> Any:
+        threads.add(current_thread())
+        return attempt(self)
+
+    monkeypatch.setattr(Delivery, "_attempt", counted)
     suite = f"middle {mode}"
     experiment = EXPERIMENT.model_copy(update={"suite": suite})
-    spool, slowest = spool_of(experiment), 0.0
+    spool = spool_of(experiment)
     with track(experiment, DATA) as run:
         for epoch in range(1, 13):
             if epoch == 4:
                 eventually(lambda: len(spool) == 0 and not is_away(said))
                 between.switch(mode)
-            started = time.monotonic()
             run.log_epoch(record(epoch))
-            slowest = max(slowest, time.monotonic() - started)
             if epoch == 9:
                 eventually(lambda: is_away(said))
                 assert len(spool) == 6, "what the outage keeps back, and no more"
+                monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a slow answer is no second outage
                 between.switch("up")
                 eventually(lambda: len(spool) == 0)
+                assert threads and main_thread() not in threads, "whoever trains waits for no answer"
         run.log_training(write_results(tmp_path / "results", experiment) / "train")
-    assert slowest < 1, "seconds for a record to reach the disk, on a busy machine"
     found = curves(between.address, suite)
     assert found["epoch"] == [(epoch, float(epoch)) for epoch in range(1, 13)]
     assert found["loss/linf"] == [(epoch, 2.0 / epoch) for epoch in range(1, 13)]
@@ -226,7 +234,7 @@ def test_a_store_that_takes_nothing_costs_the_end_of_a_stage_seconds(
         for epoch in range(1, 31):
             run.log_epoch(record(epoch))
         started = time.monotonic()
-    assert time.monotonic() - started < 2 * PATIENCE + 5, "an attempt under way, and a last one"
+    assert time.monotonic() - started < 2 * PATIENCE + 60, "an attempt under way, and a last one"
     assert between.requests <= 10, "two attempts, whatever is logged meanwhile"
     assert len(said) == 2 and "32 records for MLflow left in runs/" in said[1]
     assert caplog.records == [] and capsys.readouterr().err == "", "libraries are silent"

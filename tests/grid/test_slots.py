@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.grid import slots
 from pipeline.grid.slots import gpu_slot, visible_devices
+from tests.conftest import PATIENCE
 
 FIRST, SECOND = "MIG-first", "MIG-second"
 
@@ -50,7 +51,7 @@ def test_a_killed_process_frees_its_device(monkeypatch: pytest.MonkeyPatch) -> N
     ready = context.Event()
     process = context.Process(target=hold, args=(ready,))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE)
 
     def say(text: str) -> None:
         said.append(text)

@@ -21,7 +21,7 @@ import yaml
 from pipeline.core.errors import Interrupted, PipelineError, RequestError
 from pipeline.core.signals import stop_on_signal
 from stages import cli, compare, compose, evaluate, ood, train
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE, REPOSITORY
 from tests.stages.conftest import Workplace, clean_environment
 
 STAGES = sorted(path.stem for path in (REPOSITORY / "stages").glob("[!_]*.py") if path.stem != "cli")
@@ -140,7 +140,9 @@ sys.exit(cli.run(stage, ends_process=True))
 def test_a_signal_within_a_destructor_is_neither_lost_nor_a_traceback(then: str, said: str) -> None:
     """Python swallows what a destructor raises; the second one is freed with the error, after the message."""
     source = INTERRUPTED_BY_A_DESTRUCTOR.format(then=then)
-    ended = subprocess.run([sys.executable, "-c", source], cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
+    ended = subprocess.run(
+        [sys.executable, "-c", source], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (ended.returncode, ended.stderr) == (75, f"stopped: {said}\n")
 
 
@@ -149,7 +151,7 @@ def test_an_interrupt_while_a_class_is_made_ends_with_the_exit_code_too(tmp_path
     source = "import sys\nfrom stages import cli\n\n\ndef stage():\n    exec('raise KeyboardInterrupt')\n\n\n"
     (tmp_path / "interrupted.py").write_text(f"{source}sys.exit(cli.run(stage, ends_process=True))")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, env=environment, timeout=50)
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, env=environment, timeout=PATIENCE)
     assert ended.returncode == 75
 
 
@@ -182,6 +184,12 @@ def test_an_interrupt_that_a_library_catches_is_raised_again() -> None:
             check()
 
 
+def wait_for_an_interrupt() -> None:
+    """As `signal.pause`, which waits for ever where the signal came just before."""
+    for _ in range(int(10 * PATIENCE)):
+        time.sleep(0.1)
+
+
 def test_a_stop_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
     from sqlalchemy import create_engine, event, text
 
@@ -191,7 +199,7 @@ def test_a_stop_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
         with engine.begin() as connection:
             connection.execute(text("create table numbers (value)"))
             connection.execute(text("insert into numbers values (1)"))
-        signal.pause()
+        wait_for_an_interrupt()
     with engine.connect() as connection:
         assert connection.execute(text("select value from numbers")).scalar() == 1
 
@@ -206,7 +214,7 @@ def test_a_stop_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "imported_whole", False, raising=False)
     with pytest.raises(KeyboardInterrupt), cli.stop_at_once():
         importlib.import_module("interrupted_twice")
-        signal.pause()
+        wait_for_an_interrupt()
     assert sys.imported_whole  # type: ignore[attr-defined]
 
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from pipeline.grid.local import free_port
-from tests.conftest import keep, small_table
+from tests.conftest import PATIENCE, keep, small_table
 from tests.searching import Search
 from tests.stages.conftest import MakeWorkplace, Workplace, clean_environment, listening
 
@@ -76,18 +76,19 @@ def server(place: Workplace) -> Iterator[tuple[int, psutil.Process]]:
             stderr=subprocess.STDOUT,
         )
     try:
-        for _ in range(1200):
+        until = time.monotonic() + PATIENCE
+        while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.1)
         yield port, psutil.Process(process.pid)
     finally:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.terminate()
         process.terminate()
-        process.wait()
+        process.wait(PATIENCE)
 
 
 def test_the_interface_listens_on_this_machine_alone(server: tuple[int, psutil.Process]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from pipeline.config import Params, load_params
 from pipeline.experiments.evaluate import evaluate_experiment
 from pipeline.experiments.train import train_experiment
+from tests.conftest import PATIENCE
 from tests.running import few_steps
 
 ATTACK = "<script>document.title='taken over'</script>"
@@ -97,7 +98,8 @@ def browser() -> Iterator[Browser]:
     assert chromium is not None, "Chromium is not installed; .ci/system-packages installs it"
     with sync_playwright() as playwright:
         sandbox = [] if os.geteuid() else ["--no-sandbox"]  # root may not use it
-        started = playwright.chromium.launch(executable_path=chromium, args=sandbox)
+        expect.set_options(timeout=1000 * PATIENCE)
+        started = playwright.chromium.launch(executable_path=chromium, args=sandbox, timeout=1000 * PATIENCE)
         yield started
         started.close()
 

@@ -18,6 +18,7 @@ from pipeline.reporting import latex
 from pipeline.reporting.results import collect
 from pipeline.reporting.tables import lay_out, of_suite
 from stages import figures, report
+from tests.conftest import PATIENCE
 from tests.reporting.page.conftest import MEASURED, Suite
 
 Open = Callable[..., Page]
@@ -47,6 +48,7 @@ def open_report(browser: Browser, page_file: Path) -> Iterator[Open]:
 
     def open_it(place: str = "", **options: Any) -> Page:
         context = browser.new_context(**options)
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
