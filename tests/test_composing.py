@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.config import load_params
-from pipeline.config.composing import is_edited, with_header, write_composed
+from pipeline.config.composing import is_edited, with_found, with_header, write_composed
 from pipeline.core.errors import RequestError
 from stages import compose
 from tests.conftest import REPOSITORY
@@ -70,3 +71,18 @@ def test_the_command_keeps_edits(
     assert compose.main([*command, "--overwrite"]) == 0
     assert "kept your edited" in capsys.readouterr().out
     assert output.with_name("params.yaml.bak").read_text() == edited
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "  found:\n    classes:\n    - cat\n    - dog  # both\n    train_images: 3\n",
+        "  found: {classes: [cat,\n    dog]}\n",
+        "  found: null\n",
+    ],
+)
+def test_what_stands_after_the_images_that_were_found_stays(block: str) -> None:
+    after = "  # held out, for epochs\n  held_out_images: 4  # of 40\n\n# next\nseeds: [1]\n"
+    changed = with_found(f"data:\n  name: images\n{block}{after}", {"classes": ["owl"]})
+    assert yaml.safe_load(changed)["data"] == {"name": "images", "found": {"classes": ["owl"]}, "held_out_images": 4}
+    assert changed.endswith(after)

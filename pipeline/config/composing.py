@@ -94,10 +94,9 @@ def with_found(text: str, found: dict[str, Any]) -> str:
     root: Any = yaml.compose(text, yaml.SafeLoader)
     data = next(value for key, value in root.value if key.value == "data")
     line = f"found: {json.dumps(found, ensure_ascii=False)}"
-    present = [(key.start_mark.index, value.end_mark.index) for key, value in data.value if key.value == "found"]
+    present = [(key.start_mark.index, _end(value)) for key, value in data.value if key.value == "found"]
     if present:
         start, end = present[0]
-        end = start + len(text[start:end].rstrip())
     else:
         start = end = data.value[0][0].start_mark.index
         line += ", " if data.flow_style else "\n" + " " * data.value[0][0].start_mark.column
@@ -106,6 +105,15 @@ def with_found(text: str, found: dict[str, Any]) -> str:
     if header is None or is_edited(text):
         return changed
     return changed.replace(header[1], _digest(changed[header.end() :]), 1)
+
+
+def _end(node: Any) -> int:
+    """Where the text of a node of YAML ends: the end of a block, as the parser tells it, is behind comments."""
+    if isinstance(node.value, list) and node.value and not node.flow_style:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    end: int = node.end_mark.index
+    return end
 
 
 def _free_name(path: Path) -> Path:
