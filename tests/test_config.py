@@ -206,6 +206,7 @@ def test_the_committed_file_is_the_default_suite() -> None:
         ("digits", "'digits' is no override; write suite=digits"),
         ("cifar", "'cifar' is no override; expected key=value, for example suite=digits or training.epochs=20"),
         ("seeds=[1,", "'seeds=[1,' cannot be read ("),
+        ("data.root=~/pictures", "no shell has put your home in place of ~ here; write the path out"),
         ("=3", "'=3' names no key; expected key=value"),
         ("hydra.run.dir=x", "'hydra.run.dir=x' is a setting of Hydra itself"),
         ("training.epochs=${nothing}", "nothing"),

@@ -71,6 +71,8 @@ def _unreadable(text: str, choices: dict[str, list[str]], said: str) -> str:
             if text in names:
                 return f"'{text}' is no override; write {group}={text}"
         return f"'{text}' is no override; {FORM}"
+    if "=~" in text:
+        return f"'{text}': no shell has put your home in place of ~ here; write the path out"
     return f"'{text}' cannot be read ({' '.join(said.split())}); {FORM}, seeds=[1,2] or \"description='two words'\""
 
 
