@@ -31,7 +31,7 @@ def stamp(root: Path) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Those of a tree, behind links to folders too, each of which is followed once."""
+    """The files of a tree, behind links to folders too, each of which is followed once."""
     seen: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         status = os.stat(folder)
