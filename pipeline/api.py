@@ -201,7 +201,7 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     Raises:
         RequestError: these are no such images.
     """
-    inputs = _inputs(images)
+    inputs = _inputs(images, model)
     weights = next(model.parameters(), inputs)
     with in_eval_mode(model):
         parts = [model(part.to(weights.device)).argmax(1) for part in torch.split(inputs, batch_size)]
@@ -236,7 +236,7 @@ def attack(
     Raises:
         RequestError: these are no such images, or a setting is out of its range.
     """
-    inputs, labels = _inputs(images), torch.as_tensor(labels).long()
+    inputs, labels = _inputs(images, model), torch.as_tensor(labels).long()
     if labels.shape != (len(inputs),):
         raise RequestError(f"labels: expected one for each of {len(inputs)} images, got shape {tuple(labels.shape)}")
     step = OVERSHOOT * epsilon / max(steps, 1) if step_size is None else step_size
@@ -245,12 +245,13 @@ def attack(
     return pgd.perturb(model, inputs, labels, torch.Generator(inputs.device).manual_seed(seed))
 
 
-def _inputs(images: Tensor) -> Tensor:
-    """Images as networks take them."""
+def _inputs(images: Tensor, model: nn.Module) -> Tensor:
+    """Images as a network takes them, in the precision of its weights."""
+    precision = next((weights.dtype for weights in model.parameters() if weights.is_floating_point()), torch.float32)
     if not isinstance(images, Tensor):
         raise RequestError(f"expected images as a tensor, got {type(images).__name__}; torch.from_numpy makes one")
     if images.dtype == torch.uint8 and images.dim() == 4:
-        return to_unit_interval(images)
+        return to_unit_interval(images).to(precision)
     if images.dim() != 4 or not images.is_floating_point():
         raise RequestError(
             "expected images of shape (n, channels, height, width), float in [0, 1] or uint8; got "
@@ -261,4 +262,4 @@ def _inputs(images: Tensor) -> Tensor:
             f"expected images in [0, 1], got values from {float(images.min()):g} to {float(images.max()):g}: let the "
             "network standardise its inputs itself"
         )
-    return images.float()
+    return images.to(precision)

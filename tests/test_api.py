@@ -177,6 +177,8 @@ def test_doubles_and_small_labels_are_taken(tmp_path: Path) -> None:
     labels = api.predict(model, images.double())
     found = api.attack(model, images.double(), labels.to(torch.int32), steps=2)
     assert found.dtype == torch.float32 and torch.equal(found, api.attack(model, images, labels, steps=2))
+    assert torch.equal(api.predict(model.double(), images), labels)
+    assert api.attack(model, images, labels, steps=2).dtype == torch.float64
 
 
 def test_images_and_a_network_of_ones_own_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def check(found: OwnData) -> None:
     if train != test:
         raise RequestError(
             f"training images are {' x '.join(map(str, train))} (channels, height, width), test images "
-            f"{' x '.join(map(str, test))}; expected the same. data.size resizes images in files"
+            f"{' x '.join(map(str, test))}; expected the same. data.size resizes both"
         )
     if int(found.train.images.max()) <= 1:
         raise RequestError("no value of the training images is more than 1 of 255: multiply them by 255")
