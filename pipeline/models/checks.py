@@ -78,7 +78,13 @@ def _logits(name: str, model: nn.Module, images: Tensor, classes: int, mode: str
 def logits_of(who: str, model: nn.Module, images: Tensor, classes: int, where: str, way_out: str) -> Tensor:
     """The logits of a network, in the memory layout that it is trained and attacked in.
 
-    Args: as of `check_logits`.
+    Args:
+        who: How messages call the network.
+        model: The network.
+        images: (n, channels, height, width), in [0, 1].
+        classes: Their number.
+        where: In which mode.
+        way_out: What may mend it.
 
     Raises:
         RequestError: it cannot take the images, or `check_logits` refuses what it gives.
