@@ -209,13 +209,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and put long files first (with `--no-loadscope-reorder`, which keeps this order)."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is slow, and put long files first (with `--no-loadscope-reorder`, which keeps this order); last where
+    time may be too short for all, so that few tests are left out."""
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker("slow")
     first = {file: place for place, file in enumerate(ONE_AFTER_ANOTHER + LONG)}
-    items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(first)))
+    others = len(first) if config.getoption("--begin-until") is None else -1
+    items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], others))
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown to pytest without xdist
