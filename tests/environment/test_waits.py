@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -24,6 +25,7 @@ import yaml
 from pipeline.core import waiting
 from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.signals import stop_on_signal
+from pipeline.reporting.markdown import block
 from tests.conftest import PATIENCE, REPOSITORY, content_of
 from tests.environment.waits import SCENARIOS
 from tests.stages.conftest import clean_environment
@@ -178,6 +180,15 @@ def test_a_signal_ends_a_wait_of_the_main_thread_alone() -> None:
     a_server = waiting.speaking(waiting.Wait("a", "b"), "a server")
     with pytest.raises(Interrupted, match="while waiting for a server"), stop_on_signal(), a_server:
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_page_has_the_two_times_of_every_wait() -> None:
+    from tests.environment.measured_waits import PAGE, RESULTS, table  # which imports this module
+
+    measured = json.loads(RESULTS.read_text())
+    assert set(measured["waits"]) == set(SCENARIOS)
+    assert all(max(one["first_word"], one["end"]) <= WITHIN + 2 for one in measured["waits"].values())
+    assert block(PAGE.read_text(encoding="utf-8"), "waits") == table(measured)
 
 
 BARE = re.compile(r"\btime\.sleep\(|\.wait\((?!timeout)|FileLock\(|\.join\(\d|\bprocess\.wait\(|dist\.barrier")
