@@ -338,6 +338,8 @@ def test_objects_that_nobody_asks_for_and_names_in_bytes_do_no_harm(tmp_path: Pa
     others = {"files": np.array([{}, None], object), "classes": np.array([b"cat", b"dog"])}
     write_arrays(tmp_path / "arrays.npz", grey_arrays() | others)
     assert read("arrays", tmp_path / "arrays.npz").classes == ("cat", "dog")
+    write_arrays(tmp_path / "arrays.npz", grey_arrays() | {"classes": np.array([b"cat", b"\xe4sche"])})
+    assert read("arrays", tmp_path / "arrays.npz").classes == ("cat", r"\xe4sche"), "not UTF-8, but no traceback"
 
 
 def test_a_touch_behind_a_link_is_seen(tmp_path: Path) -> None:

@@ -147,8 +147,10 @@ def _pair(arrays: Mapping[str, Any], images: str, labels: str, path: Path) -> tu
 def _class_names(arrays: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
     if CLASSES not in arrays:
         return tuple(map(str, range(count)))
-    named_so = arrays[CLASSES].ravel()
-    given = tuple(map(str, np.char.decode(named_so, "utf-8") if named_so.dtype.kind == "S" else named_so))
+    names = arrays[CLASSES].ravel()
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8", "backslashreplace")
+    given = tuple(map(str, names))
     if len(given) != count:
         raise RequestError(f"{path}: names {len(given)} {CLASSES}, labels are of {count}")
     return given
